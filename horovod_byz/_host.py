@@ -1,0 +1,58 @@
+"""What this host offers: installed versions, cores, memory, and the ranks that a job started here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+
+def version_of(distribution: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def first_line(command: Sequence[str]) -> str:
+    """The first line that a command prints, or an empty string when it cannot be run."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return next(iter((done.stdout or done.stderr).splitlines()), "").strip()
+
+
+def cores() -> int:
+    """Processor cores that this process may use: its affinity, and its control group's quota."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
+    except (OSError, ValueError):
+        return allowed
+    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
+
+
+def memory_mib() -> int:
+    """Memory that is free to be used, in MiB: the machine's, or what the control group leaves."""
+    available = int(psutil.virtual_memory().available)
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        available = min(available, limit - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):  # no control group, or no limit ("max")
+        pass
+    return available >> 20
+
+
+def ranks_here(environ: Mapping[str, str]) -> int:
+    """The ranks that this job started on this host; 1 outside a job."""
+    for name in ("HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"):
+        if environ.get(name, "").isdigit():
+            return max(1, int(environ[name]))
+    return 1

@@ -1,0 +1,219 @@
+"""How rows meet the aggregator: three interchangeable ways, over Horovod; with the same bits.
+
+| collector | traffic per rank | memory per rank | who must be trusted |
+| --- | --- | --- | --- |
+| `Symmetric` | O(n d) | O(n d) | no aggregator |
+| `Root` | root O(n d), others O(d) | root O(n d) | rank 0 |
+| `Sharded` | O(d) | about 2.2 d | every aggregator |
+| `Sharded(replicas=r)` | r times as much | r times as much | a majority of each shard's r aggregators |
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from horovod_byz.collect.compression import Compression, SignCompression
+from horovod_byz.collect.errors import EquivocationError, HeaderMismatchError, LateRanksError, TransportError
+from horovod_byz.collect.layout import Layout, split
+from horovod_byz.collect.session import Collected, Session, Wire
+
+if TYPE_CHECKING:
+    from horovod_byz.collect.transport import Transport
+
+__all__ = [
+    "Collected",
+    "Collector",
+    "Compression",
+    "EquivocationError",
+    "HeaderMismatchError",
+    "LateRanksError",
+    "Layout",
+    "Root",
+    "Session",
+    "Sharded",
+    "SignCompression",
+    "Symmetric",
+    "TransportError",
+    "Wire",
+    "bind",
+    "resolve",
+    "split",
+]
+
+# Long enough for a rank that evaluates or writes a checkpoint while the others wait.
+DEFAULT_TIMEOUT = 300.0
+
+
+class Collector(ABC):
+    """A way to collect, as a value; `bind` makes it ready for a length and the workers of a job."""
+
+    def bind(
+        self,
+        d: int,
+        dtype: Any,
+        local_workers: int = 1,
+        *,
+        name: str = "gradient",
+        layout: str = "",
+        threads: int | None = None,
+        timeout: float | None = None,
+        compression: Compression | None = None,
+    ) -> Session:
+        """Agrees with the other ranks on what will be collected. All ranks call it together.
+
+        Args:
+            d: number of coordinates.
+            dtype: float32 or float64.
+            local_workers: number of logical workers on this rank; a dedicated root has none.
+            name: what is collected; Horovod's operations carry it.
+            layout: text that all ranks must share, such as the names and shapes of the parameters.
+            threads: threads for the kernels (default: torch's number); does not change the result.
+            timeout: seconds that one wait between ranks may take (default: the environment's
+                HOROVOD_BYZ_TIMEOUT, or 300); within half of it more, at most 1.5 s, comes the error.
+            compression: what travels in place of a row, such as `SignCompression()`; default the row.
+
+        Returns:
+            A session; its `step(rows, rule)` collects and aggregates.
+
+        Raises:
+            HeaderMismatchError: if the ranks bind different things; it names the odd ones.
+            LateRanksError: if a rank does not arrive in time.
+            ValueError: if the collector does not fit the job.
+            TypeError: if `compression` is none.
+        """
+        from horovod_byz.collect.transport import connect
+        from horovod_byz.engine import default_threads
+
+        if timeout is None:
+            timeout = float(os.environ.get("HOROVOD_BYZ_TIMEOUT", DEFAULT_TIMEOUT))
+        if not timeout > 0:
+            raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
+        if compression is not None and not isinstance(compression, Compression):
+            raise TypeError(f"compression must be SignCompression() or None, got {compression!r}")
+        transport = connect(name, timeout)
+        threads = default_threads() if threads is None else threads
+        return self._session(transport, d, dtype, local_workers, threads, layout, compression)
+
+    @abstractmethod
+    def _session(
+        self,
+        transport: Transport,
+        d: int,
+        dtype: Any,
+        local_workers: int,
+        threads: int,
+        layout: str,
+        compression: Compression | None = None,
+    ) -> Session: ...
+
+
+@dataclass(frozen=True)
+class Symmetric(Collector):
+    """Every rank gathers all rows by allgather, checks them by digests, and aggregates."""
+
+    def _session(
+        self,
+        transport: Transport,
+        d: int,
+        dtype: Any,
+        local_workers: int,
+        threads: int,
+        layout: str,
+        compression: Compression | None = None,
+    ) -> Session:
+        from horovod_byz.collect.symmetric import SymmetricSession
+
+        return SymmetricSession(transport, d, dtype, local_workers, threads, layout, compression)
+
+
+@dataclass(frozen=True)
+class Root(Collector):
+    """Rank 0 receives all rows, aggregates, and sends the result back.
+
+    Attributes:
+        dedicated: rank 0 holds no worker and only aggregates.
+    """
+
+    dedicated: bool = False
+
+    def _session(
+        self,
+        transport: Transport,
+        d: int,
+        dtype: Any,
+        local_workers: int,
+        threads: int,
+        layout: str,
+        compression: Compression | None = None,
+    ) -> Session:
+        from horovod_byz.collect.root import RootSession
+
+        if self.dedicated and transport.size < 2:
+            raise ValueError("Root(dedicated=True) needs at least 2 ranks: rank 0 holds no worker")
+        if self.dedicated and transport.rank == 0:
+            local_workers = 0
+        return RootSession(transport, d, dtype, local_workers, threads, layout, compression)
+
+
+@dataclass(frozen=True)
+class Sharded(Collector):
+    """Each rank aggregates one shard of the coordinates.
+
+    Attributes:
+        replicas: how many ranks aggregate each shard. Their statistics and results are put to a bitwise
+            majority vote, which bears (replicas - 1) // 2 Byzantine aggregators of a shard, at `replicas`
+            times the traffic, memory and work.
+    """
+
+    replicas: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.replicas, int) or self.replicas < 1:
+            raise ValueError(f"Sharded: replicas must be a whole number >= 1, got {self.replicas!r}")
+
+    def _session(
+        self,
+        transport: Transport,
+        d: int,
+        dtype: Any,
+        local_workers: int,
+        threads: int,
+        layout: str,
+        compression: Compression | None = None,
+    ) -> Session:
+        if self.replicas == 1:
+            from horovod_byz.collect.sharded import ShardedSession
+
+            return ShardedSession(transport, d, dtype, local_workers, threads, layout, compression)
+        from horovod_byz.collect.replicated import ReplicatedSession
+
+        return ReplicatedSession(
+            transport, d, dtype, local_workers, threads, layout, self.replicas, compression
+        )
+
+
+_BY_NAME = {"symmetric": Symmetric(), "root": Root(), "sharded": Sharded()}
+
+
+def resolve(collect: str | Collector) -> Collector:
+    """The collector of that name, or the collector itself.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    if isinstance(collect, Collector):
+        return collect
+    if collect in _BY_NAME:
+        return _BY_NAME[collect]
+    raise ValueError(
+        f"collect must be one of {', '.join(map(repr, _BY_NAME))}, or Symmetric(), Root(dedicated=...), "
+        f"Sharded(), got {collect!r}"
+    )
+
+
+def bind(collect: str | Collector, d: int, dtype: Any, local_workers: int = 1, **options: Any) -> Session:
+    """Binds a collector given by name or value; see `Collector.bind`."""
+    return resolve(collect).bind(d, dtype, local_workers, **options)

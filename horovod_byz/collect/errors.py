@@ -1,0 +1,40 @@
+"""What can go wrong between ranks, each error naming the ranks at fault."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class TransportError(RuntimeError):
+    """A step could not be collected.
+
+    Attributes:
+        ranks: the ranks at fault, ascending; empty where they cannot be known.
+    """
+
+    def __init__(self, message: str, ranks: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.ranks = tuple(sorted(ranks))
+
+
+class HeaderMismatchError(TransportError):
+    """A rank announced another step, length, dtype, number of rows, mode or rule than the others."""
+
+
+class EquivocationError(TransportError):
+    """A rank sent different bytes to different ranks, or bytes that its own digest does not cover."""
+
+
+class LateRanksError(TransportError):
+    """A wait took longer than the timeout, or broke off; `ranks` had not arrived.
+
+    With Horovod the error raised is also a `HorovodInternalError`, so that `hvd.elastic.run` recovers.
+    """
+
+
+def names(ranks: Sequence[int]) -> str:
+    """'rank 2', 'ranks 1 and 4', 'ranks 1, 2 and 5'."""
+    found = [str(rank) for rank in sorted(ranks)]
+    if len(found) < 2:
+        return "rank " + "".join(found)
+    return f"ranks {', '.join(found[:-1])} and {found[-1]}"

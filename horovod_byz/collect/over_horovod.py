@@ -1,0 +1,151 @@
+"""Horovod's collectives behind `Transport`; with `over_mpi.py` the only place that calls them.
+
+Horovod's private entry points with an output argument are used (unchanged from 0.21 to 0.28.1): the
+public ones allocate a new tensor for each call, whose page faults cost three times the transfer.
+No object collectives (they unpickle what peers send), no process sets, no reductions.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from horovod_byz.collect.channels import Channel, Rendezvous, Silent
+from horovod_byz.collect.errors import LateRanksError
+from horovod_byz.collect.layout import Layout
+from horovod_byz.collect.transport import MOST_ELEMENTS, Array, Bytes, Transport, check_received, pieces
+from horovod_byz.collect.watchdog import Watchdog
+
+# Elements that the root sends in one go when it hands out the result: 16 MiB of float32.
+_HAND_OUT = 2**22
+
+
+def initialized() -> bool:
+    """Whether `hvd.init()` was called in this process."""
+    hvd = sys.modules.get("horovod.torch")
+    return bool(hvd is not None and hvd.is_initialized())
+
+
+def connect(name: str, timeout: float) -> Transport:
+    """The transport of an initialised Horovod job: over MPI with mpi4py where both can share MPI."""
+    from horovod_byz.collect import over_mpi
+
+    if over_mpi.usable():
+        return over_mpi.Mpi(name, timeout)
+    import horovod.torch as hvd
+
+    channel = Rendezvous.find(hvd.rank(), hvd.size(), name) if hvd.gloo_enabled() else Silent()
+    return Horovod(name, timeout, channel)
+
+
+def late_error() -> type[LateRanksError]:
+    """`LateRanksError` as a Horovod error, so that `hvd.elastic.run` recovers from it."""
+    from horovod.common.exceptions import HorovodInternalError
+
+    return type(
+        "LateRanksError", (LateRanksError, HorovodInternalError), {"__module__": LateRanksError.__module__}
+    )
+
+
+class Horovod:
+    """Ranks connected by Horovod alone (Gloo, or MPI without mpi4py)."""
+
+    def __init__(self, name: str, timeout: float, channel: Channel) -> None:
+        import horovod.torch as hvd
+        from horovod.torch import mpi_ops
+
+        self.rank, self.size, self.most = int(hvd.rank()), int(hvd.size()), MOST_ELEMENTS
+        self.watchdog = Watchdog(self.rank, self.size, channel, timeout, late_error())
+        self._ops, self._world, self._name = mpi_ops, hvd.global_process_set, name
+
+    def exchange(self, message: Bytes, phase: str) -> Bytes:
+        out = np.empty((self.size, message.size), np.uint8)
+        even = [message.size] * self.size
+        self.alltoall(np.tile(message, self.size), even, out.reshape(-1), even, phase)
+        return out
+
+    def exchange_any(self, message: Bytes, phase: str) -> list[Bytes]:
+        splits = [message.size] * self.size
+        out = torch.empty(0, dtype=torch.uint8)
+        out, received = self._alltoall(_tensor(np.tile(message, self.size)), splits, out, phase)
+        ends = np.cumsum(received)
+        return [out.numpy()[end - length : end] for end, length in zip(ends, received, strict=True)]
+
+    def allgather(self, own: Array, out: Array, phase: str) -> None:
+        tensor, gathered = _tensor(own), _tensor(out)
+        self._run(lambda name: self._ops._allgather_async(tensor, gathered, name, self._world), phase)
+
+    def alltoall(
+        self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
+    ) -> None:
+        _, received = self._alltoall(_tensor(send), splits, _tensor(out), phase)
+        check_received(expected, received, phase)
+
+    def gather(self, rows: Array, out: Array | None, layout: Layout) -> None:
+        d = rows.shape[1]
+        ranges = list(pieces(d, layout.n, self.most))
+        for begin, end in ranges:
+            width = end - begin
+            splits = [rows.shape[0] * width] + [0] * (self.size - 1)
+            expected = [k * width if self.rank == 0 else 0 for k in layout.rows]
+            block = np.empty(0, rows.dtype) if out is None else out
+            if out is not None and len(ranges) > 1:
+                block = np.empty((layout.n, width), rows.dtype)
+            send = np.ascontiguousarray(rows[:, begin:end]).reshape(-1)
+            self.alltoall(send, splits, block.reshape(-1), expected, "gather to the root")
+            if out is not None and len(ranges) > 1:
+                out[:, begin:end] = block
+
+    def hand_out(self, value: Array) -> None:
+        step = max(1, _HAND_OUT // self.size)
+        for begin in range(0, value.size, step):
+            part = value[begin : begin + step]
+            if self.rank == 0:
+                splits = [0] + [part.size] * (self.size - 1)
+                nothing = [0] * self.size
+                self.alltoall(
+                    np.tile(part, self.size - 1), splits, part[:0], nothing, "hand-out of the result"
+                )
+            else:
+                from_root = [part.size] + [0] * (self.size - 1)
+                self.alltoall(part[:0], [0] * self.size, part, from_root, "hand-out of the result")
+
+    def _alltoall(
+        self, send: torch.Tensor, splits: Sequence[int], out: torch.Tensor, phase: str
+    ) -> tuple[torch.Tensor, list[int]]:
+        counts = torch.tensor(list(splits), dtype=torch.int32)
+        received = torch.empty(self.size, dtype=torch.int32)
+        start = self._ops._alltoall_async
+        self._run(lambda name: start(send, counts, out, received, name, self._world), phase)
+        return out, received.tolist()
+
+    def _run(self, start: Callable[[str], int], phase: str) -> None:
+        from horovod.common.exceptions import HorovodInternalError
+
+        try:
+            handle = start(f"horovod_byz.{self._name}.{phase.replace(' ', '_')}")
+            self.watchdog.wait(lambda: self._ops.poll(handle), phase)
+            self._ops.synchronize(handle)
+        except LateRanksError:
+            raise
+        except HorovodInternalError as error:
+            self.watchdog.broke(phase, error)
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    """A tensor over the same memory; Horovod only reads those that it sends."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def as_array(rows: Any) -> Array:
+    """A NumPy view of an array or of a tensor on the CPU."""
+    if isinstance(rows, torch.Tensor):
+        rows = rows.detach().cpu().numpy()
+    return np.asarray(rows)

@@ -1,0 +1,106 @@
+"""mpi4py for what Horovod has no operation for: small direct exchanges, and the gather to the root.
+
+Horovod's own thread and mpi4py may share MPI only when it was initialised with MPI_THREAD_MULTIPLE.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from horovod_byz.collect.channels import Messages, Silent
+from horovod_byz.collect.layout import Layout
+from horovod_byz.collect.over_horovod import Horovod
+from horovod_byz.collect.transport import Array, Bytes, pieces
+
+_EXCHANGE, _RESULT = 18, 19
+# Message lengths are C ints, in elements.
+_MOST_PER_MESSAGE = 2**30
+
+
+def usable() -> bool:
+    """Whether Horovod runs on MPI here, and mpi4py may call it from this thread."""
+    import horovod.torch as hvd
+
+    if not (hvd.mpi_enabled() and hvd.mpi_threads_supported()):
+        return False
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError):  # mpi4py raises RuntimeError where it finds no libmpi
+        return False
+    # A job that Horovod started on Gloo inside mpirun has MPI ranks of its own.
+    return bool(MPI.COMM_WORLD.size == hvd.size() and MPI.COMM_WORLD.rank == hvd.rank())
+
+
+@lru_cache(maxsize=1)
+def _communicator() -> Any:
+    from mpi4py import MPI
+
+    # A context of its own, so that no message meets one of Horovod's or of the user's.
+    return MPI.COMM_WORLD.Dup()
+
+
+class Mpi(Horovod):
+    """Ranks connected by Horovod on MPI, with mpi4py beside it."""
+
+    def __init__(self, name: str, timeout: float) -> None:
+        self._comm = _communicator()
+        super().__init__(name, timeout, Messages(self._comm) if self._comm.size > 1 else Silent())
+
+    def exchange(self, message: Bytes, phase: str) -> Bytes:
+        # Not MPI_Ialltoall, which may relay small messages through peers (Bruck's algorithm).
+        out = np.empty((self.size, message.size), np.uint8)
+        out[self.rank] = message
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        receive = [self._comm.Irecv(out[rank], source=rank, tag=_EXCHANGE) for rank in others]
+        send = [self._comm.Isend(message, dest=rank, tag=_EXCHANGE) for rank in others]
+        self._finish(receive + send, phase)
+        return out
+
+    def gather(self, rows: Array, out: Array | None, layout: Layout) -> None:
+        from mpi4py.util import dtlib
+
+        element = dtlib.from_numpy_dtype(rows.dtype)
+        d = rows.shape[1]
+        for begin, end in pieces(d, 1, _MOST_PER_MESSAGE):
+            # One unit is one row's piece of columns; its extent is a whole row, so that counts and
+            # displacements are in rows and every piece lands in its place without a copy.
+            unit = element.Create_contiguous(end - begin)
+            row = unit.Create_resized(0, d * rows.itemsize).Commit()
+            receive = None if out is None else [_bytes_from(out, begin), layout.rows, _starts(layout), row]
+            send = [_bytes_from(rows, begin), rows.shape[0], row]
+            self._finish([self._comm.Igatherv(send, receive, root=0)], "gather to the root")
+            row.Free()
+            unit.Free()
+
+    def hand_out(self, value: Array) -> None:
+        # Not MPI_Ibcast, whose tree would relay the result through peers.
+        others = range(1, self.size) if self.rank == 0 else [0]
+        start = self._comm.Isend if self.rank == 0 else self._comm.Irecv
+        for begin, end in pieces(value.size, 1, _MOST_PER_MESSAGE):
+            part = value[begin:end]
+            self._finish([start(part, rank, _RESULT) for rank in others], "hand-out of the result")
+
+    def _finish(self, requests: list[Any], phase: str) -> None:
+        from mpi4py import MPI
+
+        def ready() -> bool:
+            if MPI.Is_finalized():  # Horovod shut down under us: a peer failed or left
+                self.watchdog.broke(phase, ConnectionError("MPI was finalised"))
+            return bool(MPI.Request.Testall(requests))
+
+        try:
+            self.watchdog.wait(ready, phase)
+        except MPI.Exception as error:
+            self.watchdog.broke(phase, error)
+
+
+def _bytes_from(rows: Array, begin: int) -> Array:
+    """The memory of a C-contiguous matrix from a column of its first row on."""
+    return rows.reshape(-1)[begin:]
+
+
+def _starts(layout: Layout) -> list[int]:
+    return [layout.workers(rank).start for rank in range(layout.size)]

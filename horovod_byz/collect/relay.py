@@ -1,0 +1,92 @@
+"""A relayed allgather whose every piece is checked against a digest that came directly.
+
+Horovod's allgather is a ring (Gloo) or a tree (MPI): what rank 3 receives as rank 0's row has passed
+through others, any of which can rewrite it. So each rank compares the pieces with the digests that
+their senders gave it directly, tells all others what it found, and fetches rewritten pieces directly.
+
+The same exchange repeats to everybody the digests that each rank was given. A rank that gave different
+ranks different digests (equivocation) shows up there, as does one that lies about what it was given;
+the two cannot be told apart without signatures, so the error names both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from horovod_byz.collect.digest import SIZE, digest, digests
+from horovod_byz.collect.errors import EquivocationError, names
+from horovod_byz.collect.transport import Array, Transport
+
+# Elements per operation when pieces are fetched directly, all senders and receivers together.
+_REFETCH = 2**22
+
+
+def gather(
+    transport: Transport, own: Array, slots: Sequence[Array], given: Sequence[bytes], threads: int = 1
+) -> tuple[int, ...]:
+    """Checks the relayed pieces and replaces those that were rewritten on their way.
+
+    Args:
+        transport: the ranks.
+        own: this rank's piece, 1-D, as it was handed to the allgather.
+        slots: each rank's piece as the allgather delivered it, 1-D contiguous, in rank order.
+        given: the digest that each rank gave for its piece.
+        threads: threads that compute digests.
+
+    Returns:
+        The ranks whose piece arrived rewritten somewhere; the same on every rank.
+
+    Raises:
+        EquivocationError: if a rank gave different digests to different ranks, or its piece does not
+            have its digest even when it comes directly.
+    """
+    found = digests(slots, threads)
+    rewritten = np.array([a != b for a, b in zip(found, given, strict=True)])
+    said = transport.exchange(_statement(given, rewritten), "check of the digests")
+    _check_echoes(said[:, : SIZE * transport.size], given)
+    complaints = said[:, SIZE * transport.size :].astype(bool)  # [who complains, about whom]
+    if not complaints.any():
+        return ()
+    _fetch(transport, own, slots, rewritten, complaints[:, transport.rank])
+    wrong = [r for r in np.flatnonzero(rewritten).tolist() if digest(slots[r]) != given[r]]
+    if wrong:
+        raise EquivocationError(f"{names(wrong)} sent a row that does not have the digest it gave", wrong)
+    return tuple(int(r) for r in np.flatnonzero(complaints.any(axis=0)))
+
+
+def _statement(given: Sequence[bytes], rewritten: Array) -> Array:
+    return np.concatenate([np.frombuffer(b"".join(given), np.uint8), rewritten.astype(np.uint8)])
+
+
+def _check_echoes(echoes: Array, given: Sequence[bytes]) -> None:
+    """Raises EquivocationError unless all ranks were given the same digests."""
+    table = echoes.reshape(len(echoes), len(given), SIZE)
+    mine = np.frombuffer(b"".join(given), np.uint8).reshape(1, len(given), SIZE)
+    differs = (table != mine).any(axis=2)
+    if differs.any():
+        reporters, senders = (sorted({int(r) for r in axis}) for axis in np.nonzero(differs))
+        raise EquivocationError(
+            f"{names(senders)} gave different ranks different digests of its rows, or {names(reporters)} "
+            "misreports them: take those ranks out and start again",
+            sorted({*senders, *reporters}),
+        )
+
+
+def _fetch(transport: Transport, own: Array, slots: Sequence[Array], wanted: Array, asked: Array) -> None:
+    """Sends `own` to the ranks that asked for it, and receives the wanted pieces, directly."""
+    longest = max(slot.size for slot in slots)
+    step = max(1, _REFETCH // transport.size)
+    for begin in range(0, longest, step):
+        part = own[begin : begin + step]
+        splits = [part.size if ask else 0 for ask in asked]
+        targets = [
+            slot[begin : begin + step] if want else slot[:0] for slot, want in zip(slots, wanted, strict=True)
+        ]
+        expected = [target.size for target in targets]
+        received = np.empty(sum(expected), own.dtype)
+        send = np.tile(part, int(asked.sum()))
+        transport.alltoall(send, splits, received, expected, "direct exchange of rewritten rows")
+        for target, end in zip(targets, np.cumsum(expected), strict=True):
+            target[:] = received[end - target.size : end]

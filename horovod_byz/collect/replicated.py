@@ -1,0 +1,230 @@
+"""Sharded collection that bears Byzantine aggregators: r ranks aggregate each shard, and vote.
+
+Shard s is aggregated by the ranks s, s + 1, ..., s + r - 1 (modulo the number of ranks). A rank plays r
+roles, role m being the aggregation of shard (rank - m). Two things are put to a bitwise majority vote
+among a shard's r aggregators, both sent directly: its partial statistics, before any rank decides on
+them, and the digest of its result. Honest aggregators of a shard agree in every bit (promise 2), so
+with fewer than r/2 Byzantine ones the elected bytes are those of an honest rank.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from horovod_byz import engine
+from horovod_byz.collect import digest, partials
+from horovod_byz.collect.compression import Compression
+from horovod_byz.collect.errors import EquivocationError, names
+from horovod_byz.collect.header import Header
+from horovod_byz.collect.partials import Partial
+from horovod_byz.collect.session import Collected, Session, Stopwatch, Wire
+from horovod_byz.collect.sharded import scatter
+from horovod_byz.collect.transport import Array, Transport
+
+if TYPE_CHECKING:
+    from horovod_byz.rules.base import Rule
+
+_NOBODY = 255
+
+T = TypeVar("T", bound=Hashable)
+
+
+class ReplicatedSession(Session):
+    """See `Sharded`, with more than one replica."""
+
+    mode = "sharded-voted"
+
+    def __init__(
+        self,
+        transport: Transport,
+        d: int,
+        dtype: Any,
+        local_workers: int,
+        threads: int,
+        layout: str,
+        replicas: int,
+        compression: Compression | None = None,
+    ) -> None:
+        size = transport.size
+        if replicas > min(size, _NOBODY):
+            raise ValueError(
+                f"Sharded(replicas={replicas}) needs at least {replicas} ranks, got {size}: "
+                "use fewer replicas, or start more ranks"
+            )
+        self.replicas = replicas
+        shared = f"{layout} replicas={replicas}"
+        super().__init__(transport, d, dtype, local_workers, threads, shared, compression)
+        self.shards = engine.shards(self.d, size)
+        mine = [self.shards[self._shard(transport.rank, role)] for role in range(replicas)]
+        self._cuts = [self.compression.cut(*shard) for shard in self.shards]
+        self._blocks = [self.compression.room(self.n, end - begin, self.dtype) for begin, end in mine]
+        self._results = [np.empty(end - begin, self.dtype) for begin, end in mine]
+        self._value = np.empty(self.d, self.dtype)
+
+    def _shard(self, rank: int, role: int) -> int:
+        return (rank - role) % self.layout.size
+
+    def _aggregator(self, shard: int, role: int) -> int:
+        return (shard + role) % self.layout.size
+
+    def _aggregate(
+        self,
+        rows: Array,
+        rule: Rule,
+        wire: Wire | None,
+        step: int,
+        headers: list[Header],
+        clock: Stopwatch,
+    ) -> Collected:
+        self._outvoted: set[int] = set()
+        with clock("collect"):
+            for role, block in enumerate(self._blocks):
+                ranges = [self._cuts[self._shard(rank, role)] for rank in range(self.layout.size)]
+                scatter(self.transport, self.layout, rows, ranges, block)
+        with clock("aggregate"):
+            outcome = self._play(rule, wire, step)
+        with clock("return"):
+            self._gather_results()
+        outvoted = tuple(sorted(self._outvoted))
+        return Collected(self._value, outcome, (), clock.seconds, step, outvoted)
+
+    def _play(self, rule: Rule, wire: Wire | None, step: int) -> engine.Outcome:
+        """Runs all roles side by side, since they must decide on the same elected statistics."""
+        meeting = _Meeting(self.replicas, self._elect_statistics)
+
+        def play(role: int) -> engine.Outcome:
+            begin, _ = self.shards[self._shard(self.transport.rank, role)]
+            block, out = self._blocks[role], self._results[role]
+            try:
+                return self._run(rule, block, out, step, wire, begin, lambda own: meeting.bring(role, own))
+            except BaseException:
+                meeting.break_up()
+                raise
+
+        with ThreadPoolExecutor(self.replicas) as pool:
+            found = [pool.submit(play, role) for role in range(self.replicas)]
+        failed = [error for error in (future.exception() for future in found) if error is not None]
+        if failed:
+            # All but one only report that the meeting broke up.
+            raise next((e for e in failed if not isinstance(e, threading.BrokenBarrierError)), failed[0])
+        return found[0].result()
+
+    def _elect_statistics(self, own: Sequence[Partial]) -> list[Partial]:
+        """Exchanges the statistics of all roles of all ranks, and elects each shard's."""
+        packed = [partials.pack(partial) for partial in own]
+        lengths = np.array([len(data) for data in packed], np.int64)
+        message = np.concatenate([np.frombuffer(lengths.tobytes(), np.uint8), *packed])
+        received = self.transport.exchange_any(message, "exchange of statistics")
+        said = [_cut(data, self.replicas) for data in received]
+        elected = self._vote([[part.tobytes() for part in parts] for parts in said], "statistics")
+        return [
+            partials.unpack(np.frombuffer(data, np.uint8), own[0], self._aggregator(shard, 0))
+            for shard, data in enumerate(elected)
+        ]
+
+    def _vote(self, said: Sequence[Sequence[T]], what: str) -> list[T]:
+        """Elects, for each shard, what a strict majority of its aggregators said.
+
+        Args:
+            said: what each rank said in each of its roles.
+            what: for the error.
+
+        Raises:
+            EquivocationError: if there is no majority; it names the shard's aggregators.
+        """
+        elected = []
+        for shard in range(self.layout.size):
+            ranks = [self._aggregator(shard, role) for role in range(self.replicas)]
+            votes = [said[rank][role] for role, rank in enumerate(ranks)]
+            winner, count = Counter(votes).most_common(1)[0]
+            if 2 * count <= self.replicas:
+                raise EquivocationError(
+                    f"no majority for the {what} of shard {shard}, which {names(ranks)} aggregate: more of "
+                    "them are Byzantine than the vote bears; use more replicas",
+                    ranks,
+                )
+            self._outvoted.update(rank for rank, vote in zip(ranks, votes, strict=True) if vote != winner)
+            elected.append(winner)
+        return elected
+
+    def _gather_results(self) -> None:
+        """Relays the results of role 0, and fetches those that do not have the elected digest."""
+        own = np.frombuffer(b"".join(digest.digests(self._results, self.threads)), np.uint8)
+        received = self.transport.exchange(own, "digests of the results")
+        said = [[part.tobytes() for part in row.reshape(self.replicas, digest.SIZE)] for row in received]
+        elected = self._vote(said, "result")
+        self.transport.allgather(self._results[0], self._value, "allgather of results")
+        agreeing = [
+            [m for m in range(self.replicas) if said[self._aggregator(shard, m)][m] == elected[shard]]
+            for shard in range(self.layout.size)
+        ]
+        for attempt in range(self.replicas + 1):
+            slots = [self._value[begin:end] for begin, end in self.shards]
+            found = digest.digests(slots, self.threads)
+            wrong = [shard for shard, want in enumerate(elected) if found[shard] != want]
+            wanted = np.full(self.layout.size, _NOBODY, np.uint8)
+            for shard in wrong:
+                wanted[shard] = agreeing[shard][attempt % len(agreeing[shard])]
+            complaints = self.transport.exchange(wanted, "check of the digests")
+            if (complaints == _NOBODY).all():
+                return
+            self._fetch(complaints)
+        raise EquivocationError("aggregators sent results that do not have the digests they gave", ())
+
+    def _fetch(self, complaints: Array) -> None:
+        """Sends results directly: complaints[rank, shard] is the role of the sender, or `_NOBODY`."""
+        for shard, (begin, end) in enumerate(self.shards):
+            for role in sorted(set(complaints[:, shard].tolist()) - {_NOBODY}):
+                if role >= self.replicas:
+                    continue  # nonsense of a Byzantine rank, which all ranks were sent alike
+                asking = complaints[:, shard] == role
+                sender = self._aggregator(shard, role)
+                is_sender = self.transport.rank == sender
+                own = self._results[role] if is_sender else self._value[:0]
+                splits = [own.size if ask else 0 for ask in asking]
+                target = self._value[begin:end] if asking[self.transport.rank] else self._value[:0]
+                expected = [target.size if rank == sender else 0 for rank in range(self.layout.size)]
+                send = np.tile(own, int(asking.sum()))
+                self.transport.alltoall(send, splits, target, expected, "direct exchange of results")
+
+
+class _Meeting:
+    """Where the threads of all roles bring their partials, and get what `elect` makes of them."""
+
+    def __init__(self, count: int, elect: Callable[[Sequence[Partial]], list[Partial]]) -> None:
+        self._partials: list[Partial] = [{}] * count
+        self._elected: list[Partial] = []
+        self._elect = elect
+        self._all_there = threading.Barrier(count, self._hold)
+        self._all_gone = threading.Barrier(count)
+
+    def bring(self, role: int, partial: Partial) -> list[Partial]:
+        self._partials[role] = partial
+        self._all_there.wait()
+        elected = self._elected
+        self._all_gone.wait()
+        return elected
+
+    def break_up(self) -> None:
+        self._all_there.abort()
+        self._all_gone.abort()
+
+    def _hold(self) -> None:  # in one of the threads, while the others wait
+        self._elected = self._elect(self._partials)
+
+
+def _cut(data: Array, count: int) -> list[Array]:
+    """Reads `count` lengths and as many parts; what is not there is empty, and loses the vote."""
+    head = 8 * count
+    lengths = np.zeros(count, np.int64)
+    if len(data) >= head:
+        lengths = np.frombuffer(data[:head].tobytes(), np.int64)
+    ends = head + np.cumsum(np.clip(lengths, 0, len(data)))
+    starts = [head, *ends[:-1].tolist()]
+    return [data[begin:end] for begin, end in zip(starts, ends.tolist(), strict=True)]

@@ -1,0 +1,73 @@
+"""Rows go to rank 0 only, which aggregates and sends the result back: a parameter server.
+
+Traffic and memory O(n d) at the root, O(d) elsewhere. Rows and result travel directly, so that only
+the root has to be trusted. A dedicated root holds no worker, as in the papers' 1 + 45 machines.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from horovod_byz import engine
+from horovod_byz.collect import digest
+from horovod_byz.collect.errors import TransportError
+from horovod_byz.collect.header import Header
+from horovod_byz.collect.session import Collected, Session, Stopwatch, Wire
+from horovod_byz.collect.transport import Array
+
+if TYPE_CHECKING:
+    from horovod_byz.rules.base import Rule
+
+
+class RootSession(Session):
+    """See `Root`."""
+
+    mode = "root"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._is_root = self.transport.rank == 0
+        self._rows = self.compression.room(self.n, self.d, self.dtype) if self._is_root else None
+        self._value = np.empty(self.d, self.dtype)
+
+    def _aggregate(
+        self,
+        rows: Array,
+        rule: Rule,
+        wire: Wire | None,
+        step: int,
+        headers: list[Header],
+        clock: Stopwatch,
+    ) -> Collected:
+        with clock("collect"):
+            self.transport.gather(rows, self._rows, self.layout)
+        with clock("aggregate"):
+            note = np.zeros(4 * 8 * self.n + digest.SIZE, np.uint8)
+            if self._rows is not None:
+                outcome = self._run(rule, self._rows, self._value, step, wire)
+                note = _note(outcome, digest.digest(self._value))
+        with clock("return"):
+            self.transport.hand_out(self._value)
+            note = self.transport.exchange(note, "hand-out of the verdicts")[0]
+            outcome, stated = _read(note, self.n)
+            if digest.digest(self._value) != stated:
+                raise TransportError("the result that rank 0 sent does not have the digest it gave", [0])
+        return Collected(self._value, outcome, (), clock.seconds, step)
+
+
+def _note(outcome: engine.Outcome, stated: bytes) -> Array:
+    """What the root decided and the digest of the value, as bytes of a fixed length."""
+    n = len(outcome.weights)
+    far = np.full(n, np.nan) if outcome.distances is None else outcome.distances
+    lost = np.isin(np.arange(n), outcome.outvoted)
+    table = np.stack([outcome.weights, outcome.nonfinite, far, lost]).astype(np.float64)
+    return np.frombuffer(table.tobytes() + stated, np.uint8)
+
+
+def _read(note: Array, n: int) -> tuple[engine.Outcome, bytes]:
+    data = note.tobytes()
+    weights, nonfinite, distances, lost = np.frombuffer(data, np.float64, 4 * n).reshape(4, n)
+    outcome = engine.Outcome(weights, nonfinite.astype(np.int64), np.flatnonzero(lost), distances)
+    return outcome, data[32 * n :]

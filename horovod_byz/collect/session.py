@@ -1,0 +1,215 @@
+"""What the three ways to collect share: binding, the header of each step, and the result."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from horovod_byz import engine
+from horovod_byz.collect import digest, header
+from horovod_byz.collect.compression import Compression, Uncompressed
+from horovod_byz.collect.header import Header
+from horovod_byz.collect.layout import Layout
+from horovod_byz.collect.transport import Array, Transport
+from horovod_byz.verdict import Verdict
+
+if TYPE_CHECKING:
+    from horovod_byz.rules.base import Rule
+
+Wire = Callable[[Array, int, int, int], None]
+_DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True, eq=False)
+class Collected:
+    """One step's aggregate, the same on every rank.
+
+    Attributes:
+        value: the aggregate, (d,), of the rows' dtype; the memory is used again at the next step.
+        outcome: how each worker's row was treated.
+        rewritten: workers whose row was rewritten by a peer on its way; found, and put right.
+        timings: seconds spent in "collect", "aggregate" and "return".
+        step: the optimizer step.
+        outvoted_ranks: ranks whose work as aggregators lost a vote, as seen by this rank.
+    """
+
+    value: Array
+    outcome: engine.Outcome
+    rewritten: tuple[int, ...]
+    timings: dict[str, float]
+    step: int
+    outvoted_ranks: tuple[int, ...] = ()
+
+    @property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """What share of the result each worker's row got, (n,)."""
+        return self.outcome.weights
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """One verdict per worker, in worker order."""
+        return self.outcome.verdicts
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent in each named part of a step."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+
+class Session(ABC):
+    """A collector bound to a length, a dtype and the workers of a job.
+
+    Args:
+        transport: the ranks.
+        d: number of coordinates.
+        dtype: float32 or float64.
+        local_workers: how many logical workers this rank holds.
+        threads: threads for kernels and digests; the result does not depend on it.
+        layout: text that all ranks must share, such as the names and shapes of the parameters.
+        compression: what travels in place of a row; default the row itself.
+
+    Raises:
+        HeaderMismatchError: if the ranks bind different things.
+    """
+
+    mode: str
+
+    def __init__(
+        self,
+        transport: Transport,
+        d: int,
+        dtype: Any,
+        local_workers: int,
+        threads: int,
+        layout: str,
+        compression: Compression | None = None,
+    ) -> None:
+        self.transport, self.d, self.dtype = transport, d, np.dtype(dtype)
+        self.compression = Uncompressed() if compression is None else compression
+        self.threads, self.next_step, self._shared = threads, 0, layout
+        if self.dtype.name not in _DTYPES or d < 0 or local_workers < 0:
+            raise ValueError(
+                f"bind needs float32 or float64, d >= 0 and local_workers >= 0, "
+                f"got {self.dtype}, {d} and {local_workers}"
+            )
+        transport.watchdog.begin(-1)
+        sent = self.compression.label(self.dtype)
+        own = Header(-1, d, local_workers, sent, self.mode, digest.of_text(layout))
+        headers = header.check(transport.exchange(own.pack(), "header exchange"))
+        self.layout = Layout(tuple(h.rows for h in headers))
+        if self.layout.n == 0:
+            raise ValueError("no rank holds a worker: bind with local_workers >= 1 on at least one rank")
+
+    @property
+    def n(self) -> int:
+        """Number of workers in the job."""
+        return self.layout.n
+
+    @property
+    def workers(self) -> range:
+        """Indices of the workers on this rank."""
+        return self.layout.workers(self.transport.rank)
+
+    def step(self, rows: Any, rule: Rule, wire: Wire | None = None, step: int | None = None) -> Collected:
+        """Collects every worker's row and aggregates.
+
+        Args:
+            rows: (k, d) array or CPU tensor of the bound dtype, this rank's rows in worker order; it
+                is not written to.
+            rule: the aggregation rule, equal on all ranks.
+            wire: simulated attack, `wire(block, offset, d, step)`; it rewrites the (n, width) block
+                of coordinates from `offset` on, after the digests were checked, on every aggregator
+                alike; once for each coordinate, in one block or in several.
+            step: number of the optimizer step; counts up from 0 where it is not given.
+
+        Raises:
+            TypeError, ValueError: if the rows are not as bound, or the rule does not hold for n.
+            HeaderMismatchError: if a rank is about to send something else than the others.
+            LateRanksError: if a rank does not arrive in time.
+            EquivocationError: if a rank tells different ranks different things.
+        """
+        rule.check(self.n)
+        checked = self._checked(rows)
+        step = self.next_step if step is None else step
+        clock = Stopwatch()
+        self.transport.watchdog.begin(step)
+        with clock("collect"):
+            packed = self.compression.pack(checked)
+            headers = self._greet(packed, rule, step)
+        collected = self._aggregate(packed, rule, wire, step, headers, clock)
+        self.next_step = step + 1
+        return collected
+
+    @abstractmethod
+    def _aggregate(
+        self,
+        rows: Array,
+        rule: Rule,
+        wire: Wire | None,
+        step: int,
+        headers: list[Header],
+        clock: Stopwatch,
+    ) -> Collected:
+        """Collects the packed rows, aggregates them, and brings the result to every rank."""
+
+    def _digest(self, rows: Array) -> bytes:
+        """What the header says of the packed rows; only modes that relay rows need it."""
+        return bytes(digest.SIZE)
+
+    def _greet(self, rows: Array, rule: Rule, step: int) -> list[Header]:
+        shared = digest.of_text(repr(rule), self._shared)
+        sent = self.compression.label(self.dtype)
+        own = Header(step, self.d, len(rows), sent, self.mode, shared, self._digest(rows))
+        received = self.transport.exchange(own.pack(), "header exchange")
+        return header.check(received, self.layout.rows)
+
+    def _checked(self, rows: Any) -> Array:
+        if hasattr(rows, "detach"):
+            rows = rows.detach().numpy()
+        want = (len(self.workers), self.d)
+        if not isinstance(rows, np.ndarray) or rows.dtype != self.dtype:
+            got = getattr(rows, "dtype", type(rows).__name__)
+            raise TypeError(f"rows must be an array or a CPU tensor of dtype {self.dtype}, got {got}")
+        if rows.shape != want:
+            raise ValueError(f"this rank's rows must have the shape {want}, got {rows.shape}")
+        return np.ascontiguousarray(rows)
+
+    def _run(
+        self,
+        rule: Rule,
+        block: Array,
+        out: Array,
+        step: int,
+        wire: Wire | None,
+        offset: int = 0,
+        reduce: Any = None,
+    ) -> engine.Outcome:
+        """Lets the simulated attack act on a received block of packed rows, and aggregates it."""
+
+        def rewrite(values: Array, begin: int) -> None:
+            if wire is not None:
+                wire(values, offset + begin, self.d, step)
+
+        attacked = None if wire is None else rewrite
+        source = self.compression.read(block, out.size, self.dtype, attacked)
+        options = {} if reduce is None else {"reduce": reduce}
+        return engine.run(
+            rule, source, out, offset=offset, d=self.d, step=step, threads=self.threads, **options
+        )

@@ -1,0 +1,67 @@
+"""Every rank gathers all rows and aggregates: no aggregator has to be trusted.
+
+Traffic and memory O(n d) per rank. All ranks hold the same rows and run the same deterministic rule,
+so they get the same result bit for bit without sending it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from horovod_byz.collect import digest, relay
+from horovod_byz.collect.header import Header
+from horovod_byz.collect.session import Collected, Session, Stopwatch, Wire
+from horovod_byz.collect.transport import Array, pieces
+
+if TYPE_CHECKING:
+    from horovod_byz.rules.base import Rule
+
+
+class SymmetricSession(Session):
+    """See `Symmetric`."""
+
+    mode = "symmetric"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._rows = self.compression.room(self.n, self.d, self.dtype)
+        self._value = np.empty(self.d, self.dtype)
+
+    def _digest(self, rows: Array) -> bytes:
+        return digest.digest(rows)
+
+    def _aggregate(
+        self,
+        rows: Array,
+        rule: Rule,
+        wire: Wire | None,
+        step: int,
+        headers: list[Header],
+        clock: Stopwatch,
+    ) -> Collected:
+        with clock("collect"):
+            self._allgather(rows)
+            slots = [self._rows[self._slice(rank)].reshape(-1) for rank in range(self.layout.size)]
+            given = [h.digest for h in headers]
+            ranks = relay.gather(self.transport, rows.reshape(-1), slots, given, self.threads)
+        with clock("aggregate"):
+            outcome = self._run(rule, self._rows, self._value, step, wire)
+        rewritten = tuple(worker for rank in ranks for worker in self.layout.workers(rank))
+        return Collected(self._value, outcome, rewritten, clock.seconds, step)
+
+    def _allgather(self, rows: Array) -> None:
+        width = rows.shape[1]
+        for begin, end in pieces(width, self.n, self.transport.most):
+            if end - begin == width:
+                self.transport.allgather(rows.reshape(-1), self._rows.reshape(-1), "allgather of rows")
+                return
+            part = np.empty((self.n, end - begin), rows.dtype)
+            own = np.ascontiguousarray(rows[:, begin:end])
+            self.transport.allgather(own.reshape(-1), part.reshape(-1), "allgather of rows")
+            self._rows[:, begin:end] = part
+
+    def _slice(self, rank: int) -> slice:
+        workers = self.layout.workers(rank)
+        return slice(workers.start, workers.stop)

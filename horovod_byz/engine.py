@@ -1,0 +1,152 @@
+"""Runs a rule over rows: measure > decide > combine. Knows no Horovod."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from horovod_byz import rows as reading
+from horovod_byz.decision import BLOCK
+from horovod_byz.kernels.rows import Rows
+from horovod_byz.measure import Floats, Ints, Reduce, Source, Statistics, alone, shards
+from horovod_byz.verdict import Verdict, judge
+
+if TYPE_CHECKING:
+    from horovod_byz.rules.base import Rule
+
+__all__ = ["Aggregate", "Outcome", "aggregate", "run", "shards"]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One aggregation as seen by the rank that holds a shard; the value itself is in `out`.
+
+    Attributes:
+        weights: what share of the result each row got, (n,) float64.
+        nonfinite: how many NaN or infinite values each row held, (n,) int64.
+        outvoted: indices of the rows that lost a vote in their redundancy group.
+        distances: L2 distance of each row to the result, (n,) float64, or None where not asked for.
+    """
+
+    weights: Floats
+    nonfinite: Ints
+    outvoted: Ints
+    distances: Floats | None
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """One verdict per row, in row order."""
+        return judge(self.weights, self.nonfinite, self.distances, self.outvoted)
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregate:
+    """What `aggregate` returns.
+
+    Attributes:
+        value: the aggregate, (d,), of the rows' type, dtype and device.
+        weights: what share of the result each row got, (n,) float64. A coordinate-wise rule gives
+            each row that took part an equal share.
+        verdicts: one `Verdict` per row, in row order.
+    """
+
+    value: Any
+    weights: Floats
+    verdicts: tuple[Verdict, ...]
+
+
+def run(
+    rule: Rule,
+    rows: Source,
+    out: npt.NDArray[Any],
+    *,
+    offset: int = 0,
+    d: int | None = None,
+    reduce: Reduce = alone,
+    step: int = 0,
+    threads: int = 1,
+    distances: bool = True,
+) -> Outcome:
+    """Aggregates the coordinates [offset, offset + rows.d) of d into `out`.
+
+    Args:
+        rule: the aggregation rule.
+        rows: n rows, float32 or float64, over this shard of coordinates; `Rows`, or what gives
+            `Rows` block by block.
+        out: (rows.d,) writable, of the rows' dtype.
+        offset: first coordinate of the shard; a multiple of `TILE`, as `shards` gives it.
+        d: number of coordinates in all; None means that the rows hold all.
+        reduce: gathers every shard's partial statistics, in the order of `shards`.
+        step: optimizer step, for rules that draw at random.
+        threads: threads for the kernels; the result does not depend on it.
+        distances: whether to spend one more pass on each row's distance to the result.
+
+    Raises:
+        ValueError: if the rule does not hold for n rows.
+    """
+    rule.check(rows.n)
+    statistics = Statistics(rows, offset=offset, d=d, reduce=reduce, step=step, threads=threads)
+    decision = rule.decide(statistics)
+    if isinstance(rows, Rows):
+        decision.combine(rows, out, threads)
+    else:  # combine is local to coordinates: the same bits block by block
+        for begin in range(0, rows.d, BLOCK):
+            end = min(begin + BLOCK, rows.d)
+            decision.combine(rows.block(begin, end), out[begin:end], threads)
+    if np.count_nonzero(decision.weights) == 1:
+        # A single row is copied bit for bit, so three equal rows with NaN elect NaN: not into the model.
+        out[~np.isfinite(out)] = 0
+    far = np.sqrt(statistics.distances_to(out)) if distances else None
+    return Outcome(decision.weights, statistics.nonfinite, decision.outvoted, far)
+
+
+def aggregate(rows: Any, rule: Rule, *, step: int = 0, threads: int | None = None) -> Aggregate:
+    """Aggregates n rows and says how each was treated.
+
+    Args:
+        rows: (n, d) array or tensor, or a sequence of n one-dimensional ones; floating point. They
+            are never written to.
+        rule: an aggregation rule such as `MultiKrum(f=2)`.
+        step: optimizer step, for rules that draw at random.
+        threads: threads for the kernels (default: torch's number of threads); the result does not
+            depend on it.
+
+    Returns:
+        The aggregate with weights and verdicts.
+
+    Raises:
+        TypeError: if `rows` are not floating point, or mix types, dtypes or devices.
+        ValueError: if the shape is not (n, d), or the rule does not hold for n rows.
+
+    Examples:
+        >>> import numpy as np
+        >>> import horovod_byz as hb
+        >>> rows = np.array([[1.0, 2.0], [1.0, 4.0], [float("nan"), 0.0]])
+        >>> result = hb.aggregate(rows, hb.Mean())
+        >>> result.value, result.verdicts[2].reason
+        (array([1., 3.]), 'non-finite')
+    """
+    return _aggregate(rows, rule, step=step, threads=threads, distances=True)
+
+
+def value(rows: Any, rule: Rule, *, step: int = 0, threads: int | None = None) -> Any:
+    """The aggregate alone, without the pass that the verdicts need."""
+    return _aggregate(rows, rule, step=step, threads=threads, distances=False).value
+
+
+def _aggregate(data: Any, rule: Rule, *, step: int, threads: int | None, distances: bool) -> Aggregate:
+    rows, restore = reading.read(data)
+    out = np.empty(rows.d, rows.dtype)
+    threads = default_threads() if threads is None else threads
+    outcome = run(rule, rows, out, step=step, threads=threads, distances=distances)
+    return Aggregate(restore(out), outcome.weights, outcome.verdicts)
+
+
+def default_threads() -> int:
+    """Torch's number of threads: what the user, or the launcher, gave this process."""
+    import torch
+
+    return int(torch.get_num_threads())

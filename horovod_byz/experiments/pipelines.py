@@ -1,0 +1,79 @@
+"""Rules by name for configurations: the simple ones, and the pipelines that are built from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from horovod_byz import rules
+from horovod_byz.experiments.known import known, parse_word
+from horovod_byz.redundancy import Redundancy
+from horovod_byz.rules import Detox, Hierarchical, MajorityVote, Rule
+from horovod_byz.rules.detox import PRESETS
+
+# "detox-median" and its like: the paper's pairings, whose inner f is the worst case after the vote.
+_PRESETS = {f"detox-{name}": name for name in PRESETS}
+_STAGES = ("inner", "outer")
+_OWN = {
+    **dict.fromkeys(_PRESETS, ("f",)),
+    "detox": (*_STAGES, "groups", "partition", "seed", "tolerance"),
+    "hierarchical": (*_STAGES, "groups", "partition", "seed"),
+}
+
+
+def names() -> list[str]:
+    """All names that `make` knows."""
+    return [*rules.names(), *_OWN]
+
+
+def with_f(name: str, options: Mapping[str, Any], byzantine: int) -> tuple[str, dict[str, Any]]:
+    """Checks a rule's name and options, and fills in f: the number of Byzantine workers, unless given.
+
+    Raises:
+        ValueError: if the rule or an option is unknown; the message names the nearest.
+    """
+    known(name, names(), "rule")
+    fields = _OWN[name] if name in _OWN else _fields(name)
+    for option in options:
+        known(option, fields, f"option of rule {name!r}")
+    return name, {"f": byzantine, **options} if "f" in fields else dict(options)
+
+
+def make(name: str, options: Mapping[str, Any], redundancy: Redundancy, n: int) -> Rule:
+    """Makes a rule from its name and options.
+
+    `detox` and `hierarchical` take `inner` and `outer` as words such as "multi-krum:f=2".
+
+    Args:
+        name: one of `names()`.
+        options: the rule's options, f included.
+        redundancy: which workers compute the same batch, for DETOX.
+        n: number of workers, for DETOX's presets.
+
+    Raises:
+        ValueError: if an option is missing or has a bad value.
+    """
+    values = dict(options)
+    try:
+        if name in _PRESETS:
+            return Detox.preset(_PRESETS[name], redundancy, n, values.pop("f"))
+        for stage in _STAGES if name in _OWN else ():
+            if stage in values:
+                values[stage] = _stage(str(values[stage]), redundancy, n)
+        if name == "detox":
+            return Detox(redundancy, vote=MajorityVote(values.pop("tolerance", 0.0)), **values)
+        if name == "hierarchical":
+            return Hierarchical(**values)
+        return rules.by_name(name, **values)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+def _stage(word: str, redundancy: Redundancy, n: int) -> Rule:
+    name, options = parse_word(word)
+    return make(*with_f(name, options, 0), redundancy, n)
+
+
+def _fields(name: str) -> list[str]:
+    return [field.name for field in dataclasses.fields(rules._BY_NAME[name])]

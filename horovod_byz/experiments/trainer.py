@@ -1,0 +1,275 @@
+"""One run's state and its step: batches, gradients, wire, rule, apply. Writes no files."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from horovod_byz import Median
+from horovod_byz.attacks import LabelFlip, Script
+from horovod_byz.collect import Collected, Root
+from horovod_byz.experiments import models
+from horovod_byz.experiments.config import Optimizer, RunConfig
+from horovod_byz.experiments.data import Dataset, augment
+from horovod_byz.experiments.gradients import FlatModel, Gradients
+from horovod_byz.experiments.ranks import Ranks
+from horovod_byz.experiments.runs import finite
+from horovod_byz.experiments.sampling import Sampler, take
+from horovod_byz.experiments.tally import Tally
+
+__all__ = ["Trainer"]
+
+_REMEMBER = 10  # steps; the exchange of losses that it takes costs a rank less than a millisecond
+_CHUNK = 1000  # test images evaluated at once; fixed, so that a loss does not depend on the number of ranks
+
+
+class Trainer:
+    """A training run in memory; every rank of the job makes one from the same configuration.
+
+    The result depends on the configuration and the data only: not on the number of ranks, nor on whether the
+    run was interrupted and taken up again.
+
+    Args:
+        config: the run.
+        dataset: what to train on, on `device`.
+        ranks: the ranks of the job.
+        device: where gradients are computed; rules run on the CPU.
+
+    Attributes:
+        step: number of steps done.
+        evaluated: the step of the last recorded evaluation; -1 before the first.
+        diverged_at: the first step, counted from 1, at which an honest worker's loss was not finite; None so
+            far. Known at evaluations.
+    """
+
+    def __init__(self, config: RunConfig, dataset: Dataset, ranks: Ranks, device: str = "cpu") -> None:
+        self.config, self.dataset, self.ranks, self.device = config, dataset, ranks, device
+        model = models.build(
+            config.model.name, dataset.shape, dataset.classes, seed=config.seed, **config.model.options
+        )
+        self.flat = FlatModel(model.to(device))
+        self.rule = config.make_rule()
+        self.wire = config.make_wire()
+        collector = config.make_collector()
+        dedicated = isinstance(collector, Root) and collector.dedicated
+        self.workers = ranks.workers(config.workers, dedicated_root=dedicated)
+        redundancy = config.make_redundancy()
+        streams = [redundancy.group_of(worker, config.workers) for worker in range(config.workers)]
+        self.sampler = Sampler(
+            config.seed, len(dataset.train_y), config.data.batch, streams, config.data.sampling
+        )
+        self._computed, self._shares = self._share([streams[worker] for worker in self.workers])
+        self.gradients = Gradients(self.flat, len(self._computed))
+        self.optimizer = _optimizer(self.flat.theta, config.optimizer)
+        self.session = collector.bind(
+            self.flat.d, np.float32, len(self.workers), compression=config.make_compression()
+        )
+        self._statistics_session = None
+        if count := self.flat.statistics.numel():
+            self._statistics_session = collector.bind(count, np.float32, len(self.workers), name="statistics")
+        self.step = 0
+        self.evaluated = -1
+        self.diverged_at: int | None = None
+        self.tally = Tally(config.workers)
+        # Per worker since the last evaluation: sum of honest losses, honest steps, first step with a bad
+        # loss. Only this rank's workers; the others' rows stay 0.
+        self._losses = np.zeros((config.workers, 3))
+        self._resumable: dict[str, Any] | None = None
+        ranks.agree(self.digest(), "first parameters")
+
+    def digest(self) -> bytes:
+        """A digest of the step, the parameters and the training labels."""
+        found = hashlib.blake2b(str(self.step).encode(), digest_size=16)
+        for part in (self.flat.theta.detach(), self.flat.statistics, self.dataset.train_y):
+            found.update(part.cpu().numpy().tobytes())
+        return found.digest()
+
+    def compute(self) -> None:
+        """Fill the gradient rows of this rank's workers at the current step."""
+        if not self.workers:
+            return
+        sampler, dataset = self.sampler, self.dataset
+        images, labels = take(dataset.train_x, dataset.train_y, sampler.indices(self.step, self._computed))
+        for row, worker in enumerate(self._computed):
+            if self.config.data.augment:
+                images[row] = augment(images[row], sampler.augmentation(self.step, worker))
+            for attack in self._poisons(worker):
+                labels[row] = attack.labels(labels[row], dataset.classes)
+        seeds = []
+        if self.gradients.uses_seeds:
+            seeds = [sampler.model_seed(self.step, worker) for worker in self._computed]
+        self.gradients.compute(images, labels, seeds)
+
+    def collect(self) -> tuple[Collected, Tensor | None]:
+        """Bring the rows together and aggregate them; this changes nothing that the next step depends on.
+
+        Returns:
+            The aggregate gradient, and the aggregate of the batch normalisation statistics where there are
+            any.
+        """
+        collected = self.session.step(
+            self._per_worker(self.gradients.rows).cpu(), self.rule, self.wire, self.step
+        )
+        if self._statistics_session is None:
+            return collected, None
+        # What a Byzantine worker would report about its batch is not simulated; the median would bear it.
+        rows = self._per_worker(self.gradients.statistics).cpu()
+        statistics = self._statistics_session.step(rows, Median(), step=self.step)
+        return collected, torch.from_numpy(statistics.value)
+
+    def apply(self, collected: Collected, statistics: Tensor | None) -> None:
+        """Let the optimizer step with the aggregate, and count the step."""
+        byzantine = self.byzantine
+        self.flat.theta.grad = torch.from_numpy(collected.value).to(self.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.optimizer.lr_at(self.step)
+        self.optimizer.step()
+        if statistics is not None:
+            self.flat.update_statistics(statistics.to(self.device))
+        self.tally.add(collected.verdicts, byzantine)
+        self.step += 1
+        for row, worker in enumerate(self.workers):
+            if worker not in byzantine:
+                self._count_loss(worker, float(self.gradients.losses[self._shares[row]]))
+
+    @property
+    def byzantine(self) -> tuple[int, ...]:
+        """Who is Byzantine at the current step."""
+        return self.wire.workers(self.step) if self.wire is not None else ()
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of this rank's workers at the last step, for display."""
+        return float(self.gradients.losses.mean()) if self.workers else float("nan")
+
+    def evaluate(self) -> dict[str, Any]:
+        """Measure the model on the test set, all ranks together; see `end_interval`."""
+        test_x, test_y = self.dataset.test_x, self.dataset.test_y
+        chunks = -(-len(test_y) // _CHUNK)
+        mine = np.zeros((chunks, 3))
+        for chunk in range(self.ranks.rank, chunks, self.ranks.size):
+            part = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
+            mine[chunk] = _scores(self.flat.model, test_x[part], test_y[part])
+        sent = np.concatenate([mine.ravel(), self._losses.ravel()])
+        shared = self.ranks.share(sent, "evaluation")
+        scores = shared[: mine.size].reshape(mine.shape).sum(axis=0)
+        losses = shared[mine.size :].reshape(self._losses.shape).sum(axis=0)
+        bad = shared[mine.size :].reshape(self._losses.shape)[:, 2]
+        if self.diverged_at is None and bad.any():
+            self.diverged_at = int(bad[bad > 0].min())
+        count = len(test_y)
+        return {
+            "step": self.step,
+            "accuracy": float(scores[0]) / count,
+            "top3": float(scores[1]) / count,
+            "loss": finite(float(scores[2]) / count),
+            "train_loss": finite(float(losses[0] / losses[1])) if losses[1] else None,
+            "lr": self.config.optimizer.lr_at(max(self.step - 1, 0)),
+        }
+
+    def end_interval(self) -> None:
+        """Start a new interval of training losses, once an evaluation is recorded."""
+        self._losses[:] = 0
+        self.evaluated = self.step
+
+    @property
+    def due(self) -> bool:
+        """Whether an evaluation belongs to this step and was not recorded yet."""
+        last = self.step == self.config.steps
+        return self.evaluated != self.step and (last or self.step % self.config.evaluate_every == 0)
+
+    def state(self) -> dict[str, Any]:
+        """All that later steps and evaluations depend on. All ranks must call it at the same step."""
+        losses = self.ranks.share(self._losses, "losses")
+        return {
+            "step": self.step,
+            "evaluated": self.evaluated,
+            "theta": self.flat.theta.detach().cpu().clone(),
+            "statistics": self.flat.statistics.cpu().clone(),
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "tally": self.tally.state(),
+            "diverged_at": self.diverged_at,
+            "losses": torch.from_numpy(losses.copy()),
+        }
+
+    def remember(self) -> None:
+        """Keep the state every few steps, so that a rank which is stopped alone has one to save."""
+        if self.ranks.size > 1 and self.step % _REMEMBER == 0:
+            self._resumable = self.state()
+
+    def resumable(self) -> dict[str, Any] | None:
+        """The latest state that can be saved without asking other ranks; None before there is one."""
+        return self._resumable if self.ranks.size > 1 else self.state()
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` gave.
+
+        Raises:
+            RuntimeError: when the ranks do not hold the same afterwards.
+        """
+        with torch.no_grad():
+            self.flat.theta.copy_(state["theta"])
+            self.flat.statistics.copy_(state["statistics"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.tally.load(state["tally"])
+        mine = list(self.workers)
+        self._losses[mine] = state["losses"].numpy()[mine]
+        self.step, self.evaluated = int(state["step"]), int(state["evaluated"])
+        self.diverged_at = state["diverged_at"]
+        self.ranks.agree(self.digest(), "checkpoint")
+
+    def _share(self, streams: list[int]) -> tuple[list[int], list[int]]:
+        """Which of this rank's workers compute, and for each of its workers, which computation is its own.
+
+        Replicas' gradients agree bit for bit, so one computation serves all that this rank holds, unless
+        every replica is to compute, or labels may be poisoned for some of them.
+        """
+        attack = self.config.make_attack()
+        poisoned = isinstance(attack, LabelFlip) or bool(self.config.script)
+        if self.config.redundancy.compute == "every" or poisoned:
+            return list(self.workers), list(range(len(self.workers)))
+        order = {stream: row for row, stream in enumerate(dict.fromkeys(streams))}
+        first = {stream: worker for worker, stream in reversed(list(zip(self.workers, streams, strict=True)))}
+        return [first[stream] for stream in order], [order[stream] for stream in streams]
+
+    def _per_worker(self, computed: Tensor) -> Tensor:
+        return computed if len(computed) == len(self._shares) else computed[self._shares]
+
+    def _count_loss(self, worker: int, loss: float) -> None:
+        self._losses[worker, :2] += (loss, 1)
+        if not np.isfinite(loss) and self._losses[worker, 2] == 0:
+            self._losses[worker, 2] = self.step
+
+    def _poisons(self, worker: int) -> list[LabelFlip]:
+        """The data attacks on a worker at the current step."""
+        if self.wire is None or worker not in self.byzantine:
+            return []
+        if isinstance(self.wire.schedule, Script):
+            events = self.wire.schedule.events
+            found = [one.attack for one in events if one.active(self.step) and worker in one.workers]
+        else:
+            found = [self.wire.attack] if self.wire.attack is not None else []
+        return [attack for attack in found if isinstance(attack, LabelFlip)]
+
+
+def _optimizer(theta: nn.Parameter, options: Optimizer) -> torch.optim.Optimizer:
+    if options.name == "adam":
+        return torch.optim.Adam([theta], options.lr, weight_decay=options.weight_decay)
+    return torch.optim.SGD(
+        [theta], options.lr, options.momentum, weight_decay=options.weight_decay, nesterov=options.nesterov
+    )
+
+
+def _scores(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float, float]:
+    """Correct top-1 and top-3 answers, sum of the cross-entropies; NaN logits count as the first class."""
+    model.eval()
+    with torch.no_grad():
+        logits = model(images)
+        best = logits.topk(min(3, logits.shape[1]), dim=1).indices == labels[:, None]
+        losses = nn.functional.cross_entropy(logits, labels, reduction="none").double()
+    return float(best[:, 0].sum()), float(best.any(dim=1).sum()), float(losses.sum())

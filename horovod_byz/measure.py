@@ -1,0 +1,255 @@
+"""The first phase of a rule: statistics of the rows whose size depends on n alone.
+
+A statistic is a sum over coordinates. Floating-point sums follow one fixed binary tree over tiles of
+`TILE` coordinates, so that shards, blocks and threads all give the same bits: a shard of whole tiles
+is a handful of nodes of that tree, which any rank can finish.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from horovod_byz.kernels import brsgd, distances, scan, vote
+from horovod_byz.kernels.rows import TILE, Rows
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Groups = tuple[tuple[int, ...], ...]
+Partial = dict[str, npt.NDArray[Any]]
+Reduce = Callable[[Partial], list[Partial]]
+
+# Virtual rows are materialised at most this many tiles at a time: 64k coordinates stay in the cache
+# of a core for the usual number of virtual rows, and the blocks are nodes of the summation tree.
+_BLOCK_TILES = 16
+
+
+class Source(Protocol):
+    """Rows over the coordinates that this rank holds: real ones, or combinations of real ones."""
+
+    @property
+    def n(self) -> int: ...
+
+    @property
+    def d(self) -> int: ...
+
+    def block(self, begin: int, end: int) -> Rows: ...
+
+    def take(self, indices: Sequence[int]) -> Source: ...
+
+
+def alone(partial: Partial) -> list[Partial]:
+    """The `reduce` of a rank that holds every coordinate."""
+    return [partial]
+
+
+def shards(d: int, count: int) -> list[tuple[int, int]]:
+    """Splits d coordinates into `count` ranges of whole tiles, as even as tiles allow.
+
+    Args:
+        d: number of coordinates.
+        count: number of shards, one per aggregating rank.
+
+    Returns:
+        `count` pairs (begin, end), in order, covering [0, d); trailing ones may be empty.
+    """
+    tiles = -(-d // TILE)
+    cuts = [min(d, TILE * (tiles * k // count)) for k in range(count)] + [d]
+    return list(itertools.pairwise(cuts))
+
+
+def nodes(begin: int, end: int, d: int) -> list[tuple[int, int]]:
+    """The largest aligned nodes (first tile, number of tiles) of the summation tree in [begin, end).
+
+    The last node of the last shard may reach past the end of the coordinates: its missing right
+    children count nothing, wherever the coordinates are split.
+    """
+    tile, last, total = begin // TILE, -(-end // TILE), -(-d // TILE)
+    found = []
+    while tile < last:
+        size = 1
+        while tile % (2 * size) == 0 and size < total and (tile + 2 * size <= last or last == total):
+            size *= 2
+        found.append((tile, size))
+        tile += size
+    return found
+
+
+def tree_sum(first: int, size: int, total: int, leaf: Callable[[int, int], Any]) -> Any:
+    """Adds up the leaves of the node [first, first + size) in the tree's own order.
+
+    Args:
+        first: first tile, a multiple of `size`.
+        size: number of tiles, a power of two.
+        total: number of tiles in all; leaves from there on do not exist.
+        leaf: `leaf(first, size)` is the known sum of a node, or None to go one level down.
+    """
+    known = leaf(first, size)
+    if known is not None:
+        return known
+    half = size // 2
+    left = tree_sum(first, half, total, leaf)
+    if first + half >= total:
+        return left
+    return left + tree_sum(first + half, half, total, leaf)
+
+
+class Statistics:
+    """What a rule may know of the rows: lazily measured, equal on every rank, free of coordinates.
+
+    Attributes:
+        n: number of rows.
+        source: the rows themselves, over this rank's coordinates.
+        step: optimizer step, from which rules that draw at random take their draw.
+        excluded: how many rows were already taken out as certainly Byzantine (non-finite).
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        offset: int = 0,
+        d: int | None = None,
+        reduce: Reduce = alone,
+        step: int = 0,
+        threads: int = 1,
+        excluded: int = 0,
+    ) -> None:
+        self.source = source
+        self.n = source.n
+        self.step = step
+        self.excluded = excluded
+        self._offset = offset
+        self._d = source.d if d is None else d
+        self._reduce = reduce
+        self._threads = threads
+        self._known: dict[str, Any] = {}
+
+    def take(self, indices: Sequence[int] | Ints, excluded: int = 0) -> Statistics:
+        """The statistics of some of the rows only."""
+        return self.over(self.source.take([int(i) for i in indices]), excluded)
+
+    def over(self, source: Source, excluded: int = 0) -> Statistics:
+        """The statistics of other (virtual) rows over the same coordinates."""
+        return Statistics(
+            source,
+            offset=self._offset,
+            d=self._d,
+            reduce=self._reduce,
+            step=self.step,
+            threads=self._threads,
+            excluded=excluded,
+        )
+
+    @property
+    def nonfinite(self) -> Ints:
+        """How many NaN or infinite values each row holds; shape (n,)."""
+        total: Ints = self._measure("nonfinite", lambda rows: scan.nonfinite(rows, self._threads))
+        return total
+
+    @property
+    def finite(self) -> Ints:
+        """Indices of the rows that hold finite values only, ascending."""
+        return np.flatnonzero(self.nonfinite == 0).astype(np.int64)
+
+    @property
+    def distances(self) -> Floats:
+        """Squared L2 distances between rows, from direct differences; shape (n, n)."""
+        total: Floats = self._measure("distances", lambda rows: distances.squared(rows, self._threads))
+        return total
+
+    @property
+    def gram(self) -> Floats:
+        """Inner products of the rows minus their coordinate-wise median; shape (n, n)."""
+        total: Floats = self._measure("gram", lambda rows: distances.gram(rows, self._threads))
+        return total
+
+    def replicas(self, groups: Groups) -> list[npt.NDArray[np.bool_]]:
+        """Per group of rows, which of them differ in some bit; one (r, r) matrix per group."""
+        width = max(len(group) for group in groups)
+
+        def differ(rows: Rows) -> Ints:
+            found = np.zeros((rows.n, width), np.int64)
+            for group in groups:
+                found[np.asarray(group), : len(group)] = vote.mismatches(rows.take(group), self._threads)
+            return found
+
+        total = self._measure(f"replicas of {groups}", differ)
+        return [total[np.asarray(group), : len(group)] > 0 for group in groups]
+
+    @property
+    def squared_norms(self) -> Floats:
+        """Squared L2 norm of each row; shape (n,)."""
+
+        def norms(rows: Rows) -> Floats:
+            length: Floats = distances.to_point(rows, np.zeros(rows.d, rows.dtype), self._threads)
+            return length
+
+        total: Floats = self._measure("squared_norms", norms)
+        return total
+
+    @property
+    def brsgd(self) -> tuple[Ints, Floats]:
+        """BrSGD's scores (n,) and L1 distances to the coordinate-wise median (n,)."""
+        both: Floats = self._measure(
+            "brsgd",
+            lambda rows: np.stack([np.asarray(x, np.float64) for x in brsgd.statistics(rows, self._threads)]),
+        )
+        return both[0].astype(np.int64), both[1]
+
+    def distances_to(self, value: npt.NDArray[Any]) -> Floats:
+        """Squared L2 distance of each row to a point; shape (n,).
+
+        Args:
+            value: the point's coordinates on this rank's shard.
+        """
+
+        def to_point(rows: Rows, begin: int, end: int) -> Floats:
+            apart: Floats = distances.to_point(rows, value[begin:end], self._threads)
+            return apart
+
+        total: Floats = self._measure_now("distances_to", to_point, with_range=True)
+        return total
+
+    def _measure(self, name: str, kernel: Callable[..., Any], with_range: bool = False) -> Any:
+        """One statistic, measured when it is first asked for.
+
+        (Not functools.cached_property, which before Python 3.12 holds one lock for all instances:
+        shards in threads of one process would wait for each other for ever.)
+        """
+        if name not in self._known:
+            self._known[name] = self._measure_now(name, kernel, with_range)
+        return self._known[name]
+
+    def _measure_now(self, name: str, kernel: Callable[..., Any], with_range: bool) -> Any:
+        """Runs a kernel node by node over this shard, then adds the shards up in the tree's order."""
+        begin, width = self._offset, self.source.d
+        total = -(-self._d // TILE)
+        known: dict[tuple[int, int], Any] = {}
+
+        def on_range(first: int, size: int) -> Any:
+            low = first * TILE - begin
+            high = min(low + size * TILE, width)
+            rows = self.source.block(low, high)
+            return kernel(rows, low, high) if with_range else kernel(rows)
+
+        def leaf(first: int, size: int) -> Any:
+            whole = isinstance(self.source, Rows) or size <= _BLOCK_TILES
+            return on_range(first, size) if whole else None
+
+        mine = [tree_sum(first, size, total, leaf) for first, size in nodes(begin, begin + width, self._d)]
+        if not mine:
+            mine = [kernel(self.source.block(0, 0), 0, 0) if with_range else kernel(self.source.block(0, 0))]
+        partials = self._reduce({name: np.stack(mine)})
+        for (low, high), partial in zip(shards(self._d, len(partials)), partials, strict=True):
+            known.update(zip(nodes(low, high, self._d), partial[name], strict=False))
+        if not known:  # no coordinates at all
+            return partials[0][name][0]
+        root = 1
+        while root < total:
+            root *= 2
+        return tree_sum(0, root, total, lambda first, size: known.get((first, size)))

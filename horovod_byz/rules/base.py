@@ -1,0 +1,127 @@
+"""What every aggregation rule is: a frozen value that decides on statistics and is a plain function."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from horovod_byz.checks import count
+from horovod_byz.decision import Decision, Weighted
+from horovod_byz.measure import Floats, Statistics
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The four facts that every rule states.
+
+    Attributes:
+        tolerates: the condition on n and f under which the rule's guarantee holds.
+        cost: arithmetic for n rows of d coordinates.
+        ties: how equals are told apart.
+        nonfinite: what happens to NaN and infinite values.
+    """
+
+    tolerates: str
+    cost: str
+    ties: str
+    nonfinite: str
+
+
+ROW_EXCLUDED = "row excluded, and f lowered by one for each"
+VALUE_EXTREME = "value ordered beyond all finite ones; a coordinate with a non-finite result is 0"
+
+
+@dataclass(frozen=True)
+class Rule(ABC):
+    """A map from n rows of d coordinates to one row.
+
+    Calling a rule gives the aggregate alone; `horovod_byz.aggregate` also gives weights and verdicts.
+    Rules are values: equal when their parameters are, and `eval(repr(rule))` is the rule.
+    """
+
+    facts: ClassVar[Facts]
+
+    def __call__(self, rows: Any, *, threads: int | None = None) -> Any:
+        """Aggregates (n, d) rows to (d,), of the same type, dtype and device.
+
+        Raises:
+            TypeError: if `rows` are not floating point, or mix types, dtypes or devices.
+            ValueError: if the shape is not (n, d), or the rule does not hold for n rows.
+        """
+        from horovod_byz.engine import value
+
+        return value(rows, self, threads=threads)
+
+    def max_byzantine(self, n: int) -> int:
+        """The largest number of Byzantine rows among n that this rule's guarantee covers, or -1."""
+        return max((f for f in range(n) if n >= self.min_rows(f)), default=-1)
+
+    @classmethod
+    @abstractmethod
+    def min_rows(cls, f: int) -> int:
+        """The smallest number of rows for which the guarantee holds with f Byzantine ones."""
+
+    def check(self, n: int) -> None:
+        """Checks that the rule is defined for n rows; a rule without a condition accepts any.
+
+        Raises:
+            ValueError: if it is not; the message names the remedy.
+        """
+        return
+
+    @abstractmethod
+    def decide(self, statistics: Statistics) -> Decision:
+        """Turns statistics of the rows into a decision; pure, and the same on every rank."""
+
+
+@dataclass(frozen=True)
+class RowRule(Rule):
+    """A rule that weighs whole rows: a row with a non-finite value is out before it starts."""
+
+    def decide(self, statistics: Statistics) -> Decision:
+        finite = statistics.finite
+        n = statistics.n
+        if len(finite) == 0:
+            return Weighted(np.zeros(n))
+        if len(finite) == n:
+            return self.decide_finite(statistics)
+        rest = statistics.take(finite, excluded=statistics.excluded + n - len(finite))
+        return self.decide_finite(rest).expand(n, finite)
+
+    def decide_finite(self, statistics: Statistics) -> Decision:
+        """As `decide`, for rows known to be finite; `statistics.excluded` were Byzantine for certain."""
+        return Weighted(self.weigh(statistics))
+
+    @abstractmethod
+    def weigh(self, statistics: Statistics) -> Floats:
+        """The weight of each finite row, (n,)."""
+
+
+@dataclass(frozen=True)
+class BoundedRule(Rule):
+    """A rule with a parameter f and a least number of rows for it."""
+
+    f: int
+
+    # How the class writes its condition: "2f + 2" in "needs n > 2f + 2 = 10 rows".
+    bound: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "f", count(self, "f", self.f))
+
+    def check(self, n: int) -> None:
+        needed = self.min_rows(self.f)
+        if n >= needed:
+            return
+        most = self.max_byzantine(n)
+        remedy = (
+            f"use f <= {most} or at least {needed} workers" if most >= 0 else f"use at least {needed} workers"
+        )
+        raise ValueError(f"{self!r} needs n > {self.bound} = {needed - 1} rows, got n = {n}: {remedy}")
+
+    def remaining_f(self, statistics: Statistics) -> int:
+        """How many Byzantine rows may still be among the finite ones."""
+        return max(self.f - statistics.excluded, 0)

@@ -1,0 +1,149 @@
+"""DETOX: majority vote in redundancy groups, then hierarchical aggregation of the votes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from horovod_byz.checks import count
+from horovod_byz.decision import Decision, compose, virtual_rows
+from horovod_byz.measure import Statistics
+from horovod_byz.redundancy import Redundancy
+from horovod_byz.rules.base import Facts, Rule
+from horovod_byz.rules.coordinatewise import Median, SignMajority, TrimmedMean
+from horovod_byz.rules.geometric import GeometricMedian
+from horovod_byz.rules.hierarchical import Hierarchical
+from horovod_byz.rules.krum import Bulyan, MultiKrum
+from horovod_byz.rules.mean import Mean
+from horovod_byz.rules.vote import MajorityVote
+
+
+@dataclass(frozen=True)
+class Detox(Rule):
+    """Filter by redundancy, then aggregate the votes of the groups by `inner` and `outer`.
+
+    Args:
+        redundancy: which workers compute the same batch.
+        inner: rule inside each vote group (the paper's A0).
+        outer: rule across vote groups (A1).
+        groups: number of vote groups; 1 means that `inner` sees all votes.
+        partition: "fixed" or "step", as for `Hierarchical`.
+        seed: seed of the partition into vote groups.
+        vote: how replicas are compared.
+
+    Tolerates: floor(f / ceil(r / 2)) Byzantine votes at worst, then as inner and outer. Cost: O(n d)
+    for the vote, then as the rules on n / r votes. Ties: as the rules. Non-finite: compared as bits
+    by the vote, then as the rules.
+
+    Raises:
+        ValueError: when called on rows that the redundancy cannot divide, or with too few votes for
+            inner or outer.
+
+    Examples:
+        >>> import numpy as np
+        >>> import horovod_byz as hb
+        >>> rule = hb.Detox(hb.Redundancy(r=3), inner=hb.Mean(), outer=hb.Median(), groups=5)
+        >>> rule(np.ones((45, 4)))
+        array([1., 1., 1., 1.])
+
+    Reference:
+        Rajput, Wang, Charles, Papailiopoulos (2019), DETOX, Algorithms 1 and 2.
+    """
+
+    redundancy: Redundancy
+    inner: Rule
+    outer: Rule
+    groups: int = 1
+    partition: Literal["fixed", "step"] = "fixed"
+    seed: int = 0
+    vote: MajorityVote = field(default_factory=MajorityVote)
+
+    facts: ClassVar[Facts] = Facts(
+        "floor(f / ceil(r / 2)) votes, then as inner and outer",
+        "O(n d), then as the rules on n / r votes",
+        "as the rules",
+        "compared as bits, then as the rules",
+    )
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.redundancy, Redundancy):
+            raise TypeError(f"Detox: redundancy must be hb.Redundancy(r=...), got {self.redundancy!r}")
+        if not isinstance(self.vote, MajorityVote):
+            raise TypeError(f"Detox: vote must be hb.MajorityVote(...), got {self.vote!r}")
+        object.__setattr__(self, "groups", count(self, "groups", self.groups, least=1))
+        self.hierarchy  # noqa: B018  (checks inner, outer, partition and seed)
+
+    @property
+    def hierarchy(self) -> Hierarchical:
+        """The rule over the votes."""
+        return Hierarchical(self.inner, self.outer, self.groups, self.partition, self.seed)
+
+    @classmethod
+    def min_rows(cls, f: int) -> int:
+        return 1 if f == 0 else 1 << 62
+
+    def max_byzantine(self, n: int) -> int:
+        """The largest f that cannot turn more votes than the rules over them tolerate."""
+        costs = sorted(len(group) // 2 + 1 for group in self.redundancy.groups_of(n))
+        return sum(costs[: self.hierarchy.max_byzantine(len(costs)) + 1]) - 1
+
+    def check(self, n: int) -> None:
+        votes = len(self.redundancy.groups_of(n))
+        try:
+            self.hierarchy.check(votes)
+        except ValueError as error:
+            raise ValueError(
+                f"{n} workers in redundancy groups of {self.redundancy.r} give {votes} votes: {error}"
+            ) from None
+
+    def decide(self, statistics: Statistics) -> Decision:
+        votes = self.vote.elect(statistics, self.redundancy.groups_of(statistics.n))
+        virtual = statistics.over(virtual_rows(statistics.source, votes))
+        return compose(votes, self.hierarchy.decide(virtual), statistics.n)
+
+    @classmethod
+    def preset(cls, name: str, redundancy: Redundancy, n: int, f: int) -> Detox:
+        """A pairing of the paper, with the worst case after the vote as the inner rule's f.
+
+        Args:
+            name: "median", "multi-krum", "bulyan" or "sign" (the experiments' pairings: Mean > Median
+                in 5 vote groups, MultiKrum > Mean in 2, Bulyan > Mean in 1, sign majority twice), or
+                "theory-geometric-median", "theory-median", "theory-trimmed-mean" (Theorem 3's).
+            redundancy: the redundancy groups.
+            n: number of workers.
+            f: number of Byzantine workers to survive.
+        """
+        votes = len(redundancy.groups_of(n))
+        lost = worst_case_votes(f, redundancy.r)
+        fives = max(votes // 3, 1)
+        if name == "median":
+            return cls(redundancy, Mean(), Median(), groups=fives)
+        if name == "multi-krum":
+            return cls(redundancy, MultiKrum(f=lost), Mean(), groups=2 if votes // 2 > 2 * lost + 2 else 1)
+        if name == "bulyan":
+            return cls(redundancy, Bulyan(f=lost), Mean(), groups=1)
+        if name == "sign":
+            return cls(redundancy, SignMajority(), SignMajority(), groups=fives)
+        if name == "theory-geometric-median":
+            return cls(redundancy, Mean(), GeometricMedian(), groups=fives)
+        if name == "theory-median":
+            return cls(redundancy, Mean(), Median(), groups=fives)
+        if name == "theory-trimmed-mean":
+            return cls(redundancy, Mean(), TrimmedMean(f=fives // 4), groups=fives)
+        raise ValueError(f"unknown DETOX preset {name!r}: use one of {', '.join(PRESETS)}")
+
+
+PRESETS = (
+    "median",
+    "multi-krum",
+    "bulyan",
+    "sign",
+    "theory-geometric-median",
+    "theory-median",
+    "theory-trimmed-mean",
+)
+
+
+def worst_case_votes(f: int, r: int) -> int:
+    """How many votes f Byzantine workers can turn at most: floor(f / ceil(r / 2)) for odd r."""
+    return f // (r // 2 + 1)

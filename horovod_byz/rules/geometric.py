@@ -1,0 +1,95 @@
+"""Rules of the geometric median: the point, or the row, with the least sum of distances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from horovod_byz.checks import count
+from horovod_byz.decision import Weighted
+from horovod_byz.measure import Floats, Statistics
+from horovod_byz.rules.base import ROW_EXCLUDED, Facts, RowRule
+from horovod_byz.rules.weiszfeld import weiszfeld
+
+
+@dataclass(frozen=True)
+class Medoid(RowRule):
+    """The row with the least sum of (not squared) distances to all rows.
+
+    Tolerates: n > 2f rows far away; no theorem bounds it. Cost: O(n^2 d). Ties: lowest row.
+    Non-finite: row excluded.
+
+    Examples:
+        >>> import numpy as np
+        >>> Medoid()(np.array([[0.0], [1.0], [5.0], [1e9]]))
+        array([1.])
+
+    Reference:
+        Xie, Koyejo, Gupta (2018), Generalized Byzantine-tolerant SGD, Definition 9.
+    """
+
+    facts: ClassVar[Facts] = Facts("n > 2f (no theorem)", "O(n^2 d)", "lowest row", ROW_EXCLUDED)
+
+    @classmethod
+    def min_rows(cls, f: int) -> int:
+        return 2 * f + 1
+
+    def weigh(self, statistics: Statistics) -> Floats:
+        # Summed in ascending order, so that rows with the same distances tie to the bit.
+        sums = np.sort(np.sqrt(statistics.distances), axis=1).cumsum(axis=1)[:, -1]
+        return Weighted.uniform(statistics.n, [int(np.argmin(sums))]).weights
+
+
+@dataclass(frozen=True)
+class GeometricMedian(RowRule):
+    """The point with the least sum of distances to the rows: argmin_z sum_i |z - v_i|.
+
+    Every iterate is a convex combination of rows, so the iteration runs on n weights and the (n, n)
+    inner products of the rows minus their coordinate-wise median; the rows are read twice in all.
+
+    Args:
+        tolerance: stop when the point moves less than this, relative to its mean distance to the
+            nearest half of the rows. (A test of the objective would stop far too early beside a
+            huge row, which dominates the sum.)
+        max_iterations: stop after so many iterations in any case.
+
+    Tolerates: n > 2f. Cost: O(n^2 d). Ties: none (the minimiser is unique unless all rows lie on
+    a line). Non-finite: row excluded.
+
+    Examples:
+        >>> import numpy as np
+        >>> GeometricMedian()(np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 1.0], [1.0, -1.0]])).round(9)
+        array([1., 0.])
+
+    Reference:
+        Xie, Koyejo, Gupta (2018), Definition 6; Weiszfeld (1937), with the step of Vardi and Zhang
+        (2000) where the point is a row.
+    """
+
+    tolerance: float = 1e-9
+    max_iterations: int = 1000
+
+    facts: ClassVar[Facts] = Facts("n > 2f", "O(n^2 d)", "none", ROW_EXCLUDED)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "max_iterations", count(self, "max_iterations", self.max_iterations, least=1)
+        )
+        if not (isinstance(self.tolerance, (int, float)) and 0 < self.tolerance < 1):
+            raise ValueError(f"GeometricMedian: tolerance must lie between 0 and 1, got {self.tolerance!r}")
+
+    @classmethod
+    def min_rows(cls, f: int) -> int:
+        return 2 * f + 1
+
+    def weigh(self, statistics: Statistics) -> Floats:
+        gram = statistics.gram
+        # A row so far away that its square overflows pulls by a unit vector that cannot be told: it
+        # is left out like a non-finite one.
+        near = np.flatnonzero(np.isfinite(np.diag(gram)))
+        weights = np.zeros(statistics.n)
+        if len(near):
+            weights[near] = weiszfeld(gram[np.ix_(near, near)], self.tolerance, self.max_iterations)
+        return weights

@@ -1,0 +1,39 @@
+"""The mean: what Horovod does, and what one Byzantine worker ruins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from horovod_byz.decision import Weighted
+from horovod_byz.measure import Floats, Statistics
+from horovod_byz.rules.base import Facts, RowRule
+
+
+@dataclass(frozen=True)
+class Mean(RowRule):
+    """The average of the rows: (1/n) sum_i v_i.
+
+    Rows that hold NaN or Inf are left out, so that no non-finite value reaches the model; any finite
+    Byzantine row moves the result at will.
+
+    Tolerates: f = 0. Cost: O(n d). Ties: none. Non-finite: row excluded.
+
+    Examples:
+        >>> import numpy as np
+        >>> Mean()(np.array([[1.0, 2.0], [3.0, 6.0]]))
+        array([2., 4.])
+
+    Reference:
+        Blanchard, El Mhamdi, Guerraoui, Stainer (2017), Lemma 1: no linear rule tolerates one
+        Byzantine row.
+    """
+
+    facts: ClassVar[Facts] = Facts("f = 0", "O(n d)", "none", "row excluded")
+
+    @classmethod
+    def min_rows(cls, f: int) -> int:
+        return 1 if f == 0 else 1 << 62
+
+    def weigh(self, statistics: Statistics) -> Floats:
+        return Weighted.uniform(statistics.n, range(statistics.n)).weights

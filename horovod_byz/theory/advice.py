@@ -1,0 +1,89 @@
+"""Which aggregation rule to take for n workers of which f may be Byzantine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from horovod_byz.theory import checks
+from horovod_byz.theory.requirements import REQUIREMENTS
+from horovod_byz.theory.resilience import etas
+
+
+@dataclass(frozen=True)
+class Option:
+    """One rule, judged for given n and f.
+
+    Attributes:
+        rule: the rule's name on the command line.
+        tolerates: whether its precondition holds.
+        condition: the precondition.
+        max_byzantine: the largest f that n workers allow.
+        threat: "none", "classic" or "dimensional".
+        cost: leading-order cost.
+        eta: its resilience constant for (n, f), None where no theorem gives one; smaller is better.
+    """
+
+    rule: str
+    tolerates: bool
+    condition: str
+    max_byzantine: int
+    threat: str
+    cost: str
+    eta: float | None
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The rule to take, the reason, and all rules judged.
+
+    Attributes:
+        rule: the recommended rule, None where no rule can help.
+        reason: one sentence.
+        options: every rule, in the order of `requirements.REQUIREMENTS`.
+    """
+
+    rule: str | None
+    reason: str
+    options: tuple[Option, ...]
+
+
+def recommend(n: int, f: int) -> Recommendation:
+    """Return the rule to take for n workers of which f may be Byzantine, and how every rule fares.
+
+    A choice, not a theorem: the mean where nothing can go wrong; the mean around the median where fewer than
+    half are Byzantine, since it bears single wrong values as well as whole rows, uses n - f values per
+    column, costs no more than the median, and came out best in Xie et al. 2018.
+
+    Raises:
+        ValueError: n and f are not counts with f <= n.
+    """
+    checks.counts(n, f, "recommend")
+    constants = etas(n, f)
+    options = tuple(
+        Option(
+            entry.rule,
+            entry.tolerates(n, f),
+            entry.condition,
+            entry.max_byzantine(n),
+            entry.threat,
+            entry.cost,
+            constants.get(entry.rule),
+        )
+        for entry in REQUIREMENTS
+    )
+    rule, reason = _choose(n, f)
+    return Recommendation(rule, reason, options)
+
+
+def _choose(n: int, f: int) -> tuple[str | None, str]:
+    if f == 0:
+        return "mean", "no worker is assumed to be Byzantine, and the mean has the least variance"
+    if 2 * f >= n:
+        return None, (
+            f"no rule helps: {f} of {n} Byzantine workers are not a minority; "
+            f"use at least {2 * f + 1} workers, or f <= {(n - 1) // 2}"
+        )
+    return "mean-around-median", (
+        f"it bears {f} Byzantine values in every column (n > 2f), whole rows or single values, "
+        f"and averages the {n - f} values nearest the median"
+    )

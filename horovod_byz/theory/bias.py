@@ -1,0 +1,105 @@
+"""Bias and variance of the median, for Gaussian gradients with mean 0 and standard deviation 1.
+
+A one-sided attack (all Byzantine values below all honest ones) shifts the median to a lower order statistic
+of the honest values; this is why the median converges to bad solutions under the omniscient attack.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln, log_ndtr
+
+from horovod_byz.theory import checks
+
+_REACH = 9.0  # standard deviations; the density beyond is below 1e-18
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(400)
+
+
+def order_statistic(n: int, k: int) -> float:
+    """Return the expectation of the k-th smallest (k = 1 .. n) of n standard normal values.
+
+    Raises:
+        ValueError: k does not lie in 1..n.
+    """
+    if not 1 <= k <= n:
+        raise ValueError(f"an order statistic of {n} values needs 1 <= k <= {n}, got k = {k}")
+    x = _REACH * _NODES
+    log_density = _log_ways(n, k - 1, n - k) + (k - 1) * log_ndtr(x) + (n - k) * log_ndtr(-x) + _log_phi(x)
+    return float(_REACH * np.sum(_WEIGHTS * x * np.exp(log_density)))
+
+
+def median_bias(n: int, f: int) -> float:
+    """Return the expectation of the median of n values, f of them below all the n - f honest ones.
+
+    Args:
+        n: number of values; an even median is the mean of the middle two.
+        f: number of Byzantine values, f <= ceil(n / 2) - 1.
+
+    Returns:
+        The bias in honest standard deviations, <= 0.
+
+    Raises:
+        ValueError: f is too large for n.
+    """
+    checks.counts(n, f, "median_bias")
+    if 2 * f >= n:
+        raise ValueError(f"median_bias needs 2f < n, got n = {n}, f = {f}: use f <= {(n - 1) // 2}")
+    low, high = (n + 1) // 2 - f, n // 2 + 1 - f
+    return (order_statistic(n - f, low) + order_statistic(n - f, high)) / 2
+
+
+def median_variance(n: int) -> float:
+    """Return the variance of the median of n standard normal values (that of their mean is 1 / n).
+
+    Raises:
+        ValueError: n < 1.
+    """
+    checks.counts(n, 0, "median_variance")
+    return _odd_variance(n) if n % 2 else _even_variance(n)
+
+
+def geometric_median_bias(n: int, f: int) -> float:
+    """Return the bias a / sqrt(1 - a^2), a = f / (n - f), of the geometric median in units of sigma sqrt(d).
+
+    The Byzantine rows lie far away in one direction; the honest ones at distance sigma sqrt(d) from their
+    centre, all but orthogonal to it, as in high dimension.
+
+    Raises:
+        ValueError: 2f >= n.
+    """
+    checks.counts(n, f, "geometric_median_bias")
+    if 2 * f >= n:
+        raise ValueError(f"geometric_median_bias needs 2f < n, got n = {n}, f = {f}: use f <= {(n - 1) // 2}")
+    pull = f / (n - f)
+    return pull / math.sqrt(1 - pull**2)
+
+
+def _odd_variance(n: int) -> float:
+    half, x = n // 2, _REACH * _NODES
+    log_density = _log_ways(n, half, half) + half * (log_ndtr(x) + log_ndtr(-x)) + _log_phi(x)
+    return float(_REACH * np.sum(_WEIGHTS * x**2 * np.exp(log_density)))
+
+
+def _even_variance(n: int) -> float:
+    # E[((X + Y) / 2)^2] over the joint density of the middle two order statistics X <= Y
+    below = n // 2 - 1
+    x = _REACH * _NODES[:, None]
+    length = (_REACH - x) / 2
+    y = x + length * (1 + _NODES[None, :])
+    log_density = (
+        _log_ways(n, below, below) + below * (log_ndtr(x) + log_ndtr(-y)) + _log_phi(x) + _log_phi(y)
+    )
+    weights = _REACH * _WEIGHTS[:, None] * length * _WEIGHTS[None, :]
+    return float(np.sum(weights * ((x + y) / 2) ** 2 * np.exp(log_density)))
+
+
+def _log_ways(n: int, below: int, above: int) -> float:
+    # the values in between are distinguishable by their order, so they add no factor
+    return float(gammaln(n + 1) - gammaln(below + 1) - gammaln(above + 1))
+
+
+def _log_phi(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return -(x**2) / 2 - math.log(math.sqrt(2 * math.pi))

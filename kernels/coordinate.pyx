@@ -1,0 +1,166 @@
+# cython: language_level=3, embedsignature=True, annotation_typing=False
+"""Coordinate-wise rules: one value per coordinate from the n values the rows hold there.
+
+Values are ordered -NaN < -Inf < ... < -0 < +0 < ... < +Inf < +NaN, so a NaN is an extreme value like any
+other.  A result that is not finite is written as 0.  Results do not depend on threads, instruction set or the
+cut into blocks.
+"""
+
+from horovod_byz.kernels.dispatch cimport kernels
+from horovod_byz.kernels.rows cimport Rows, check, checked_output, checked_rows, checked_threads
+
+import operator
+
+
+cdef int median_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, float *out,
+                    int threads) noexcept nogil:
+    return kernels().median_f32(rows, n, d, out, threads)
+
+
+cdef int median_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, double *out,
+                    int threads) noexcept nogil:
+    return kernels().median_f64(rows, n, d, out, threads)
+
+
+cdef int trimmed_mean_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, Py_ssize_t f, float *out,
+                          int threads) noexcept nogil:
+    return kernels().trimmed_mean_f32(rows, n, d, f, out, threads)
+
+
+cdef int trimmed_mean_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, Py_ssize_t f, double *out,
+                          int threads) noexcept nogil:
+    return kernels().trimmed_mean_f64(rows, n, d, f, out, threads)
+
+
+cdef int mean_around_median_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, Py_ssize_t f,
+                                float *out, int threads) noexcept nogil:
+    return kernels().mean_around_median_f32(rows, n, d, f, out, threads)
+
+
+cdef int mean_around_median_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, Py_ssize_t f,
+                                double *out, int threads) noexcept nogil:
+    return kernels().mean_around_median_f64(rows, n, d, f, out, threads)
+
+
+cdef int sign_majority_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, float *out,
+                           int threads) noexcept nogil:
+    return kernels().sign_majority_f32(rows, n, d, out, threads)
+
+
+cdef int sign_majority_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, double *out,
+                           int threads) noexcept nogil:
+    return kernels().sign_majority_f64(rows, n, d, out, threads)
+
+
+cdef Py_ssize_t checked_f(object f, Py_ssize_t most, str what, Py_ssize_t n) except -1:
+    cdef Py_ssize_t count = operator.index(f)
+    if not 0 <= count <= most:
+        raise ValueError(f"{what} of n = {n} rows needs 0 <= f <= {most}, got f = {f}")
+    return count
+
+
+def median(rows: Rows, out: object, threads: int = 1) -> None:
+    """Write the coordinate-wise median: out_j = median of x_1j .. x_nj.
+
+    For even n the mean of the two middle values, which does not overflow.
+
+    Args:
+        rows: n rows of d values.
+        out: shape (d,), dtype of the rows, contiguous and writable.
+        threads: how many at most; no effect on the result.
+
+    Raises:
+        TypeError, ValueError: an argument does not fit; nothing was written.
+    """
+    cdef Rows source = checked_rows(rows)
+    cdef int team = checked_threads(threads), status
+    cdef void *to = checked_output(source, out)
+    with nogil:
+        if source.is_double:
+            status = median_f64(<const double *const *>source.pointers, source.n, source.d, <double *>to,
+                                team)
+        else:
+            status = median_f32(<const float *const *>source.pointers, source.n, source.d, <float *>to, team)
+    check(status)
+
+
+def trimmed_mean(rows: Rows, out: object, f: int, threads: int = 1) -> None:
+    """Write the trimmed mean: in each coordinate the mean without the f lowest and the f highest values.
+
+    The kept values are added in float64, lowest first.
+
+    Args:
+        rows: n rows of d values.
+        out: shape (d,), dtype of the rows, contiguous and writable.
+        f: values dropped at each end, 0 <= f and 2 f < n.
+        threads: how many at most; no effect on the result.
+
+    Raises:
+        TypeError, ValueError: an argument does not fit; nothing was written.
+    """
+    cdef Rows source = checked_rows(rows)
+    cdef int team = checked_threads(threads), status
+    cdef Py_ssize_t drop = checked_f(f, (source.n - 1) // 2, "trimmed mean", source.n)
+    cdef void *to = checked_output(source, out)
+    with nogil:
+        if source.is_double:
+            status = trimmed_mean_f64(<const double *const *>source.pointers, source.n, source.d, drop,
+                                      <double *>to, team)
+        else:
+            status = trimmed_mean_f32(<const float *const *>source.pointers, source.n, source.d, drop,
+                                      <float *>to, team)
+    check(status)
+
+
+def mean_around_median(rows: Rows, out: object, f: int, threads: int = 1) -> None:
+    """Write the mean around the median: in each coordinate the mean of the n - f values nearest the median.
+
+    They are a contiguous window of the sorted values; of two equally near windows the lower one counts.  The
+    median is taken in float64, for even n as the exact mean of the middle two; the kept values are added
+    in an order that depends on their ranks only.
+
+    Args:
+        rows: n rows of d values.
+        out: shape (d,), dtype of the rows, contiguous and writable.
+        f: values left out, 0 <= f < n.
+        threads: how many at most; no effect on the result.
+
+    Raises:
+        TypeError, ValueError: an argument does not fit; nothing was written.
+    """
+    cdef Rows source = checked_rows(rows)
+    cdef int team = checked_threads(threads), status
+    cdef Py_ssize_t drop = checked_f(f, source.n - 1, "mean around median", source.n)
+    cdef void *to = checked_output(source, out)
+    with nogil:
+        if source.is_double:
+            status = mean_around_median_f64(<const double *const *>source.pointers, source.n, source.d, drop,
+                                            <double *>to, team)
+        else:
+            status = mean_around_median_f32(<const float *const *>source.pointers, source.n, source.d, drop,
+                                            <float *>to, team)
+    check(status)
+
+
+def sign_majority(rows: Rows, out: object, threads: int = 1) -> None:
+    """Write the sign of the sum of the signs: +1, 0 or -1 in each coordinate; NaN and 0 have sign 0.
+
+    Args:
+        rows: n rows of d values.
+        out: shape (d,), dtype of the rows, contiguous and writable.
+        threads: how many at most; no effect on the result.
+
+    Raises:
+        TypeError, ValueError: an argument does not fit; nothing was written.
+    """
+    cdef Rows source = checked_rows(rows)
+    cdef int team = checked_threads(threads), status
+    cdef void *to = checked_output(source, out)
+    with nogil:
+        if source.is_double:
+            status = sign_majority_f64(<const double *const *>source.pointers, source.n, source.d,
+                                       <double *>to, team)
+        else:
+            status = sign_majority_f32(<const float *const *>source.pointers, source.n, source.d, <float *>to,
+                                       team)
+    check(status)

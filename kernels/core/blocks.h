@@ -1,0 +1,51 @@
+// What one instruction set offers to the drivers: single-threaded kernels over a range of columns.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+namespace hb {
+
+struct Plan;
+
+constexpr ptrdiff_t TILE = 4096;  // columns whose statistics are summed up before the tree over tiles (rows.TILE)
+constexpr ptrdiff_t BLOCK = 256;  // columns after which float32 lanes are added to float64 ones; divides TILE
+
+template <class T> struct Tail {  // room for the last, partial vector of every row
+  T *values;                      // n x 64 bytes
+  const T **rows;                 // n
+};
+template <class T> struct Work {  // per thread, allocated before the loop over columns
+  Tail<T> tail;
+  void *sorted;                   // one vector of columns in order: 64 bytes for each of n rows, rounded up twice to 8
+  const Plan *all, *upper, *lower; // how to merge runs of all rows, of the first (n + 1) / 2 rows and of the others
+};
+
+// Single-threaded kernels on columns [begin, end) of n rows.  `lanes` are running float64 sums, LANES<T> per statistic:
+// value number c of a block always goes to lane c % LANES<T>, whatever the width of the machine's vectors.
+template <class T> constexpr int LANES = 64 / sizeof(T);
+
+template <class T> struct Blocks {
+  typedef const T *const *Rows;
+  ptrdiff_t run; // straight-line networks sort up to so many rows
+  void (*median)(Rows, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, T *out, Work<T>);
+  void (*trimmed_mean)(Rows, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t f, T *out, Work<T>);
+  void (*mean_around_median)(Rows, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t f, T *out, Work<T>);
+  void (*sign_majority)(Rows, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, T *out, Work<T>);
+  void (*weighted_sum)(Rows, ptrdiff_t n, const double *weights, ptrdiff_t begin, ptrdiff_t end, T *out, Work<T>);
+  void (*copy)(const T *row, ptrdiff_t begin, ptrdiff_t end, T *out);
+  ptrdiff_t (*nonfinite)(const T *row, ptrdiff_t begin, ptrdiff_t end);
+  // The rest add one block to lanes.  Rows point at the block; width <= BLOCK is a multiple of LANES<T>.
+  void (*squared)(Rows, ptrdiff_t n, ptrdiff_t width, double *lanes);                       // pairs i < j
+  void (*products)(Rows, ptrdiff_t n, ptrdiff_t width, double *lanes);                      // pairs i <= j
+  void (*to_point)(Rows, ptrdiff_t n, ptrdiff_t width, const T *point, double *lanes);      // rows
+  void (*centre)(Rows, ptrdiff_t n, ptrdiff_t width, const T *point, T *out);               // out: n x BLOCK
+  void (*brsgd)(Rows, ptrdiff_t n, ptrdiff_t width, const T *median, double *lanes, int64_t *scores);
+};
+
+struct Level {
+  const char *name;
+  const Blocks<float> *f32;
+  const Blocks<double> *f64;
+};
+
+} // namespace hb

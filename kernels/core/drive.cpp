@@ -1,0 +1,166 @@
+// The table of kernels that the Cython faces call, and the choice of the instruction set.
+#include "drive.h"
+#include "statistics.h"
+
+namespace hb {
+
+#define HB_DECLARE(NAME)                   \
+  extern const Blocks<float> NAME##_f32;   \
+  extern const Blocks<double> NAME##_f64;
+#define HB_ENTRY(NAME) {#NAME, &NAME##_f32, &NAME##_f64}
+HB_DECLARE(generic)
+#if defined(__x86_64__) && defined(HB_DISPATCH)
+HB_DECLARE(v2)
+HB_DECLARE(avx2)
+HB_DECLARE(avx512)
+static const Level LEVELS[] = {HB_ENTRY(generic), HB_ENTRY(v2), HB_ENTRY(avx2), HB_ENTRY(avx512)};
+static int best() { // must name every feature that setup.py compiles the level with
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("sse4.2")) return 0;
+  if (!__builtin_cpu_supports("avx2")) return 1;
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return avx512 ? 3 : 2;
+}
+#else
+static const Level LEVELS[] = {HB_ENTRY(generic)};
+static int best() { return 0; }
+#endif
+
+static const int BEST = best();
+static int current = BEST;
+const Level &level() { return LEVELS[current]; }
+template <> const Blocks<float> *blocks<float>() { return LEVELS[current].f32; }
+template <> const Blocks<double> *blocks<double>() { return LEVELS[current].f64; }
+
+template <class T> static int median(const T *const *rows, ptrdiff_t n, ptrdiff_t d, T *out, int threads) {
+  return over_columns<T>(n, d, threads, [&](ptrdiff_t begin, ptrdiff_t end, Work<T> work) {
+    blocks<T>()->median(rows, n, begin, end, out, work);
+  });
+}
+template <class T>
+static int trimmed_mean(const T *const *rows, ptrdiff_t n, ptrdiff_t d, ptrdiff_t f, T *out, int threads) {
+  return over_columns<T>(n, d, threads, [&](ptrdiff_t begin, ptrdiff_t end, Work<T> work) {
+    blocks<T>()->trimmed_mean(rows, n, begin, end, f, out, work);
+  });
+}
+template <class T>
+static int mean_around_median(const T *const *rows, ptrdiff_t n, ptrdiff_t d, ptrdiff_t f, T *out, int threads) {
+  return over_columns<T>(n, d, threads, [&](ptrdiff_t begin, ptrdiff_t end, Work<T> work) {
+    blocks<T>()->mean_around_median(rows, n, begin, end, f, out, work);
+  });
+}
+template <class T> static int sign_majority(const T *const *rows, ptrdiff_t n, ptrdiff_t d, T *out, int threads) {
+  return over_columns<T>(n, d, threads, [&](ptrdiff_t begin, ptrdiff_t end, Work<T> work) {
+    blocks<T>()->sign_majority(rows, n, begin, end, out, work);
+  });
+}
+
+// Rows of weight 0 are left out here, so that whatever they hold (NaN, Inf) is never read.
+template <class T>
+static int weighted_sum(const T *const *rows, ptrdiff_t n, ptrdiff_t d, const double *weights, T *out, int threads) {
+  Memory memory(n * (sizeof(T *) + sizeof(double)) + 64);
+  if (!memory.start) return HB_NO_MEMORY;
+  Arena arena(memory.start);
+  double *weight = arena.take<double>(n);
+  const T **row = reinterpret_cast<const T **>(weight + n);
+  ptrdiff_t active = 0;
+  for (ptrdiff_t i = 0; i < n; i++)
+    if (weights[i] != 0) {
+      row[active] = rows[i];
+      weight[active++] = weights[i];
+    }
+  return over_columns<T>(active, d, threads, [&](ptrdiff_t begin, ptrdiff_t end, Work<T> work) {
+    if (active == 1 && weight[0] == 1)
+      blocks<T>()->copy(row[0], begin, end, out);
+    else
+      blocks<T>()->weighted_sum(row, active, weight, begin, end, out, work);
+  });
+}
+
+// Which rows are equal, by refining one partition tile by tile: a row is only compared with the representative of its
+// class, so n equal rows are read once, and rows that all differ stop the pass at their first tile.
+static void refine(const void *const *rows, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t *classes) {
+  auto equal = [&](ptrdiff_t i, ptrdiff_t j) {
+    return rows[i] == rows[j] || memcmp(static_cast<const char *>(rows[i]) + begin,
+                                        static_cast<const char *>(rows[j]) + begin, end - begin) == 0;
+  };
+  for (ptrdiff_t i = 0; i < n; i++) {
+    const ptrdiff_t old = classes[i];
+    if (old == i || equal(i, old)) continue;
+    // i leaves its class: it joins the lowest later row that left the same class in this tile, or founds a new one.
+    // Rows before i that have left point at a founder k with k > old; -k - 1 marks where k came from.
+    classes[i] = -old - 1;
+  }
+  for (ptrdiff_t i = 0; i < n; i++) {
+    if (classes[i] >= 0) continue;
+    const ptrdiff_t from = classes[i];
+    classes[i] = i;
+    for (ptrdiff_t k = i + 1; k < n; k++)
+      if (classes[k] == from && equal(k, i)) classes[k] = i;
+  }
+}
+
+static int classes(const void *const *rows, ptrdiff_t n, ptrdiff_t bytes, ptrdiff_t *out, int threads) {
+  constexpr ptrdiff_t STEP = 4 * TILE, CHUNK = 16 * STEP;
+  const ptrdiff_t chunks = (bytes + CHUNK - 1) / CHUNK;
+  threads = team(threads, chunks);
+  Memory memory(threads * n * sizeof(ptrdiff_t));
+  if (!memory.start) return HB_NO_MEMORY;
+  ptrdiff_t *all = static_cast<ptrdiff_t *>(memory.start);
+  auto run = [&](ptrdiff_t k, ptrdiff_t *mine) {
+    for (ptrdiff_t c = k * CHUNK; c < std::min(bytes, (k + 1) * CHUNK); c += STEP) {
+      bool split = true;
+      for (ptrdiff_t i = 0; i < n; i++) split = split && mine[i] == i;
+      if (split) return;
+      refine(rows, n, c, std::min(bytes, c + STEP), mine);
+    }
+  };
+  if (threads == 1) {
+    for (ptrdiff_t k = 0; k < chunks; k++) run(k, out);
+    return HB_OK;
+  }
+  for (ptrdiff_t t = 0; t < threads; t++) memcpy(all + t * n, out, n * sizeof(ptrdiff_t));
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (ptrdiff_t k = 0; k < chunks; k++) run(k, all + omp_get_thread_num() * n);
+  // Equal everywhere means equal in every thread's share.
+  for (ptrdiff_t i = 0; i < n; i++) {
+    out[i] = i;
+    for (ptrdiff_t j = 0; j < i; j++) {
+      bool equal = out[j] == j;
+      for (ptrdiff_t t = 0; t < threads && equal; t++) equal = all[t * n + i] == all[t * n + j];
+      if (equal) {
+        out[i] = j;
+        break;
+      }
+    }
+  }
+  return HB_OK;
+}
+static int fresh_classes(const void *const *rows, ptrdiff_t n, ptrdiff_t bytes, ptrdiff_t *out, int threads) {
+  for (ptrdiff_t i = 0; i < n; i++) out[i] = 0;
+  return classes(rows, n, bytes, out, threads);
+}
+
+static int set_level(int index) {
+  if (index < 0 || index > BEST) return -1;
+  current = index;
+  return HB_OK;
+}
+
+#define HB_FUNCTIONS(T)                                                                                          \
+  median<T>, trimmed_mean<T>, mean_around_median<T>, sign_majority<T>, weighted_sum<T>, squared<T>, gram<T>,     \
+      to_point<T>, brsgd<T>, nonfinite<T>
+static const HbKernels TABLE = {
+    HB_FUNCTIONS(float),
+    HB_FUNCTIONS(double),
+    fresh_classes,
+    [] { return BEST + 1; },
+    [](int index) { return LEVELS[index].name; },
+    [] { return current; },
+    set_level,
+};
+
+}  // namespace hb
+
+extern "C" const HbKernels *hb_kernels(void) { return &hb::TABLE; }

@@ -1,0 +1,112 @@
+// Comparator networks built at compile time: which two rows to compare, in which order, and which results are used.
+//
+// Batcher's odd-even merge sort in depth-first (recursive) order: each half is finished before the next begins, so few
+// values are live at once and they stay in registers (breadth-first order took twice as long for 64 rows).  For n that
+// is no power of two the comparators that reach past n are dropped, as if +infinity stood there.  The network is then
+// pruned backwards to the wanted ranks: a comparator whose larger result nobody reads becomes one minimum.
+namespace hb {
+namespace HB_ISA {
+
+enum : uint8_t { KEEP_MIN = 1, KEEP_MAX = 2, LOAD_A = 4, LOAD_B = 8 };
+struct Comparator { uint8_t a, b, what; };
+
+struct Counter { // counts comparators
+  int size = 0;
+  constexpr void add(int, int) { size++; }
+};
+template <int CAPACITY> struct List { // records them
+  int size = 0;
+  Comparator at[CAPACITY > 0 ? CAPACITY : 1] = {};
+  constexpr void add(int a, int b) { at[size++] = Comparator{(uint8_t)a, (uint8_t)b, 0}; }
+};
+
+// Merges the two sorted halves of [low, high] (both ends included) at the given step.
+template <class Out> constexpr void merge(Out &out, int n, int low, int high, int step) {
+  if (low + step >= n) return; // everything here is past the end
+  if (2 * step >= high - low) {
+    out.add(low, low + step);
+    return;
+  }
+  merge(out, n, low, high, 2 * step);
+  merge(out, n, low + step, high, 2 * step);
+  for (int i = low + step; i + step < high && i + step < n; i += 2 * step) out.add(i, i + step);
+}
+template <class Out> constexpr void sort(Out &out, int n, int low, int span) {
+  if (span < 2 || low >= n) return;
+  sort(out, n, low, span / 2);
+  sort(out, n, low + span / 2, span / 2);
+  merge(out, n, low, low + span - 1, 1);
+}
+constexpr int power_of_two(int n) {
+  int p = 1;
+  while (p < n) p *= 2;
+  return p;
+}
+template <int N> constexpr int comparators() {
+  Counter c;
+  sort(c, N, 0, power_of_two(N));
+  return c.size;
+}
+
+// The network for N rows that leaves rank r in slot r for every r in [FIRST, LAST].
+template <int N, int FIRST, int LAST> constexpr auto network() {
+  constexpr int SIZE = comparators<N>();
+  List<SIZE> all;
+  sort(all, N, 0, power_of_two(N));
+  bool wanted[N] = {}, loaded[N] = {};
+  for (int i = FIRST; i <= LAST; i++) wanted[i] = true;
+  for (int i = SIZE - 1; i >= 0; i--) { // backwards: a result is kept if something later reads it
+    Comparator &c = all.at[i];
+    c.what = (uint8_t)((wanted[c.a] ? KEEP_MIN : 0) | (wanted[c.b] ? KEEP_MAX : 0));
+    if (c.what) wanted[c.a] = wanted[c.b] = true;
+  }
+  List<SIZE> kept;
+  for (int i = 0; i < SIZE; i++) { // forwards: a row is loaded by the first comparator that reads it
+    Comparator c = all.at[i];
+    if (!c.what) continue;
+    if (!loaded[c.a]) c.what |= LOAD_A;
+    if (!loaded[c.b]) c.what |= LOAD_B;
+    loaded[c.a] = loaded[c.b] = true;
+    kept.at[kept.size++] = c;
+  }
+  return kept;
+}
+
+template <int N, int FIRST, int LAST> struct Network { static constexpr auto value = network<N, FIRST, LAST>(); };
+
+// Cache lines to fetch ahead in every row.  Hardware prefetchers follow about 16 streams per core, fewer than n.
+constexpr int AHEAD = 4 * 64;
+
+// Keyed on the two slots, not on the network: networks of all sizes share these, which halves the compile time.
+template <class F, int A, int B, int WHAT>
+HB_INLINE void compare(typename F::VK *v, const typename F::T *const *rows, ptrdiff_t column) {
+  typedef typename F::VK VK;
+  if constexpr (WHAT & LOAD_A) {
+    const typename F::T *p = rows[A] + column;
+    __builtin_prefetch((const char *)p + AHEAD);
+    VK bits = (VK) * (const typename F::VU *)p;
+    v[A] = bits ^ ((bits >> (F::BITS - 1)) & F::MAG);
+  }
+  if constexpr (WHAT & LOAD_B) {
+    const typename F::T *p = rows[B] + column;
+    __builtin_prefetch((const char *)p + AHEAD);
+    VK bits = (VK) * (const typename F::VU *)p;
+    v[B] = bits ^ ((bits >> (F::BITS - 1)) & F::MAG);
+  }
+  VK x = v[A], y = v[B];
+  if constexpr (WHAT & KEEP_MIN) v[A] = x < y ? x : y;
+  if constexpr (WHAT & KEEP_MAX) v[B] = x < y ? y : x;
+}
+
+template <class F, class Net, int... I>
+HB_INLINE void apply_(std::integer_sequence<int, I...>, typename F::VK *v, const typename F::T *const *rows,
+                      ptrdiff_t column) {
+  (compare<F, Net::value.at[I].a, Net::value.at[I].b, Net::value.at[I].what>(v, rows, column), ...);
+}
+template <class F, class Net>
+HB_INLINE void apply(typename F::VK *v, const typename F::T *const *rows, ptrdiff_t column) {
+  apply_<F, Net>(std::make_integer_sequence<int, Net::value.size>(), v, rows, column);
+}
+
+} // namespace HB_ISA
+} // namespace hb

@@ -1,0 +1,47 @@
+# Where every kernel comes from: the table of compiled functions at the instruction set in use.
+# C users include core/kernels.h (its folder ships beside this file), which also documents each function.
+
+from libc.stdint cimport int64_t
+
+
+cdef extern from "core/kernels.h" nogil:
+    ctypedef struct HbKernels:
+        int (*median_f32)(const float *const *, Py_ssize_t, Py_ssize_t, float *, int) noexcept nogil
+        int (*median_f64)(const double *const *, Py_ssize_t, Py_ssize_t, double *, int) noexcept nogil
+        int (*trimmed_mean_f32)(const float *const *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *,
+                                int) noexcept nogil
+        int (*trimmed_mean_f64)(const double *const *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *,
+                                int) noexcept nogil
+        int (*mean_around_median_f32)(const float *const *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *,
+                                      int) noexcept nogil
+        int (*mean_around_median_f64)(const double *const *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *,
+                                      int) noexcept nogil
+        int (*sign_majority_f32)(const float *const *, Py_ssize_t, Py_ssize_t, float *, int) noexcept nogil
+        int (*sign_majority_f64)(const double *const *, Py_ssize_t, Py_ssize_t, double *, int) noexcept nogil
+        int (*weighted_sum_f32)(const float *const *, Py_ssize_t, Py_ssize_t, const double *, float *,
+                                int) noexcept nogil
+        int (*weighted_sum_f64)(const double *const *, Py_ssize_t, Py_ssize_t, const double *, double *,
+                                int) noexcept nogil
+        int (*squared_f32)(const float *const *, Py_ssize_t, Py_ssize_t, double *, int) noexcept nogil
+        int (*squared_f64)(const double *const *, Py_ssize_t, Py_ssize_t, double *, int) noexcept nogil
+        int (*gram_f32)(const float *const *, Py_ssize_t, Py_ssize_t, double *, int) noexcept nogil
+        int (*gram_f64)(const double *const *, Py_ssize_t, Py_ssize_t, double *, int) noexcept nogil
+        int (*to_point_f32)(const float *const *, Py_ssize_t, Py_ssize_t, const float *, double *,
+                            int) noexcept nogil
+        int (*to_point_f64)(const double *const *, Py_ssize_t, Py_ssize_t, const double *, double *,
+                            int) noexcept nogil
+        int (*brsgd_f32)(const float *const *, Py_ssize_t, Py_ssize_t, int64_t *, double *,
+                         int) noexcept nogil
+        int (*brsgd_f64)(const double *const *, Py_ssize_t, Py_ssize_t, int64_t *, double *,
+                         int) noexcept nogil
+        int (*nonfinite_f32)(const float *const *, Py_ssize_t, Py_ssize_t, int64_t *, int) noexcept nogil
+        int (*nonfinite_f64)(const double *const *, Py_ssize_t, Py_ssize_t, int64_t *, int) noexcept nogil
+        int (*classes)(const void *const *, Py_ssize_t, Py_ssize_t, Py_ssize_t *, int) noexcept nogil
+        int (*levels)() noexcept nogil
+        const char *(*level_name)(int) noexcept nogil
+        int (*level)() noexcept nogil
+        int (*set_level)(int) noexcept nogil
+
+
+# The table; it lives as long as the process.
+cdef const HbKernels *kernels() noexcept nogil

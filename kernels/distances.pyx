@@ -1,0 +1,133 @@
+# cython: language_level=3, embedsignature=True, annotation_typing=False
+"""Distances and products of rows, as sums over columns in one fixed order.
+
+The order: a lane per column modulo 16 (float32) or 8 (float64), float32 lanes added to float64 ones every 256
+columns, a fixed sum of the lanes per tile of ``rows.TILE`` columns, and a binary tree over tiles counted from
+the start of the rows.  A caller may therefore cut the columns at nodes of that tree, call once per node, add,
+and get the same bits. Where float32 lanes overflow or underflow, the tile is computed again in float64.
+"""
+
+from horovod_byz.kernels.dispatch cimport kernels
+from horovod_byz.kernels.rows cimport Rows, check, checked_point, checked_rows, checked_threads
+
+import numpy as np
+
+
+cdef int squared_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, double *n_by_n,
+                     int threads) noexcept nogil:
+    return kernels().squared_f32(rows, n, d, n_by_n, threads)
+
+
+cdef int squared_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, double *n_by_n,
+                     int threads) noexcept nogil:
+    return kernels().squared_f64(rows, n, d, n_by_n, threads)
+
+
+cdef int gram_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, double *n_by_n,
+                  int threads) noexcept nogil:
+    return kernels().gram_f32(rows, n, d, n_by_n, threads)
+
+
+cdef int gram_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, double *n_by_n,
+                  int threads) noexcept nogil:
+    return kernels().gram_f64(rows, n, d, n_by_n, threads)
+
+
+cdef int to_point_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, const float *point,
+                      double *n_values, int threads) noexcept nogil:
+    return kernels().to_point_f32(rows, n, d, point, n_values, threads)
+
+
+cdef int to_point_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, const double *point,
+                      double *n_values, int threads) noexcept nogil:
+    return kernels().to_point_f64(rows, n, d, point, n_values, threads)
+
+
+def squared(rows: Rows, threads: int = 1) -> np.ndarray:
+    """Squared Euclidean distances of all pairs of rows: D_ik = sum_j (x_ij - x_kj)^2.
+
+    From direct differences, so rows that share a large common part still differ rightly.  A row that holds
+    NaN or Inf is infinitely far from every other; the diagonal is 0.
+
+    Args:
+        rows: n rows of d values.
+        threads: how many at most; no effect on the result.
+
+    Returns:
+        float64 of shape (n, n), symmetric.
+
+    Raises:
+        TypeError, ValueError: an argument does not fit.
+    """
+    cdef Rows source = checked_rows(rows)
+    cdef int team = checked_threads(threads), status
+    result = np.empty((source.n, source.n), dtype=np.float64)
+    cdef double[:, ::1] to = result
+    with nogil:
+        if source.is_double:
+            status = squared_f64(<const double *const *>source.pointers, source.n, source.d, &to[0, 0], team)
+        else:
+            status = squared_f32(<const float *const *>source.pointers, source.n, source.d, &to[0, 0], team)
+    check(status)
+    return result
+
+
+def gram(rows: Rows, threads: int = 1) -> np.ndarray:
+    """Inner products of the rows, each minus the coordinate-wise median m: G_ik = sum_j (x_ij - m_j) (x_kj -
+    m_j).
+
+    A mean as the centre could be moved anywhere by one row; the median keeps honest rows near the origin.
+    Entries of a row that holds NaN or Inf are NaN.
+
+    Args:
+        rows: n rows of d values.
+        threads: how many at most; no effect on the result.
+
+    Returns:
+        float64 of shape (n, n), symmetric.
+
+    Raises:
+        TypeError, ValueError: an argument does not fit.
+    """
+    cdef Rows source = checked_rows(rows)
+    cdef int team = checked_threads(threads), status
+    result = np.empty((source.n, source.n), dtype=np.float64)
+    cdef double[:, ::1] to = result
+    with nogil:
+        if source.is_double:
+            status = gram_f64(<const double *const *>source.pointers, source.n, source.d, &to[0, 0], team)
+        else:
+            status = gram_f32(<const float *const *>source.pointers, source.n, source.d, &to[0, 0], team)
+    check(status)
+    return result
+
+
+def to_point(rows: Rows, point: np.ndarray, threads: int = 1) -> np.ndarray:
+    """Squared Euclidean distance of each row to a point: D_i = sum_j (x_ij - point_j)^2; infinite for NaN and
+    Inf.
+
+    Args:
+        rows: n rows of d values.
+        point: shape (d,), dtype of the rows, contiguous.
+        threads: how many at most; no effect on the result.
+
+    Returns:
+        float64 of shape (n,).
+
+    Raises:
+        TypeError, ValueError: an argument does not fit.
+    """
+    cdef Rows source = checked_rows(rows)
+    cdef int team = checked_threads(threads), status
+    cdef const void *centre = checked_point(source, point)
+    result = np.empty(source.n, dtype=np.float64)
+    cdef double[::1] to = result
+    with nogil:
+        if source.is_double:
+            status = to_point_f64(<const double *const *>source.pointers, source.n, source.d,
+                                  <const double *>centre, &to[0], team)
+        else:
+            status = to_point_f32(<const float *const *>source.pointers, source.n, source.d,
+                                  <const float *>centre, &to[0], team)
+    check(status)
+    return result

@@ -1,0 +1,166 @@
+"""Builds the kernels: C++ once per instruction set, and the thin Cython modules in front of it.
+
+The folder ``kernels/`` becomes the package ``horovod_byz.kernels``. Cython finds .pxd files by walking
+folders and does not read ``package_dir``, hence the link ``horovod_byz/kernels -> ../kernels``, which git
+ignores.
+
+Environment: HOROVOD_BYZ_DEBUG=1 turns Cython's bounds checks on and the C++ optimiser down.
+HOROVOD_BYZ_CACHE names a folder that keeps compiled objects for other builds of the same sources, such as
+the wheel's after the checkout's; by default they stay in build/.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+CORE = Path("kernels/core")
+MODULES = ("brsgd", "coordinate", "dispatch", "distances", "linear", "rows", "scan", "vote")
+OBJECTS = Path(os.environ.get("HOROVOD_BYZ_CACHE", "build")).expanduser() / "objects"
+DEBUG = os.environ.get("HOROVOD_BYZ_DEBUG") == "1"
+WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-ignored-attributes"]
+CXX = ["-std=c++17", "-O0" if DEBUG else "-O2", "-g0", "-ffp-contract=off", *WARNINGS]
+
+# Each instruction set: bytes per vector, straight-line networks up to so many rows of float32 and of float64
+# (more take longer to compile), compiler flags. best() in core/drive.cpp tests for these features.
+# -ffp-contract=off above: AVX2 and AVX-512 machines have fused multiply-add, the others have not, and the
+# results are to be the same.
+X86 = {
+    "generic": (16, 16, 16, []),
+    "v2": (16, 32, 16, ["-msse4.2"]),
+    "avx2": (32, 64, 32, ["-mavx2"]),
+    "avx512": (
+        64,
+        64,
+        32,
+        [
+            "-mavx512f",
+            "-mavx512bw",
+            "-mavx512dq",
+            "-mavx512vl",
+            "-mprefer-vector-width=512",
+            "-Wno-uninitialized",
+            "-Wno-maybe-uninitialized",  # GCC's header leaves a register undefined on purpose
+        ],
+    ),
+}
+OTHER = {"generic": (16, 64, 32, [])}
+DISPATCH = platform.machine() in ("x86_64", "AMD64")
+LEVELS = X86 if DISPATCH else OTHER
+
+
+def link() -> None:
+    """Make the link that lets Cython see kernels/ as horovod_byz.kernels."""
+    path = ROOT / "horovod_byz" / "kernels"
+    if not path.is_symlink() and not path.exists():
+        path.symlink_to(Path("..") / "kernels")
+
+
+def fingerprint(command: list[str], source: Path) -> str:
+    """What decides an object's bytes: the compiler, its flags, and every file that the source may include."""
+    said = subprocess.run([command[0], "--version"], capture_output=True, text=True, check=True).stdout
+    digest = hashlib.sha256("\0".join([said, platform.machine(), source.name, *command]).encode())
+    for path in sorted(CORE.iterdir()):
+        digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def keep(made: Path, kept: Path) -> None:
+    """Put an object where later builds find it: whole or not at all; the oldest of its kind make room."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    partial = kept.with_suffix(f".{os.getpid()}.partial")
+    shutil.copy(made, partial)
+    partial.replace(kept)
+    name = kept.name.rpartition("-")[0]
+    alike = sorted(kept.parent.glob(f"{name}-*.o"), key=lambda path: path.stat().st_mtime)
+    for old in alike[:-8]:
+        old.unlink(missing_ok=True)
+
+
+class BuildKernels(build_ext):
+    """Compiles core/ side by side with as many jobs as there are cores, then the modules as usual."""
+
+    def build_extensions(self) -> None:
+        self.parallel = self.parallel or os.cpu_count()
+        objects = self.compile_core()
+        for extension in self.extensions:
+            if extension.name.endswith(".dispatch"):
+                extension.extra_objects = objects
+                extension.depends = [*extension.depends, *objects]
+        super().build_extensions()
+
+    def compile_core(self) -> list[str]:
+        """One object per instruction set and dtype, and the drivers; those compiled before are used again."""
+        # The longest jobs first, so that both cores stay busy to the end.
+        jobs = []
+        for level, (width, networks_f32, networks_f64, flags) in reversed(LEVELS.items()):
+            for dtype, networks in (("f32", networks_f32), ("f64", networks_f64)):
+                name = f"{level}_{dtype}"
+                macros = [
+                    f"-DHB_ISA={level}",
+                    f"-DHB_NAME={name}",
+                    f"-DHB_F={dtype.upper()}",
+                    f"-DHB_VB={width}",
+                    f"-DHB_NETWORKS={networks}",
+                ]
+                jobs.append((CORE / "isa.cpp", name, [*macros, *flags]))
+        jobs.append((CORE / "drive.cpp", "drive", ["-fopenmp", *(["-DHB_DISPATCH"] if DISPATCH else [])]))
+
+        def compile_one(job: tuple[Path, str, list[str]]) -> str:
+            source, name, flags = job
+            flags = [*CXX, *flags]
+            kept = OBJECTS / f"{name}-{fingerprint([*self.compiler.compiler_so_cxx, *flags], source)}.o"
+            if self.force or not kept.exists():
+                folder = str(Path(self.build_temp) / name)
+                keep(Path(self.compiler.compile([str(source)], folder, extra_postargs=flags)[0]), kept)
+            return str(kept)
+
+        with ThreadPoolExecutor(self.parallel) as pool:
+            return list(pool.map(compile_one, jobs))
+
+
+def extensions() -> list[Extension]:
+    """The Cython modules; all compiled kernels live in ``dispatch``, the others call through its table."""
+    made = [
+        Extension(
+            f"horovod_byz.kernels.{name}",
+            [f"horovod_byz/kernels/{name}.pyx"],
+            include_dirs=["kernels"],
+            depends=["kernels/core/kernels.h"],
+            extra_compile_args=["-O0" if DEBUG else "-O2", "-g0"],
+            extra_link_args=["-fopenmp"] if name == "dispatch" else [],
+            libraries=["stdc++"] if name == "dispatch" else [],
+        )
+        for name in MODULES
+    ]
+    # Not in the modules' first lines: those would win over these, and a debug build could not check.
+    checks = {"boundscheck": DEBUG, "wraparound": DEBUG, "initializedcheck": DEBUG}
+    return cythonize(
+        made,
+        build_dir="build/cython-debug" if DEBUG else "build/cython",
+        compiler_directives=checks,
+        include_path=["."],
+        force=DEBUG,
+    )
+
+
+link()
+setup(
+    packages=[*find_packages(include=["horovod_byz", "horovod_byz.*"]), "horovod_byz.kernels"],
+    package_dir={"horovod_byz.kernels": "kernels"},
+    include_package_data=False,  # else every source that MANIFEST.in names for the sdist goes into the wheel
+    package_data={
+        "horovod_byz": ["py.typed"],
+        "horovod_byz.kernels": ["*.pxd", "*.pyi", "README.md", "core/kernels.h"],
+    },
+    ext_modules=extensions(),
+    cmdclass={"build_ext": BuildKernels},
+)

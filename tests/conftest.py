@@ -1,0 +1,52 @@
+"""Settings that every test shares."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+
+# Set before torch or the kernels are imported: tests run side by side, so each keeps to one thread
+# unless it asks for more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Open MPI spins while it waits; with more ranks than cores that starves the rank that is waited for.
+os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
+
+import pytest
+from hypothesis import settings
+
+# Runs before the code of `interpreter`: makes top-level modules as absent as if they had not been installed.
+HIDE = """
+import sys
+from importlib.machinery import PathFinder
+
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {hidden!r} else PathFinder.find_spec(name, path, target)
+
+sys.meta_path = [Without if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps tests that start ranks in one pytest process: two jobs at once would starve each other."""
+    for item in items:
+        if item.get_closest_marker("horovod") or item.get_closest_marker("multihost"):
+            item.add_marker(pytest.mark.xdist_group("ranks"))
+
+
+@pytest.fixture
+def interpreter() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs code in a fresh interpreter: `interpreter(code, without=("horovod",)).stdout`."""
+
+    def run(code: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        program = (HIDE.format(hidden=without) if without else "") + textwrap.dedent(code)
+        return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+
+    return run

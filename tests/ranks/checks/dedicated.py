@@ -1,0 +1,46 @@
+"""A dedicated root and workers on the other ranks, against the same experiment in one process."""
+
+import horovod.torch as hvd
+
+from horovod_byz.experiments import config as configs
+from horovod_byz.experiments.data import load_dataset
+from horovod_byz.experiments.ranks import Ranks
+from horovod_byz.experiments.trainer import Trainer
+
+STEPS = 20
+SMALL = {
+    "steps": STEPS,
+    "model": "mlp:width=48",
+    "workers": 9,
+    "byzantine": 2,
+    "attack": "a-little-is-enough",
+}
+EXPERIMENTS = {
+    "median": {"rule": "median"},
+    "multi-krum": {"rule": "multi-krum"},
+    "detox": {"rule": "detox-median", "redundancy": 3},
+    "detox-sign": {
+        "rule": "detox-sign",
+        "redundancy": 3,
+        "compression": "sign",
+        "optimizer": {"lr": 0.01},
+    },
+}
+COLLECTORS = ["root:dedicated=true", "root", "sharded", "symmetric"]
+
+
+def model(name, collect):
+    """A digest of the model after 20 steps on the ranks of this job."""
+    dataset = load_dataset("digits")
+    trainer = Trainer(configs.make({**SMALL, **EXPERIMENTS[name], "collect": collect}), dataset, Ranks())
+    while trainer.step < STEPS:
+        trainer.compute()
+        trainer.apply(*trainer.collect())
+    return trainer.digest().hex()
+
+
+def check_dedicated():
+    found = {name: {collect: model(name, collect) for collect in COLLECTORS} for name in EXPERIMENTS}
+    # Over MPI the first rank to leave ends MPI under those that still read their last message.
+    hvd.barrier()
+    return {"rank": hvd.rank(), "models": found}

@@ -1,0 +1,99 @@
+"""The three ways to collect, with several workers per rank, must give the same parameters."""
+
+import horovod.torch as hvd
+import numpy as np
+import torch
+from common import batch, fingerprint, gap
+
+import horovod_byz as hb
+from horovod_byz.collect import Root, Sharded, Symmetric, bind, split
+
+WORKERS, STEPS, HIDDEN = 12, 50, 700
+RULES = [
+    hb.Median(),
+    hb.TrimmedMean(f=2),
+    hb.MeanAroundMedian(f=2),
+    hb.Krum(f=2),
+    hb.MultiKrum(f=2),
+    hb.Bulyan(f=2),
+    hb.GeometricMedian(),
+]
+
+
+def _model():
+    torch.manual_seed(3)  # 16803 coordinates: five tiles, the last one partial
+    return torch.nn.Sequential(torch.nn.Linear(20, HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, 3))
+
+
+def _rows(net, step, workers):
+    rows = []
+    for worker in workers:
+        x, y = batch(step, worker)
+        gradients = torch.autograd.grad(torch.nn.functional.cross_entropy(net(x), y), list(net.parameters()))
+        rows.append(torch.cat([g.reshape(-1) for g in gradients]).numpy())
+    d = sum(p.numel() for p in net.parameters())
+    return np.array(rows, np.float32).reshape(len(workers), d)
+
+
+def _attack(block, offset, d, step):
+    """Two Byzantine workers: one sends huge values, one sends NaN at a coordinate of its own."""
+    block[1] *= -1e8
+    if offset <= 5000 < offset + block.shape[1]:
+        block[7, 5000 - offset] = np.nan
+
+
+def _train(collector, rule, workers=WORKERS, wire=_attack, steps=STEPS):
+    net = _model()
+    parameters = list(net.parameters())
+    d = sum(p.numel() for p in parameters)
+    dedicated = collector == Root(dedicated=True)
+    sizes = (0, *split(workers, hvd.size() - 1)) if dedicated else split(workers, hvd.size())
+    session = bind(collector, d, np.float32, sizes[hvd.rank()], timeout=60, name="modes")
+    optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+    ledger = hb.Ledger()
+    for step in range(steps):
+        collected = session.step(_rows(net, step, session.workers), rule, wire)
+        at = 0
+        for p in parameters:
+            p.grad = torch.from_numpy(collected.value[at : at + p.numel()].copy()).view_as(p)
+            at += p.numel()
+        optimizer.step()
+        ledger.add(collected)
+    return torch.nn.utils.parameters_to_vector(parameters).detach(), ledger
+
+
+def check_modes():
+    found = {}
+    for rule in RULES:
+        values = {c: _train(c, rule)[0] for c in (Symmetric(), Root(), Sharded())}
+        first = values[Symmetric()]
+        found[repr(rule)] = {
+            "bits": {repr(c): fingerprint(value) for c, value in values.items()},
+            "gaps": {repr(c): gap(first, value)["gap"] for c, value in values.items()},
+            "finite": bool(first.isfinite().all()),
+        }
+    return found
+
+
+def check_dedicated_root():
+    return fingerprint(_train(Root(dedicated=True), hb.Median())[0])
+
+
+def check_ledger():
+    ledger = _train(Sharded(), hb.MultiKrum(f=2), steps=5)[1]
+    return {"suspects": ledger.suspects, "report": ledger.report(), "table": str(ledger)}
+
+
+def check_pieces():
+    """Operations that would exceed Horovod's counts are split; the value stays the same."""
+    rng = np.random.default_rng(0)
+    d = 20000
+    rows = rng.standard_normal((WORKERS, d)).astype(np.float32)
+    found = {}
+    for collector in (Symmetric(), Root(), Sharded()):
+        session = bind(collector, d, np.float32, split(WORKERS, hvd.size())[hvd.rank()], timeout=60)
+        mine = rows[session.workers.start : session.workers.stop]
+        whole = fingerprint(session.step(mine, hb.Median()).value)
+        session.transport.most = 50_000
+        found[repr(collector)] = [whole, fingerprint(session.step(mine, hb.Median()).value)]
+    return found

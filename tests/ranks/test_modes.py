@@ -1,0 +1,67 @@
+"""Symmetric, root and sharded collection are interchangeable: the same bits on every rank."""
+
+import pytest
+
+pytestmark = [pytest.mark.horovod, pytest.mark.slow]
+
+JOBS = [(2, "gloo"), (4, "gloo"), (2, "mpi"), (4, "mpi")]
+BITWISE = [
+    "Median()",
+    "TrimmedMean(f=2)",
+    "MeanAroundMedian(f=2)",
+    "Krum(f=2)",
+    "MultiKrum(f=2",
+    "Bulyan(f=2)",
+]
+
+
+@pytest.fixture(params=JOBS, ids=lambda job: f"{job[0]}-{job[1]}", scope="module")
+def job(request):
+    return request.param
+
+
+@pytest.fixture
+def found(results, job):
+    return lambda check: results(check, *job, "optimizers", "modes")
+
+
+def _of(rank, rule):
+    (name,) = [name for name in rank if name.startswith(rule)]
+    return rank[name]
+
+
+@pytest.mark.parametrize("rule", BITWISE)
+def test_the_same_parameters_bit_for_bit_after_50_steps(found, rule):
+    ranks = [_of(rank, rule) for rank in found("check_modes")]
+    assert len({bits for rank in ranks for bits in rank["bits"].values()}) == 1
+    assert all(rank["finite"] for rank in ranks)
+
+
+def test_geometric_median_is_the_same_within_1e_6(found):
+    ranks = [_of(rank, "GeometricMedian") for rank in found("check_modes")]
+    assert all(gap < 1e-6 for rank in ranks for gap in rank["gaps"].values())
+    for collector in ranks[0]["bits"]:  # and within a mode, all ranks hold the same bits
+        assert len({rank["bits"][collector] for rank in ranks}) == 1
+
+
+def test_a_dedicated_root_gives_the_same_parameters(found):
+    dedicated = set(found("check_dedicated_root"))
+    assert dedicated == {
+        bits for rank in found("check_modes") for bits in _of(rank, "Median()")["bits"].values()
+    }
+
+
+def test_operations_are_split_at_horovods_limit(found):
+    ranks = found("check_pieces")
+    assert len({bits for rank in ranks for pair in rank.values() for bits in pair}) == 1
+
+
+def test_the_ledger_names_the_byzantine_workers_on_every_rank(found):
+    ranks = found("check_ledger")
+    assert all(rank == ranks[0] for rank in ranks)
+    assert ranks[0]["suspects"] == [1, 7]
+    by_worker = {account["worker"]: account for account in ranks[0]["report"]["workers"]}
+    assert by_worker[7]["reasons"] == {"non-finite": 5}
+    assert by_worker[1]["reasons"] == {"far": 5}
+    assert by_worker[1]["mean_weight"] == 0.0
+    assert "non-finite 5" in ranks[0]["table"]

@@ -1,0 +1,388 @@
+"""Collection on ranks that are threads: layouts, pieces, liars, and what a session refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import horovod_byz as hb
+from horovod_byz.collect import (
+    EquivocationError,
+    HeaderMismatchError,
+    LateRanksError,
+    Layout,
+    Root,
+    Sharded,
+    Symmetric,
+    TransportError,
+    bind,
+    header,
+    partials,
+    resolve,
+    split,
+)
+from horovod_byz.collect.header import Header
+from horovod_byz.collect.transport import pieces
+from horovod_byz.collect.watchdog import Watchdog
+from thread_ranks import on_ranks, on_ranks_that_fail
+
+COLLECTORS = [Symmetric(), Root(), Sharded()]
+RULES = [hb.Mean(), hb.Median(), hb.TrimmedMean(f=1), hb.Krum(f=1), hb.Bulyan(f=1), hb.GeometricMedian()]
+LAYOUTS = [(7,), (4, 3), (0, 7), (1, 5, 1), (2, 2, 0, 2, 1)]
+
+
+def matrix(n, d, dtype=np.float32, seed=0):
+    rows = np.random.default_rng(seed).standard_normal((n, d)).astype(dtype)
+    if d > 2:
+        rows[n - 1, d // 2] = np.nan
+    return rows
+
+
+def collect(collector, rule, rows, layout, wire=None, prepare=None, steps=1, most=None):
+    """What each rank collected, the rows being spread over ranks as the layout says."""
+
+    def work(transport):
+        if prepare is not None:
+            prepare(transport)
+        if most is not None:
+            transport.most = most
+        workers = Layout(layout).workers(transport.rank)
+        session = collector._session(transport, rows.shape[1], rows.dtype, len(workers), 1, "")
+        return [session.step(rows[workers.start : workers.stop], rule, wire) for _ in range(steps)][-1]
+
+    return on_ranks(len(layout), work)
+
+
+def value(found):
+    assert not isinstance(found, Exception), found
+    return found.value
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+@pytest.mark.parametrize("collector", COLLECTORS, ids=repr)
+def test_any_layout_gives_the_bits_of_the_whole_matrix(collector, rule, layout):
+    rows = matrix(7, 9001)
+    before = rows.copy()
+    want = hb.aggregate(rows, rule)
+    for found in collect(collector, rule, rows, layout):
+        np.testing.assert_array_equal(value(found), want.value)
+        np.testing.assert_array_equal(found.weights, want.weights)
+        assert [v.reason for v in found.verdicts] == [v.reason for v in want.verdicts]
+    np.testing.assert_array_equal(rows, before)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("d", [0, 1, 4096, 4097, 12345])
+@pytest.mark.parametrize("collector", COLLECTORS, ids=repr)
+def test_any_length(collector, d, dtype):
+    rows = matrix(5, d, dtype)
+    for found in collect(collector, hb.Median(), rows, (2, 1, 2)):
+        np.testing.assert_array_equal(value(found), hb.Median()(rows))
+        assert value(found).dtype == dtype
+
+
+@pytest.mark.parametrize("collector", COLLECTORS, ids=repr)
+def test_large_operations_are_split(collector):
+    rows = matrix(5, 20_000)
+    for found in collect(collector, hb.Krum(f=1), rows, (2, 1, 2), most=9_000):
+        np.testing.assert_array_equal(value(found), hb.Krum(f=1)(rows))
+
+
+def test_pieces_cover_the_columns_once():
+    assert list(pieces(10, 3, 30)) == [(0, 10)]
+    assert list(pieces(10, 3, 12)) == [(0, 4), (4, 8), (8, 10)]
+    assert list(pieces(3, 100, 12)) == [(0, 1), (1, 2), (2, 3)]
+
+
+@pytest.mark.parametrize("collector", COLLECTORS, ids=repr)
+def test_the_wire_acts_on_every_aggregator_alike_and_not_on_the_callers_rows(collector):
+    rows = matrix(5, 9000, seed=1)
+    attacked = rows.copy()
+    attacked[1] += np.arange(9000, dtype=np.float32) + 1
+
+    def wire(block, offset, d, step):
+        assert d == 9000
+        block[1] += np.arange(offset, offset + block.shape[1], dtype=np.float32) + (step - 1)
+
+    for found in collect(collector, hb.Mean(), rows, (3, 2), wire, steps=3):
+        np.testing.assert_array_equal(value(found), hb.Mean()(attacked))
+
+
+def test_a_rewritten_row_is_fetched_directly_and_reported_on_every_rank():
+    rows = matrix(6, 5000)
+
+    def prepare(transport):
+        if transport.rank == 2:  # the relay wrote into what this rank received as rank 0's rows
+            transport.tamper = lambda out: out[:3].fill(666.0)
+
+    for found in collect(Symmetric(), hb.Median(), rows, (2, 2, 2), prepare=prepare):
+        np.testing.assert_array_equal(value(found), hb.Median()(rows))
+        assert found.rewritten == (0, 1)
+
+
+def test_a_rewritten_result_is_fetched_directly():
+    rows = matrix(6, 50_000)
+
+    def prepare(transport):
+        if transport.rank == 1:
+            transport.tamper = lambda out: out[-10:].fill(666.0)
+
+    for found in collect(Sharded(), hb.Median(), rows, (2, 2, 2), prepare=prepare):
+        np.testing.assert_array_equal(value(found), hb.Median()(rows))
+
+
+def test_a_rank_that_gives_different_digests_is_named():
+    def other_digest_for_rank_2(phase, message, to):
+        if phase == "header exchange" and to == 2:
+            message[-1] ^= 1
+        return message
+
+    found = on_liars(other_digest_for_rank_2)
+    assert all(isinstance(error, EquivocationError) for error in found), found
+    assert all(1 in error.ranks for error in found)
+
+
+def on_liars(lie, rank=1):
+    """What each of three ranks raises or returns when one of them lies."""
+    rows = matrix(6, 100)
+
+    def work(transport):
+        session = Symmetric()._session(transport, rows.shape[1], rows.dtype, 2, 1, "")
+        if transport.rank == rank:
+            transport.lie = lie
+        return session.step(rows[session.workers.start : session.workers.stop], hb.Median())
+
+    return on_ranks_that_fail(3, work)
+
+
+def test_a_row_that_does_not_have_its_digest_is_named():
+    def wrong_digest(phase, message, to):
+        if phase == "header exchange":
+            message[-1] ^= 1
+        return message
+
+    found = on_liars(wrong_digest)
+    assert all(isinstance(error, EquivocationError) and error.ranks == (1,) for error in found), found
+
+
+def test_statistics_that_cannot_be_read_name_their_sender():
+    mine = {"a": np.zeros((2, 3)), "b": np.zeros((1, 4), np.int64)}
+    good = partials.pack({"a": np.ones((5, 3)), "b": np.ones((0, 4), np.int64)})
+    assert {k: v.shape for k, v in partials.unpack(good, mine, 4).items()} == {"a": (5, 3), "b": (0, 4)}
+    for bad in (good[:-1], np.append(good, np.uint8(0)), good[:0], np.full(64, 255, np.uint8)):
+        with pytest.raises(TransportError, match="rank 4") as error:
+            partials.unpack(bad, mine, 4)
+        assert error.value.ranks == (4,)
+
+
+class TestReplicas:
+    """Sharded(replicas=3) on four ranks, one of which aggregates wrongly."""
+
+    ROWS = matrix(7, 30_000)
+
+    def collect(self, liar, rule=hb.Krum(f=1), prepare=None, replicas=3):  # noqa: B008 - a frozen value
+        def work(transport):
+            if prepare is not None:
+                prepare(transport)
+            session = Sharded(replicas=replicas)._session(
+                transport, 30_000, self.ROWS.dtype, (2, 2, 2, 1)[transport.rank], 1, ""
+            )
+            mine = self.ROWS[session.workers.start : session.workers.stop]
+            return session.step(mine, rule, liar if transport.rank == 1 else None)
+
+        return on_ranks_that_fail(4, work)
+
+    @pytest.mark.parametrize("replicas", [2, 3, 4])
+    @pytest.mark.parametrize("rule", RULES, ids=repr)
+    def test_the_same_bits_as_the_whole_matrix(self, rule, replicas):
+        for found in self.collect(None, rule, replicas=replicas):
+            np.testing.assert_array_equal(value(found), rule(self.ROWS))
+            assert found.outvoted_ranks == ()
+
+    @pytest.mark.parametrize("rule", RULES, ids=repr)
+    def test_a_wrong_aggregator_is_outvoted_and_named_on_every_rank(self, rule):
+        def spoil(block, offset, d, step):
+            block[:3] = 7.0  # so its statistics and its results are wrong
+
+        for found in self.collect(spoil, rule):
+            np.testing.assert_array_equal(value(found), rule(self.ROWS))
+            assert found.outvoted_ranks == (1,)
+
+    def test_rewritten_results_are_fetched_from_another_aggregator(self):
+        def prepare(transport):
+            if transport.rank == 2:
+                transport.tamper = lambda out: out[:20_000].fill(666.0)
+
+        for found in self.collect(None, prepare=prepare):
+            np.testing.assert_array_equal(value(found), hb.Krum(f=1)(self.ROWS))
+
+    def test_two_replicas_detect_only(self):
+        def spoil(block, offset, d, step):
+            block[:3] = 7.0
+
+        found = self.collect(spoil, replicas=2)
+        assert all(isinstance(error, EquivocationError) and 1 in error.ranks for error in found), found
+        assert "no majority for the statistics of shard" in str(found[0])
+
+    def test_statistics_that_are_nonsense_lose_the_vote(self):
+        def prepare(transport):
+            if transport.rank == 1:
+                transport.lie = nonsense
+
+        def nonsense(phase, message, to):
+            return message[: 5 * to] if phase == "exchange of statistics" else message
+
+        for found in self.collect(None, prepare=prepare):
+            np.testing.assert_array_equal(value(found), hb.Krum(f=1)(self.ROWS))
+            assert found.outvoted_ranks == (1,)
+
+    def test_needs_as_many_ranks(self):
+        with pytest.raises(ValueError, match=r"replicas=3\) needs at least 3 ranks, got 1"):
+            bind(Sharded(replicas=3), 10, np.float32)
+        for wrong in (0, -1, 1.5):
+            with pytest.raises(ValueError, match="whole number >= 1"):
+                Sharded(replicas=wrong)
+
+
+class TestHeader:
+    BASE = Header(3, 100, 2, "float32", "root", b"r" * 16, b"d" * 16)
+
+    def received(self, *headers):
+        return np.stack([h.pack() if isinstance(h, Header) else h for h in headers])
+
+    def test_round_trip(self):
+        assert header.unpack(self.BASE.pack()) == self.BASE
+        assert self.BASE.pack().size == header.SIZE
+
+    def test_names_the_odd_rank_and_its_fault(self):
+        odd = Header(3, 99, 2, "float64", "root", b"r" * 16)
+        with pytest.raises(
+            HeaderMismatchError, match=r"rank 1: length 99 where most have 100, dtype"
+        ) as error:
+            header.check(self.received(self.BASE, odd, self.BASE))
+        assert error.value.ranks == (1,)
+
+    def test_names_a_rank_that_brings_other_rows_than_it_was_bound_with(self):
+        with pytest.raises(HeaderMismatchError, match="rank 0: rows 2 where 3 were bound"):
+            header.check(self.received(self.BASE, self.BASE), rows=(3, 2))
+
+    def test_names_a_rank_whose_header_cannot_be_read(self):
+        with pytest.raises(HeaderMismatchError, match="rank 1: unreadable"):
+            header.check(self.received(self.BASE, np.zeros(header.SIZE, np.uint8), self.BASE))
+
+    def test_of_two_ranks_the_lower_one_is_believed(self):
+        with pytest.raises(HeaderMismatchError) as error:
+            header.check(self.received(self.BASE, Header(4, 100, 2, "float32", "root", b"r" * 16)))
+        assert error.value.ranks == (1,)
+
+
+class Board:
+    """A side channel on which the other ranks stand where the test says."""
+
+    def __init__(self, others):
+        self.others, self.published = others, []
+
+    def publish(self, position):
+        self.published.append(position)
+
+    def positions(self):
+        return self.others
+
+
+class TestWatchdog:
+    def dog(self, others, rank=0, size=4):
+        board = Board(others)
+        dog = Watchdog(rank, size, board, 0.05)
+        dog.begin(7)
+        return dog, board
+
+    def test_names_those_that_did_not_reach_this_wait(self):
+        here = (7 + 2) * 2**20 + 1
+        dog, board = self.dog({1: here, 2: here - 1, 3: here + 5})
+        with pytest.raises(LateRanksError, match=r"gather of step 7 .* rank 2 did not arrive") as error:
+            dog.wait(lambda: False, "gather")
+        assert error.value.ranks == (2,)
+        assert board.published == [-1, here]
+
+    def test_a_rank_that_never_announced_is_late(self):
+        dog, _ = self.dog({})
+        with pytest.raises(LateRanksError, match="ranks 1, 2 and 3 did not arrive"):
+            dog.wait(lambda: False, "gather")
+
+    def test_says_so_when_all_arrived_or_nothing_is_known(self):
+        dog, _ = self.dog(dict.fromkeys(range(4), 2**40))
+        with pytest.raises(LateRanksError, match="all ranks arrived"):
+            dog.wait(lambda: False, "gather")
+        dog, _ = self.dog(None)
+        with pytest.raises(LateRanksError, match="could not be learnt"):
+            dog.wait(lambda: False, "gather")
+
+    def test_a_short_wait_announces_nothing(self):
+        dog, board = self.dog({})
+        dog.wait(lambda: True, "gather")
+        assert board.published == [-1]
+
+    def test_a_broken_operation_names_the_absent(self):
+        dog, _ = self.dog({1: 2**40, 2: 2**40})
+        with pytest.raises(LateRanksError, match=r"broke off \(reset by peer\): rank 3") as error:
+            dog.broke("gather", OSError("reset by peer\nand more"))
+        assert isinstance(error.value.__cause__, OSError)
+
+    def test_refuses_a_timeout_that_is_none(self):
+        with pytest.raises(ValueError, match="positive number of seconds, got 0"):
+            Watchdog(0, 1, Board({}), 0)
+
+
+class TestOneProcess:
+    """Without a launcher a single process collects from its own workers."""
+
+    @pytest.mark.parametrize("collector", [*COLLECTORS, "symmetric", "root", "sharded"], ids=str)
+    def test_works_by_value_and_by_name(self, collector):
+        rows = matrix(5, 5000)
+        session = bind(collector, 5000, np.float32, 5)
+        np.testing.assert_array_equal(session.step(rows, hb.Median()).value, hb.Median()(rows))
+        assert (session.n, session.workers) == (5, range(5))
+
+    def test_takes_read_only_and_strided_rows(self):
+        rows = matrix(5, 6000)
+        rows.flags.writeable = False
+        session = bind("symmetric", 3000, np.float32, 5)
+        np.testing.assert_array_equal(session.step(rows[:, ::2], hb.Mean()).value, hb.Mean()(rows[:, ::2]))
+
+    def test_refuses_other_rows_than_were_bound(self):
+        session = bind("root", 10, np.float32, 2)
+        with pytest.raises(TypeError, match="dtype float32, got float64"):
+            session.step(np.zeros((2, 10)), hb.Mean())
+        with pytest.raises(TypeError, match="got list"):
+            session.step([[0.0] * 10] * 2, hb.Mean())
+        with pytest.raises(ValueError, match=r"shape \(2, 10\), got \(3, 10\)"):
+            session.step(np.zeros((3, 10), np.float32), hb.Mean())
+        with pytest.raises(ValueError, match="Krum"):
+            session.step(np.zeros((2, 10), np.float32), hb.Krum(f=1))
+
+    def test_refuses_what_does_not_fit_the_job(self):
+        with pytest.raises(ValueError, match=r"dedicated=True. needs at least 2 ranks"):
+            bind(Root(dedicated=True), 10, np.float32)
+        with pytest.raises(ValueError, match="no rank holds a worker"):
+            bind("root", 10, np.float32, 0)
+        with pytest.raises(ValueError, match="float32 or float64"):
+            bind("root", 10, np.float16)
+        with pytest.raises(ValueError, match="'symmetric', 'root', 'sharded'"):
+            resolve("ring")
+
+    def test_refuses_ranks_without_horovod(self, monkeypatch):
+        monkeypatch.setenv("HOROVOD_SIZE", "4")
+        with pytest.raises(RuntimeError, match=r"one of 4 ranks.*hvd.init"):
+            bind("root", 10, np.float32)
+
+
+def test_workers_are_spread_evenly_and_counted_rank_by_rank():
+    assert split(45, 4) == (12, 11, 11, 11)
+    layout = Layout(split(45, 4))
+    assert [layout.workers(r) for r in range(4)] == [range(12), range(12, 23), range(23, 34), range(34, 45)]
+
+
+def test_collectors_are_values():
+    assert Root(dedicated=True) == eval("Root(dedicated=True)")
+    assert {Symmetric(), Symmetric(), Sharded()} == {Symmetric(), Sharded()}

@@ -1,0 +1,240 @@
+"""One sign bit per coordinate on the wire: the same bits as rows of signs, in every mode."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+import horovod_byz as hb
+from horovod_byz.attacks import Constant, Fixed, ReversedGradient, Wire
+from horovod_byz.collect import HeaderMismatchError, Layout, Root, Sharded, SignCompression, Symmetric, bind
+from horovod_byz.collect.compression import SignRows, Uncompressed
+from thread_ranks import on_ranks, on_ranks_that_fail
+
+SIGNS = SignCompression()
+COLLECTORS = [Symmetric(), Root(), Sharded(), Sharded(replicas=3)]
+LAYOUTS = [(7,), (3, 0, 4), (2, 2, 2, 1)]
+JOBS = [(c, ranks) for c in COLLECTORS for ranks in LAYOUTS if len(ranks) >= getattr(c, "replicas", 1)]
+RULES = [
+    hb.SignMajority(),
+    hb.Mean(),
+    hb.Median(),
+    hb.TrimmedMean(f=1),
+    hb.Krum(f=1),
+    hb.Bulyan(f=1),
+    hb.GeometricMedian(),
+    hb.BrSGD(),
+    hb.MajorityVote(),
+    hb.Hierarchical(hb.Mean(), hb.Median(), groups=3),
+    hb.Detox(hb.Redundancy(3, groups=((0, 1, 2), (3, 4, 5, 6))), hb.SignMajority(), hb.SignMajority()),
+]
+
+
+def matrix(n, d, dtype=np.float32, seed=0):
+    rows = np.random.default_rng(seed).standard_normal((n, d)).astype(dtype)
+    special = np.array([0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf], dtype)
+    rows[0, : len(special)] = special[:d]
+    return rows
+
+
+def replicated(groups, d, seed=0):
+    """Rows that are equal within each redundancy group."""
+    rows = np.empty((sum(map(len, groups)), d), np.float32)
+    for group, row in zip(groups, matrix(len(groups), d, seed=seed), strict=True):
+        rows[list(group)] = row
+    return rows
+
+
+def collect(collector, rule, rows, layout, wire=None, compression=SIGNS, prepare=None):
+    def work(transport):
+        if prepare is not None:
+            prepare(transport)
+        workers = Layout(layout).workers(transport.rank)
+        session = collector._session(
+            transport, rows.shape[1], rows.dtype, len(workers), 1, "", compression=compression
+        )
+        return session.step(rows[workers.start : workers.stop], rule, wire)
+
+    return on_ranks(len(layout), work)
+
+
+def check(found, want):
+    for one in found:
+        assert not isinstance(one, Exception), one
+        np.testing.assert_array_equal(one.value, want.value)
+        np.testing.assert_array_equal(one.weights, want.weights)
+        assert [v.reason for v in one.verdicts] == [v.reason for v in want.verdicts]
+
+
+def test_the_bit_of_every_kind_of_value():
+    row = np.array([[0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, 1e-45, -1e-45, 3.0]], np.float32)
+    packed = SIGNS.pack(row)
+    assert packed.tolist() == [[0b01010101, 0b00000000]]
+    np.testing.assert_array_equal(SignRows(packed, 9, row.dtype).values(0, 9), np.copysign(1, row))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("d", [0, 1, 7, 8, 9, 4096, 4097, 70_000])
+def test_pack_and_unpack_are_inverse_on_signs(d, dtype):
+    rows = matrix(3, d, dtype)
+    packed = SIGNS.pack(rows)
+    assert (packed.dtype, packed.shape) == (np.uint8, (3, -(-d // 8)))
+    source = SIGNS.read(packed, d, np.dtype(dtype), None)
+    values = source.values(0, d)
+    assert values.dtype == dtype
+    np.testing.assert_array_equal(values, np.copysign(1, rows))
+    taken = source.take([2, 0])
+    np.testing.assert_array_equal(taken.values(0, d), np.copysign(1, rows)[[2, 0]])
+    np.testing.assert_array_equal(SIGNS.pack(values), packed)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+@pytest.mark.parametrize(("collector", "layout"), JOBS, ids=str)
+def test_every_mode_gives_the_bits_of_rows_of_signs(collector, rule, layout):
+    rows = matrix(7, 9001)
+    before = rows.copy()
+    check(collect(collector, rule, rows, layout), hb.aggregate(np.copysign(1, rows), rule))
+    np.testing.assert_array_equal(rows, before)
+
+
+@pytest.mark.parametrize("rule", [hb.Krum(f=1), hb.GeometricMedian(), hb.SignMajority()], ids=repr)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_longer_than_a_block(rule, dtype):
+    rows = matrix(5, 3 * 65_536 + 4097, dtype)
+    want = hb.aggregate(np.copysign(1, rows), rule)
+    for collector in COLLECTORS[:3]:
+        check(collect(collector, rule, rows, (3, 2)), want)
+
+
+@pytest.mark.parametrize("collector", COLLECTORS, ids=repr)
+def test_detox_pairs_sign_majorities(collector):
+    redundancy = hb.Redundancy(3, seed=4)
+    rule = hb.Detox.preset("sign", redundancy, n=15, f=1)
+    rows = replicated(redundancy.groups_of(15), 9001)
+    liar = redundancy.groups_of(15)[2][1]
+    wire = Wire(Fixed((liar,)), Constant(-1.0))
+    honest = hb.aggregate(np.copysign(1, rows), rule)
+    for found in collect(collector, rule, rows, (5, 5, 5), wire):
+        np.testing.assert_array_equal(found.value, honest.value)  # the vote took out the liar
+        assert found.outcome.outvoted.tolist() == [liar]
+        assert set(np.unique(found.value)) <= {-1.0, 0.0, 1.0}
+
+
+def test_a_tie_of_the_majority_is_0():
+    rows = np.array([[1.0, -1.0, 0.0], [-1.0, -1.0, -0.0]], np.float32)
+    session = bind("root", 3, np.float32, 2, compression=SIGNS)
+    np.testing.assert_array_equal(session.step(rows, hb.SignMajority()).value, [0, -1, 0])
+
+
+@pytest.mark.parametrize("attack", [Constant(-1.0), Constant(-100.0), ReversedGradient(100.0)], ids=repr)
+@pytest.mark.parametrize("collector", COLLECTORS, ids=repr)
+def test_an_attack_sees_the_received_signs_and_has_room_for_a_bit(collector, attack):
+    rows = matrix(7, 70_000)
+    signs = np.copysign(1, rows)
+    attack(signs, (1, 4), seed=3, step=0)
+    want = hb.aggregate(np.copysign(1, signs), hb.Mean())
+    check(collect(collector, hb.Mean(), rows, (3, 2, 2), Wire(Fixed((1, 4)), attack, seed=3)), want)
+
+
+def test_an_attack_is_shown_each_coordinate_once_on_every_aggregator():
+    seen = []
+
+    def wire(block, offset, d, step):
+        assert set(np.unique(block)) == {-1.0, 1.0}
+        seen.append((offset, block.shape[1]))
+
+    rows = matrix(3, 150_000)
+    collect(Sharded(), hb.Krum(f=0), rows, (2, 1), wire)
+    assert sum(width for _, width in seen) == 150_000
+    assert len({offset for offset, _ in seen}) == len(seen)
+
+
+def test_a_message_is_an_eighth_of_a_byte_per_coordinate():
+    sent = []
+
+    def prepare(transport):
+        gather = transport.gather
+
+        def counting(rows, out, layout):
+            sent.append(rows.nbytes)
+            gather(rows, out, layout)
+
+        transport.gather = counting
+
+    collect(Root(), hb.SignMajority(), matrix(4, 10_001), (1, 1, 1, 1), prepare=prepare)
+    assert sent == [1251] * 4
+
+
+def test_a_rewritten_row_is_found_by_its_digest_and_put_right():
+    rows = matrix(6, 5000)
+
+    def prepare(transport):
+        if transport.rank == 2:
+            transport.tamper = lambda out: out[:3].fill(0xFF)
+
+    found = collect(Symmetric(), hb.SignMajority(), rows, (2, 2, 2), prepare=prepare)
+    check(found, hb.aggregate(np.copysign(1, rows), hb.SignMajority()))
+    assert all(one.rewritten == (0, 1) for one in found)
+
+
+@pytest.mark.parametrize("collector", [Symmetric(), Root(), Sharded()], ids=repr)
+def test_a_rank_with_another_compression_is_named(collector):
+    def work(transport):
+        compression = None if transport.rank == 1 else SIGNS
+        return collector._session(transport, 100, np.float32, 1, 1, "", compression)
+
+    for error in on_ranks_that_fail(3, work):
+        assert isinstance(error, HeaderMismatchError)
+        assert "rank 1: dtype float32 where most have sign32" in str(error)
+        assert error.ranks == (1,)
+
+
+def test_aggregating_keeps_the_rows_packed():
+    """Rows of 4 n d bytes would be 64 MB; packed they are 2 MB, and a block is unpacked at a time."""
+    n, d = 16, 2**20
+    rows = np.ones((n, d), np.float32)
+    session = bind("root", d, np.float32, n, compression=SIGNS)
+    session.step(rows, hb.SignMajority())
+    tracemalloc.start()
+    session.step(rows, hb.SignMajority())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < n * d // 8 + 3 * n * 65_536 * 4
+
+
+class TestOptimizer:
+    def make(self, **options):
+        torch.manual_seed(0)
+        net = torch.nn.Linear(9, 3)
+        inner = torch.optim.SGD(net.parameters(), lr=0.125)
+        return net, hb.DistributedOptimizer(inner, net.named_parameters(), **options)
+
+    @pytest.mark.parametrize("collector", ["symmetric", "root", "sharded"])
+    def test_the_step_is_lr_times_the_majority_sign(self, collector):
+        net, optimizer = self.make(rule=hb.SignMajority(), compression=SIGNS, collect=collector)
+        before = net.weight.detach().clone()
+        net(torch.randn(4, 9)).square().sum().backward()
+        sign = net.weight.grad.sign()
+        optimizer.step()
+        assert torch.equal(net.weight, before - 0.125 * sign)
+
+    def test_is_kept_by_copies(self):
+        net, optimizer = self.make(compression=SIGNS)
+        assert copy.deepcopy((net, optimizer))[1].compression == SIGNS
+        assert pickle.loads(pickle.dumps((net, optimizer)))[1].compression == SIGNS
+
+    def test_refuses_other_compressions(self):
+        with pytest.raises(ValueError, match=r"compression='fp16' is not supported.*hb\.SignCompression"):
+            self.make(compression="fp16")
+        with pytest.raises(TypeError, match="must be SignCompression"):
+            bind("root", 3, np.float32, 1, compression="sign")
+
+
+def test_compressions_are_values():
+    assert eval(repr(SIGNS)) == SIGNS
+    assert {SIGNS, SignCompression(), Uncompressed()} == {SIGNS, Uncompressed()}

@@ -1,0 +1,158 @@
+"""The doctor: each check on hosts that lack something, and the whole report on this one."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from rich.console import Console
+
+from horovod_byz import _host, doctor
+from horovod_byz.doctor import Check
+
+
+def printed(checks: list[Check]) -> str:
+    console = Console(width=200, record=True)
+    doctor.render(checks, console)
+    return console.export_text()
+
+
+def test_the_report_covers_what_it_promises():
+    names = [check.name for check in doctor.report()]
+    for name in ("compiler", "Python", "torch", "Horovod", "mpirun", "torchvision", "kernels", "threads"):
+        assert name in names
+    assert {"data sets", "machine", "host name", "mpi4py"} < set(names)
+    assert len(names) == len(set(names))
+
+
+def test_whatever_is_not_ok_says_how_to_mend_it():
+    for check in doctor.report():
+        assert check.found
+        assert check.status == "ok" or check.remedy, check
+
+
+def test_old_python_is_missing():
+    assert doctor.python((3, 10, 4)).status == "missing"
+    assert doctor.python((3, 11, 0)) == Check("Python", "ok", "3.11.0")
+
+
+def test_a_compiler_that_is_not_there_is_only_a_note():
+    check = doctor.compiler("no-such-compiler")
+    assert (check.status, check.remedy) == ("note", "apt install gcc g++ make")
+
+
+@pytest.mark.parametrize(
+    ("built", "status", "says"),
+    [
+        (None, "missing", "the kernels and rules work"),
+        ({"MPI": False, "Gloo": False}, "missing", "without MPI, without Gloo"),
+        ({"MPI": False, "Gloo": True}, "note", "with Gloo, without MPI"),
+        ({"MPI": True, "Gloo": True}, "ok", "with MPI, with Gloo"),
+    ],
+)
+def test_horovod_needs_one_controller(built, status, says):
+    check = doctor.horovod(built)
+    assert check.status == status
+    assert says in check.found
+    assert bool(check.remedy) == (status != "ok")
+
+
+def test_open_mpi_5_needs_binding_args():
+    """Open MPI 5: horovodrun --mpi passes -bind-to none, which prterun takes for the program `none`."""
+    assert "--binding-args" in doctor.mpirun(True, "mpirun (Open MPI) 5.0.11").found
+    assert "--binding-args" not in doctor.mpirun(True, "mpirun (Open MPI) 4.1.4").found
+    assert doctor.mpirun(True, "").status == "note"
+
+
+def test_an_unresolvable_host_name_is_missing(monkeypatch):
+    """Gloo: segmentation fault in hvd.init when the machine's own name does not resolve."""
+
+    def fails(name: str) -> str:
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "gethostbyname", fails)
+    check = doctor.hostname()
+    assert check.status == "missing"
+    assert "/etc/hosts" in check.remedy
+
+
+def test_unbuilt_kernels_are_missing(monkeypatch):
+    monkeypatch.setattr(doctor, "KERNELS", ("no_such_kernel",))
+    check = doctor.kernels()
+    assert check.status == "missing"
+    assert "no_such_kernel" in check.found
+    assert "make setup" in check.remedy
+
+
+def test_built_kernels_say_their_simd_level():
+    dispatch = pytest.importorskip("horovod_byz.kernels.dispatch")
+    check = doctor.kernels()
+    assert check.status == "ok"
+    assert str(dispatch.level()) in check.found
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "ranks", "status", "remedy"),
+    [
+        (2, 2, 1, "ok", ""),
+        (8, 2, 4, "ok", ""),
+        (8, 4, 4, "note", "export OMP_NUM_THREADS=2"),
+        (2, 1, 4, "note", "mpi_yield_when_idle"),
+    ],
+)
+def test_oversubscription(cores, threads, ranks, status, remedy):
+    check = doctor.threads(cores, threads, ranks)
+    assert check.status == status
+    assert remedy in check.remedy
+
+
+def test_little_memory_is_noted():
+    assert doctor.machine(2, 300).status == "note"
+    assert doctor.machine(2, 16000).status == "ok"
+
+
+def test_data_sets_are_found_packed_or_unpacked(tmp_path):
+    assert doctor.data([tmp_path]).status == "note"
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte.gz").touch()
+    check = doctor.data([tmp_path / "nowhere", tmp_path])
+    assert check == Check("data sets", "ok", f"digits (bundled), mnist ({tmp_path})")
+
+
+def test_the_named_data_folder_comes_first(tmp_path):
+    folders = doctor.data_folders({"HOROVOD_BYZ_DATA": str(tmp_path), "XDG_CACHE_HOME": "/c"})
+    assert folders[0] == tmp_path
+    assert str(folders[-1]) == "/c/horovod_byz/data"
+
+
+def test_ranks_of_a_job():
+    assert _host.ranks_here({}) == 1
+    assert _host.ranks_here({"HOROVOD_LOCAL_SIZE": "4"}) == 4
+    assert _host.ranks_here({"OMPI_COMM_WORLD_LOCAL_SIZE": "3"}) == 3
+
+
+def test_host_facts_are_sane():
+    assert _host.cores() >= 1
+    assert _host.memory_mib() > 0
+    assert _host.first_line(["no-such-command"]) == ""
+    assert _host.version_of("no-such-distribution") is None
+
+
+def test_rendering_shows_status_remedy_and_brackets_as_they_are():
+    text = printed([Check("a", "ok", "[fine]"), Check("b", "missing", "gone", "pip install b[c]")])
+    assert "[fine]" in text
+    assert "mend: pip install b[c]" in text
+    assert text.rstrip().endswith("missing: b")
+    assert "All that is needed is here." in printed([Check("a", "note", "x", "y")])
+
+
+def test_the_exit_code_tells_missing_from_note():
+    assert doctor.exit_code([Check("a", "ok", "x"), Check("b", "note", "x", "y")]) == 0
+    assert doctor.exit_code([Check("a", "missing", "x", "y")]) == 1
+
+
+def test_main_returns_the_exit_code_of_what_it_printed(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "report", lambda: [Check("kernels", "missing", "x", "make setup")])
+    assert doctor.main() == 1
+    assert "make setup" in capsys.readouterr().out

@@ -1,0 +1,92 @@
+"""Rules run on shards, with the same bits, and say how each row was treated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import horovod_byz as hb
+from horovod_byz.kernels.rows import TILE
+from sharding import run_sharded
+
+RULES = [
+    hb.Mean(),
+    hb.Median(),
+    hb.TrimmedMean(f=2),
+    hb.MeanAroundMedian(f=2),
+    hb.GeometricMedian(),
+    hb.Medoid(),
+    hb.Krum(f=2),
+    hb.MultiKrum(f=2),
+    hb.Bulyan(f=2),
+    hb.BrSGD(),
+    hb.SignMajority(),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("count", [2, 3])
+def test_shards_give_the_same_bits(rule, dtype, count):
+    rows = np.random.default_rng(1).normal(size=(12, 5 * TILE + 100)).astype(dtype)
+    rows[3, 17] = np.nan
+    rows[7] *= 1e6
+    expected = hb.aggregate(rows, rule)
+    value, outcomes = run_sharded(rule, rows, count)
+    np.testing.assert_array_equal(value, expected.value)
+    for outcome in outcomes:
+        np.testing.assert_array_equal(outcome.weights, expected.weights)
+        assert [str(v) for v in outcome.verdicts] == [str(v) for v in expected.verdicts]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_verdicts_name_the_row_with_nan(rule):
+    rows = np.random.default_rng(2).normal(size=(12, 50)).astype(np.float32) + 1
+    rows[5] = np.nan
+    result = hb.aggregate(rows, rule)
+    assert np.isfinite(result.value).all()
+    assert [v.worker for v in result.verdicts if v.reason == "non-finite"] == [5]
+    assert result.verdicts[5].nonfinite == 50
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != hb.Mean()], ids=repr)
+def test_a_huge_row_does_not_win(rule):
+    rng = np.random.default_rng(3)
+    rows = (rng.normal(size=(12, 200)) * 0.1 + 1).astype(np.float32)
+    rows[[2, 9]] = 1e30
+    result = hb.aggregate(rows, rule)
+    assert np.abs(result.value - 1).max() < 0.5
+    if rule != hb.SignMajority():
+        assert [v.worker for v in result.verdicts if v.reason == "far"] == [2, 9]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_nothing_finite_gives_zero(rule):
+    result = hb.aggregate(np.full((12, 8), np.nan, np.float32), rule)
+    np.testing.assert_array_equal(result.value, np.zeros(8))
+
+
+def test_tensors_come_back_as_tensors():
+    rows = torch.randn(5, 9, requires_grad=True)
+    value = hb.Median()(rows)
+    assert isinstance(value, torch.Tensor)
+    assert value.dtype == torch.float32
+    assert not value.requires_grad
+    expected = rows.detach().median(dim=0).values
+    torch.testing.assert_close(value, expected, rtol=0, atol=0)
+    separate = hb.Median()(list(rows))
+    torch.testing.assert_close(separate, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_saturates(dtype):
+    rows = torch.tensor([[1.0, 6e4], [2.0, 6e4], [3.0, 6e4]], dtype=dtype)
+    value = hb.Mean()(rows)
+    assert value.dtype == dtype
+    torch.testing.assert_close(value, torch.tensor([2.0, 6e4], dtype=dtype))
+
+
+def test_no_coordinates_is_not_an_error():
+    for rule in RULES:
+        assert hb.aggregate(np.zeros((12, 0), np.float32), rule).value.shape == (0,)

@@ -1,0 +1,161 @@
+"""Data sets: found, read packed or unpacked, or missed with a clear error."""
+
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from horovod_byz.experiments import data
+from horovod_byz.experiments.data import DATASETS, DatasetMissing, augment, load_dataset
+
+SIZES = {"train-images-idx3-ubyte": (30, 4, 4), "train-labels-idx1-ubyte": (30,)}
+SIZES |= {"t10k-images-idx3-ubyte": (10, 4, 4), "t10k-labels-idx1-ubyte": (10,)}
+
+
+def idx(sizes):
+    body = np.random.default_rng(len(sizes) + sizes[0]).integers(0, 10, sizes, dtype=np.uint8)
+    return bytes((0, 0, 8, len(sizes))) + np.array(sizes, ">u4").tobytes() + body.tobytes()
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """No data in any of the places that are searched."""
+    monkeypatch.delenv("HOROVOD_BYZ_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(params=["packed", "unpacked"])
+def folder(request, nowhere):
+    raw = nowhere / "sets" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, sizes in SIZES.items():
+        if request.param == "packed":
+            (raw / f"{name}.gz").write_bytes(gzip.compress(idx(sizes)))
+        else:
+            (raw / name).write_bytes(idx(sizes))
+    return nowhere / "sets"
+
+
+def test_digits_need_no_files(nowhere):
+    found = load_dataset("digits")
+    assert found.train_x.shape == (1437, 1, 8, 8)
+    assert found.test_x.shape == (360, 1, 8, 8)
+    assert found.train_x.dtype == torch.float32
+    assert found.train_y.dtype == torch.int64
+    assert (found.train_x.min(), found.train_x.max()) == (0, 1)
+    assert found.test_y.bincount().min() > 20
+    assert not list(nowhere.rglob("*"))
+
+
+def test_standard_normalisation_has_mean_zero_and_deviation_one():
+    found = load_dataset("digits", normalise="standard")
+    assert abs(float(found.train_x.mean())) < 1e-3
+    assert abs(float(found.train_x.std()) - 1) < 1e-3
+
+
+def test_read_only_folders_are_read_in_place(folder):
+    before = sorted(folder.rglob("*"))
+    for path in [*before, folder]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    found = load_dataset("mnist", folder)
+    assert found.source == "found through --data-dir"
+    assert (found.shape, found.classes) == ((1, 4, 4), 10)
+    expected = np.frombuffer(idx((30, 4, 4)), np.uint8, offset=16).reshape(30, 1, 4, 4) / np.float32(255)
+    np.testing.assert_array_equal(found.train_x.numpy(), expected)
+    assert sorted(folder.rglob("*")) == before
+    for path in [*before, folder]:
+        path.chmod(0o755)
+
+
+@pytest.mark.parametrize("place", ["HOROVOD_BYZ_DATA", "the working directory", "the cache"])
+def test_each_place_is_searched(folder, place, monkeypatch):
+    if place == "HOROVOD_BYZ_DATA":
+        monkeypatch.setenv("HOROVOD_BYZ_DATA", str(folder))
+    elif place == "the working directory":
+        folder.rename(folder.with_name("data"))
+    else:
+        data.cache_folder().parent.mkdir(parents=True)
+        folder.rename(data.cache_folder())
+    assert load_dataset("mnist").source == f"found through {place}"
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "digits"])
+def test_a_missing_set_says_where_it_looked_and_what_to_do(nowhere, name, monkeypatch):
+    monkeypatch.setenv("HOROVOD_BYZ_DATA", str(nowhere / "mounted"))
+    with pytest.raises(DatasetMissing) as error:
+        load_dataset(name, nowhere / "named", download=False)
+    told = str(error.value)
+    for part in (
+        "named (--data-dir)",
+        "mounted (HOROVOD_BYZ_DATA)",
+        "data (the working directory)",
+        "(the cache)",
+    ):
+        assert part in told
+    assert "--data digits" in told
+
+
+def test_a_failed_download_is_told(nowhere, monkeypatch):
+    def refuse(name: str, root: Path) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(data.files, "download", refuse)
+    with pytest.raises(DatasetMissing, match=r"the download into .* failed: no route to host"):
+        load_dataset("mnist")
+
+
+def test_a_damaged_file_is_named(folder):
+    for path in (folder / "MNIST" / "raw").iterdir():
+        path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="fetch it again"):
+        load_dataset("mnist", folder)
+
+
+def test_unknown_sets_and_limits_are_errors():
+    with pytest.raises(ValueError, match="unknown data set 'svhn'"):
+        load_dataset("svhn")
+    found = load_dataset("digits")
+    assert len(found.limited(100).train_y) == 100
+    assert len(found.limited(None).train_y) == 1437
+    with pytest.raises(ValueError, match="train_limit = 9999: use a number from 1 to 1437"):
+        found.limited(9999)
+
+
+def test_augmentation_crops_and_flips_by_its_generator():
+    images = torch.arange(2 * 3 * 8 * 8, dtype=torch.float32).view(2, 3, 8, 8)
+    before = images.clone()
+    one, two = (augment(images, np.random.default_rng(3)) for _ in range(2))
+    assert torch.equal(one, two)
+    assert torch.equal(images, before)
+    assert one.shape == images.shape
+    assert not torch.equal(one, augment(images, np.random.default_rng(4)))
+    padded = torch.nn.functional.pad(images, (4, 4, 4, 4), mode="reflect")
+    windows = [padded[0, :, top : top + 8, left : left + 8] for top in range(9) for left in range(9)]
+    assert any(torch.equal(one[0], window) or torch.equal(one[0], window.flip(2)) for window in windows)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "shape", "counts", "mean"),
+    [
+        ("mnist", (1, 28, 28), (60_000, 10_000), 0.1307),
+        ("fashion-mnist", (1, 28, 28), (60_000, 10_000), 0.2860),
+        ("cifar-10", (3, 32, 32), (50_000, 10_000), 0.4734),
+        ("cifar-100", (3, 32, 32), (50_000, 10_000), 0.4782),
+    ],
+)
+def test_the_real_sets(name, shape, counts, mean):
+    if not os.environ.get("HOROVOD_BYZ_DATA"):
+        pytest.skip("HOROVOD_BYZ_DATA names no folder with the real data sets")
+    try:
+        found = load_dataset(name, download=False)
+    except DatasetMissing as error:
+        pytest.skip(str(error).splitlines()[0])
+    assert found.shape == shape
+    assert (len(found.train_y), len(found.test_y)) == counts
+    assert abs(float(found.train_x.mean()) - mean) < 1e-3

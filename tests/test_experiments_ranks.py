@@ -1,0 +1,115 @@
+"""Training on Horovod ranks: the same numbers as in one process, also through Ctrl-C and --resume."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from horovod_byz.experiments import launcher
+from horovod_byz.experiments.progress import Silent
+from horovod_byz.experiments.runs import RunFolder
+
+pytest.importorskip("horovod.torch", reason="Horovod is not installed", exc_type=ImportError)
+pytestmark = pytest.mark.horovod
+
+BACKENDS = {
+    "gloo": ["--gloo"],
+    "mpi": [
+        "--mpi",
+        "--binding-args=--bind-to none --map-by slot:oversubscribe",
+        "--mpi-args=-mca mpi_yield_when_idle 1",
+    ],
+}
+HOROVODRUN = [
+    sys.executable,
+    "-c",
+    "import sys; from horovod.runner.launch import run_commandline as r; sys.exit(r())",
+]
+TRAIN = ["-m", "horovod_byz.cli", "train"]
+RUN = "--steps 60 --workers 7 --byzantine 2 --attack omniscient --rule krum --model mlp:width=16 --batch 8"
+FILES = ("metrics.jsonl", "verdicts.json", "summary.json", "config.toml")
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """One job at a time, whose ranks import the package that is tested."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    monkeypatch.setenv("PATH", path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(part for part in sys.path if part))
+    with Path(tempfile.gettempdir(), "horovod_byz_tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def alone(folder, *options):
+    subprocess.run([sys.executable, *TRAIN, *RUN.split(), *options, "--out", folder], check=True, timeout=120)
+
+
+def interrupted(command, folder, log, after):
+    """Start a job in a session of its own, press Ctrl-C there after some evaluations; its exit code."""
+    with log.open("w") as output:
+        job = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while len(RunFolder(folder).metrics) < after and job.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGINT)
+        try:
+            return job.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(job.pid, signal.SIGKILL)
+            pytest.fail(f"the job did not end after Ctrl-C:\n{log.read_text()[-3000:]}")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ctrl_c_and_resume_on_two_ranks_give_the_numbers_of_one_process(environment, tmp_path, backend):
+    job = [*HOROVODRUN, *BACKENDS[backend], "-np", "2", sys.executable, *TRAIN]
+    options = ["--steps", "2000", "--evaluate-every", "4", "--out", str(tmp_path / "run")]
+    code = interrupted([*job, *RUN.split(), *options], tmp_path / "run", tmp_path / "log", after=5)
+    folder = RunFolder(tmp_path / "run")
+    told = (tmp_path / "log").read_text()[-3000:]
+    assert code != 0, told
+    assert not folder.complete, told
+    stopped = folder.load_checkpoint()["step"]
+    assert stopped >= 10, told
+    # Shorten what is left: the number of steps decides nothing before the last one.
+    config = (tmp_path / "run" / "config.toml").read_text().replace("steps = 2000", f"steps = {stopped + 13}")
+    (tmp_path / "run" / "config.toml").write_text(config)
+    resumed = subprocess.run(
+        [*job, "--resume", "--out", str(tmp_path / "run")], capture_output=True, text=True, timeout=120
+    )
+    assert folder.complete, resumed.stdout[-2000:] + resumed.stderr[-2000:]
+    alone(tmp_path / "alone", "--evaluate-every", "4", "--steps", str(stopped + 13))
+    assert contents(tmp_path / "run") == contents(tmp_path / "alone")
+    assert folder.read_json("environment.json")["ranks"] == 2
+
+
+def test_the_launcher_shows_the_progress_of_its_ranks(environment, tmp_path):
+    class Recorder(Silent):
+        def __init__(self):
+            self.notes, self.last = [], 0
+
+        def update(self, step, values):
+            self.last = step
+
+        def note(self, text):
+            self.notes.append(text)
+
+    recorder = Recorder()
+    launcher.run_ranks(2, [*TRAIN, *RUN.split(), "--out", str(tmp_path / "run"), "--events"], recorder)
+    assert recorder.last == 60
+    assert recorder.notes[-1].endswith(f"the run is in {tmp_path / 'run'}")
+    with pytest.raises(launcher.LaunchError, match="already holds a run"):
+        launcher.run_ranks(2, [*TRAIN, *RUN.split(), "--out", str(tmp_path / "run"), "--events"], recorder)
+    alone(tmp_path / "alone")
+    assert contents(tmp_path / "run") == contents(tmp_path / "alone")

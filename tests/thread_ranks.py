@@ -1,0 +1,91 @@
+"""Ranks as threads of this process: a `Transport` for tests, with room for ranks that misbehave."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from horovod_byz.collect.channels import Silent
+from horovod_byz.collect.transport import MOST_ELEMENTS, check_received
+from horovod_byz.collect.watchdog import Watchdog
+
+
+class ThreadRank:
+    """One of several ranks in one process.
+
+    Attributes:
+        lie: `lie(phase, message, to)` returns what this rank sends to rank `to` in an exchange.
+        tamper: `tamper(out)` changes what the allgather delivers to this rank.
+    """
+
+    def __init__(self, rank, board, barrier):
+        self.rank, self.size, self.most = rank, len(board), MOST_ELEMENTS
+        self.watchdog = Watchdog(rank, self.size, Silent(), 60.0)
+        self._board, self._barrier = board, barrier
+        self.lie = lambda phase, message, to: message
+        self.tamper = lambda out: None
+
+    def _swap(self, thing):
+        self._board[self.rank] = thing
+        self._barrier.wait(30)
+        found = list(self._board)
+        self._barrier.wait(30)
+        return found
+
+    def exchange_any(self, message, phase):
+        sent = [self.lie(phase, message.copy(), to) for to in range(self.size)]
+        return [them[self.rank] for them in self._swap(sent)]
+
+    def exchange(self, message, phase):
+        return np.stack(self.exchange_any(message, phase))
+
+    def allgather(self, own, out, phase):
+        out[:] = np.concatenate(self._swap(own.copy()))
+        self.tamper(out)
+
+    def alltoall(self, send, splits, out, expected, phase):
+        pieces = np.split(send.copy(), np.cumsum(splits)[:-1])
+        received = [them[self.rank] for them in self._swap(pieces)]
+        check_received(expected, [piece.size for piece in received], phase)
+        out[:] = np.concatenate(received)
+
+    def gather(self, rows, out, layout):
+        found = self._swap(rows.copy())
+        if out is not None:
+            out[:] = np.concatenate(found)
+
+    def hand_out(self, value):
+        value[:] = self._swap(value.copy())[0]
+
+
+def on_ranks(size, work):
+    """Runs `work(transport)` on `size` ranks; returns each rank's result, or the exception it raised."""
+    barrier = threading.Barrier(size)
+    board = [None] * size
+
+    def one(rank):
+        try:
+            return work(ThreadRank(rank, board, barrier))
+        except Exception as error:  # noqa: BLE001 - the test says which one it expects
+            barrier.abort()
+            return error
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(one, range(size)))
+
+
+def on_ranks_that_fail(size, work):
+    """As `on_ranks`, where all ranks are expected to raise, each by itself."""
+    barrier = threading.Barrier(size)
+    board = [None] * size
+
+    def one(rank):
+        try:
+            return work(ThreadRank(rank, board, barrier))
+        except Exception as error:  # noqa: BLE001 - the test says which one it expects
+            return error
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(one, range(size)))
