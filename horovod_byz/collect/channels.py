@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import http.client
 import os
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
+
+from horovod_byz.collect.mpi_guard import MpiGuard
 
 _HTTP_SECONDS = 2.0
 
@@ -80,32 +83,27 @@ class Messages:
 
     _TAG = 17
 
-    def __init__(self, communicator: Any) -> None:
-        self._comm = communicator
+    def __init__(self, communicator: Any, guard: MpiGuard) -> None:
+        self._comm, self._guard = communicator, guard
         self._latest: dict[int, int] = {}
         self._pending: list[Any] = []
 
     def publish(self, position: int) -> None:
-        if self._closed():
-            return
-        self._pending = [(request, data) for request, data in self._pending if not request.Test()]
-        data = np.array([position], np.int64)
-        for rank in range(self._comm.size):
-            if rank != self._comm.rank:
-                self._pending.append((self._comm.Isend(data, dest=rank, tag=self._TAG), data))
+        with suppress(ConnectionError), self._guard.calls():
+            self._pending = [(request, data) for request, data in self._pending if not request.Test()]
+            data = np.array([position], np.int64)
+            for rank in range(self._comm.size):
+                if rank != self._comm.rank:
+                    self._pending.append((self._comm.Isend(data, dest=rank, tag=self._TAG), data))
 
     def positions(self) -> dict[int, int] | None:
-        if self._closed():
-            return None
         data = np.empty(1, np.int64)
-        for rank in range(self._comm.size):
-            while self._comm.Iprobe(source=rank, tag=self._TAG):
-                self._comm.Recv(data, source=rank, tag=self._TAG)
-                self._latest[rank] = int(data[0])
+        try:
+            with self._guard.calls():
+                for rank in range(self._comm.size):
+                    while self._comm.Iprobe(source=rank, tag=self._TAG):
+                        self._comm.Recv(data, source=rank, tag=self._TAG)
+                        self._latest[rank] = int(data[0])
+        except ConnectionError:
+            return None
         return dict(self._latest)
-
-    @staticmethod
-    def _closed() -> bool:
-        from mpi4py import MPI
-
-        return bool(MPI.Is_finalized())  # a call after that would abort the process

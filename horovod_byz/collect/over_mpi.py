@@ -5,6 +5,8 @@ Horovod's own thread and mpi4py may share MPI only when it was initialised with 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from horovod_byz.collect.channels import Messages, Silent
 from horovod_byz.collect.layout import Layout
+from horovod_byz.collect.mpi_guard import MpiGuard
 from horovod_byz.collect.over_horovod import Horovod
 from horovod_byz.collect.transport import Array, Bytes, pieces
 
@@ -42,59 +45,80 @@ def _communicator() -> Any:
     return MPI.COMM_WORLD.Dup()
 
 
+@lru_cache(maxsize=1)
+def _guard() -> MpiGuard:
+    return MpiGuard()
+
+
 class Mpi(Horovod):
     """Ranks connected by Horovod on MPI, with mpi4py beside it."""
 
     def __init__(self, name: str, timeout: float) -> None:
-        self._comm = _communicator()
-        super().__init__(name, timeout, Messages(self._comm) if self._comm.size > 1 else Silent())
+        self._comm, self._guard = _communicator(), _guard()
+        channel = Messages(self._comm, self._guard) if self._comm.size > 1 else Silent()
+        super().__init__(name, timeout, channel)
 
     def exchange(self, message: Bytes, phase: str) -> Bytes:
         # Not MPI_Ialltoall, which may relay small messages through peers (Bruck's algorithm).
         out = np.empty((self.size, message.size), np.uint8)
         out[self.rank] = message
         others = [rank for rank in range(self.size) if rank != self.rank]
-        receive = [self._comm.Irecv(out[rank], source=rank, tag=_EXCHANGE) for rank in others]
-        send = [self._comm.Isend(message, dest=rank, tag=_EXCHANGE) for rank in others]
-        self._finish(receive + send, phase)
+        with self._calls(phase):
+            receive = [self._comm.Irecv(out[rank], source=rank, tag=_EXCHANGE) for rank in others]
+            send = [self._comm.Isend(message, dest=rank, tag=_EXCHANGE) for rank in others]
+            self._finish(receive + send, phase)
         return out
 
     def gather(self, rows: Array, out: Array | None, layout: Layout) -> None:
         from mpi4py.util import dtlib
 
         element = dtlib.from_numpy_dtype(rows.dtype)
-        d = rows.shape[1]
+        d, phase = rows.shape[1], "gather to the root"
         for begin, end in pieces(d, 1, _MOST_PER_MESSAGE):
-            # One unit is one row's piece of columns; its extent is a whole row, so that counts and
-            # displacements are in rows and every piece lands in its place without a copy.
-            unit = element.Create_contiguous(end - begin)
-            row = unit.Create_resized(0, d * rows.itemsize).Commit()
-            receive = None if out is None else [_bytes_from(out, begin), layout.rows, _starts(layout), row]
-            send = [_bytes_from(rows, begin), rows.shape[0], row]
-            self._finish([self._comm.Igatherv(send, receive, root=0)], "gather to the root")
-            row.Free()
-            unit.Free()
+            with self._calls(phase):
+                # One unit is one row's piece of columns; its extent is a whole row, so that counts and
+                # displacements are in rows and every piece lands in its place without a copy.
+                unit = element.Create_contiguous(end - begin)
+                row = unit.Create_resized(0, d * rows.itemsize).Commit()
+                receive = (
+                    None if out is None else [_bytes_from(out, begin), layout.rows, _starts(layout), row]
+                )
+                send = [_bytes_from(rows, begin), rows.shape[0], row]
+                self._finish([self._comm.Igatherv(send, receive, root=0)], phase)
+                row.Free()
+                unit.Free()
 
     def hand_out(self, value: Array) -> None:
         # Not MPI_Ibcast, whose tree would relay the result through peers.
-        others = range(1, self.size) if self.rank == 0 else [0]
+        phase, others = "hand-out of the result", range(1, self.size) if self.rank == 0 else [0]
         start = self._comm.Isend if self.rank == 0 else self._comm.Irecv
         for begin, end in pieces(value.size, 1, _MOST_PER_MESSAGE):
             part = value[begin:end]
-            self._finish([start(part, rank, _RESULT) for rank in others], "hand-out of the result")
+            with self._calls(phase):
+                self._finish([start(part, rank, _RESULT) for rank in others], phase)
+
+    @contextmanager
+    def _calls(self, phase: str) -> Iterator[None]:
+        from mpi4py import MPI
+
+        try:
+            with self._guard.calls():
+                yield
+        except (MPI.Exception, ConnectionError) as error:
+            self.watchdog.broke(phase, error)
 
     def _finish(self, requests: list[Any], phase: str) -> None:
+        """Waits until the requests are done: for a moment also after Horovod shut down."""
         from mpi4py import MPI
 
         def ready() -> bool:
-            if MPI.Is_finalized():  # Horovod shut down under us: a peer failed or left
-                self.watchdog.broke(phase, ConnectionError("MPI was finalised"))
-            return bool(MPI.Request.Testall(requests))
+            if MPI.Request.Testall(requests):
+                return True
+            if self._guard.waiting() > self.watchdog.patience:
+                raise ConnectionError("a rank left, or Horovod was shut down")
+            return False
 
-        try:
-            self.watchdog.wait(ready, phase)
-        except MPI.Exception as error:
-            self.watchdog.broke(phase, error)
+        self.watchdog.wait(ready, phase)
 
 
 def _bytes_from(rows: Array, begin: int) -> Array:

@@ -30,6 +30,10 @@ class Watchdog:
         channel: where ranks announce what they wait for.
         timeout: seconds that one wait may take.
         error: what to raise.
+
+    Attributes:
+        timeout: seconds that one wait may take.
+        patience: seconds after which a waiting rank announces where it stands.
     """
 
     def __init__(
@@ -44,7 +48,7 @@ class Watchdog:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
         self.timeout = timeout
         self._rank, self._size, self._channel, self._error = rank, size, channel, error
-        self._patience = min(1.0, timeout / 4)
+        self.patience = min(1.0, timeout / 4)
         self._step, self._position = -1, 0
         channel.publish(-1)
 
@@ -59,7 +63,7 @@ class Watchdog:
             LateRanksError: if that took longer than the timeout.
         """
         self._position += 1
-        patience, limit = self._patience, self.timeout
+        patience, limit = self.patience, self.timeout
         if self._poll(ready, patience):
             return
         self._channel.publish(self._position)
@@ -77,7 +81,7 @@ class Watchdog:
             LateRanksError: always.
         """
         self._channel.publish(self._position)
-        time.sleep(self._patience)
+        time.sleep(self.patience)
         self._raise(f"the {phase} of step {self._step} broke off ({_first_sentence(cause)})", cause)
 
     def late(self) -> list[int] | None:

@@ -63,3 +63,9 @@ def test_a_late_rank_is_named_within_the_timeout(found):
         assert ranks[rank]["ranks"] == [2]
         assert "rank 2 did not arrive" in ranks[rank]["text"]
         assert ranks[rank]["elastic"]
+
+
+def test_a_rank_may_leave_before_the_others_have_read_its_last_message(results, job):
+    """Horovod 0.28.1 shut down on every rank while rank 0 still read: "MPI was finalised", or an abort.
+    Cause: the first rank to leave ends MPI everywhere, whatever the calling threads still do."""
+    assert len(set(results("check_slow_reader", *job, "leaving"))) == 1

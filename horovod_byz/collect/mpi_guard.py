@@ -1,0 +1,54 @@
+"""Keeps MPI alive while this rank still reads what its peers have sent.
+
+When one rank leaves, Horovod's thread ends MPI on every rank, also where the calling thread has not
+seen its last messages yet; any MPI call after that aborts the process. MPI_Finalize deletes the
+attributes of MPI_COMM_SELF before all else, while every call still works (MPI 4.0, section 11.2.4), so
+a delete callback there is where to wait.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class MpiGuard:
+    """Counts the calls in progress; MPI ends when there are none."""
+
+    def __init__(self) -> None:
+        from mpi4py import MPI
+
+        self._idle = threading.Condition()
+        self._users = 0
+        self._since: float | None = None
+        MPI.COMM_SELF.Set_attr(MPI.Comm.Create_keyval(delete_fn=self._last_call), self)
+
+    @contextmanager
+    def calls(self) -> Iterator[None]:
+        """MPI may be called inside; nests.
+
+        Raises:
+            ConnectionError: if MPI has ended.
+        """
+        with self._idle:
+            if self._since is not None and not self._users:
+                raise ConnectionError("MPI was finalised")
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._users -= 1
+                self._idle.notify_all()
+
+    def waiting(self) -> float:
+        """Seconds since MPI would have ended but for the calls in progress; 0 if it goes on."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
+
+    def _last_call(self, *_: Any) -> None:
+        with self._idle:
+            self._since = time.monotonic()
+            self._idle.wait_for(lambda: not self._users)
