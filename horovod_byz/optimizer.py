@@ -255,7 +255,12 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._flat = FlatGradient(trained, [self._names[p] for p in trained], self._sparse_as_dense)
         row = self._flat.row.numpy()
         self._session = self._collector.bind(
-            row.size, row.dtype, layout=self._flat.layout, compression=self.compression, **self._options
+            row.size,
+            row.dtype,
+            layout=self._flat.layout,
+            compression=self.compression,
+            segments=self._flat.segments,
+            **self._options,
         )
         self._session.next_step = step
         self.rule.check(self._session.n)

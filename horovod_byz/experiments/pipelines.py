@@ -17,7 +17,7 @@ _PRESETS = {f"detox-{name}": name for name in PRESETS}
 _STAGES = ("inner", "outer")
 _OWN = {
     **dict.fromkeys(_PRESETS, ("f",)),
-    "detox": (*_STAGES, "groups", "partition", "seed", "tolerance"),
+    "detox": (*_STAGES, "groups", "partition", "seed", "tolerance", "scope"),
     "hierarchical": (*_STAGES, "groups", "partition", "seed"),
 }
 
@@ -62,7 +62,8 @@ def make(name: str, options: Mapping[str, Any], redundancy: Redundancy, n: int) 
             if stage in values:
                 values[stage] = _stage(str(values[stage]), redundancy, n)
         if name == "detox":
-            return Detox(redundancy, vote=MajorityVote(values.pop("tolerance", 0.0)), **values)
+            vote = MajorityVote(values.pop("tolerance", 0.0), values.pop("scope", "whole"))
+            return Detox(redundancy, vote=vote, **values)
         if name == "hierarchical":
             return Hierarchical(**values)
         if name == "draco":

@@ -70,7 +70,11 @@ class Trainer:
         self.gradients = Gradients(self.flat, len(self._computed))
         self.optimizer = _optimizer(self.flat.theta, config.optimizer)
         self.session = collector.bind(
-            self.flat.d, np.float32, len(self.workers), compression=config.make_compression()
+            self.flat.d,
+            np.float32,
+            len(self.workers),
+            compression=config.make_compression(),
+            segments=self.flat.segments,
         )
         self._statistics_session = None
         if count := self.flat.statistics.numel():

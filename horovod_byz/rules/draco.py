@@ -42,11 +42,11 @@ class Draco(BoundedRule):
     have d coordinates, half of the complex ones of the paper.
 
     The cyclic code's error: rows of dtype eps and length at most L are rounded, so the result is off by at
-    most eps L A per coordinate in the Euclidean norm, with A = `amplification(n)`: 1 without liars, 6 for 20
-    workers and f = 3, 250 for 45 and f = 5, where f liars are neighbours in the code; `seed` shuffles the
-    workers, and shuffled liars give less than 10. A row that was changed by less than the tolerance times
-    sqrt(n / f) is not found, and moves the result by less than A times that. Which rows are named is certain
-    where they were changed by more than tolerance / separation; see `rules.cyclic.separation`.
+    most eps L A in the Euclidean norm, with A = `amplification(n)`: 1 without liars; 6 for 20 workers and
+    f = 3, 254 for 45 and f = 5, where f liars are neighbours in the code. `seed` shuffles the workers, and
+    99 of 100 shuffled sets of liars give less than 10. A row that was changed by less than the tolerance
+    times sqrt(n / f) is not found, and moves the result by less than A times that. Which rows are named is
+    certain where they were changed by more than tolerance / separation; see `rules.cyclic.separation`.
 
     Args:
         f: Byzantine workers to bear; every one of them may send anything.
