@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from horovod_byz import replicas
 from horovod_byz.buffers import Buffers, NamedBuffers
 from horovod_byz.collect import Collected, Collector, Session, Wire, resolve
 from horovod_byz.ledger import Ledger
@@ -264,6 +265,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         )
         self._session.next_step = step
         self.rule.check(self._session.n)
+        replicas.compare(self._session.transport, self.rule)
         return self._session
 
     def __getstate__(self) -> dict[str, Any]:

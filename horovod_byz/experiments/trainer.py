@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from horovod_byz import Draco, Median
+from horovod_byz import Draco, Median, replicas
 from horovod_byz.attacks import LabelFlip, Script
 from horovod_byz.collect import Collected, Root
 from horovod_byz.experiments import models
@@ -76,6 +76,7 @@ class Trainer:
             compression=config.make_compression(),
             segments=self.flat.segments,
         )
+        replicas.compare(self.session.transport, self.rule)
         self._statistics_session = None
         if count := self.flat.statistics.numel():
             self._statistics_session = collector.bind(count, np.float32, len(self.workers), name="statistics")
