@@ -180,7 +180,9 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._flat.write(self.last.value)
         if self._buffers:
             self._buffers.synchronize()
-        self.ledger.add(self.last, self.last.step)
+        redundancy = getattr(self.rule, "redundancy", None)
+        groups = None if redundancy is None else redundancy.groups_of(session.n)
+        self.ledger.add(self.last, self.last.step, groups)
         self._hooks.seal()
         return self.last
 

@@ -83,7 +83,8 @@ class Trainer:
         self.step = 0
         self.evaluated = -1
         self.diverged_at: int | None = None
-        self.tally = Tally(config.workers)
+        groups = redundancy.groups_of(config.workers) if redundancy.r > 1 else None
+        self.tally = Tally(config.workers, groups)
         # Per worker since the last evaluation: sum of honest losses, honest steps, first step with a bad
         # loss. Only this rank's workers; the others' rows stay 0.
         self._losses = np.zeros((config.workers, 3))
