@@ -88,12 +88,13 @@ def look(artefact: Artefact, experiments: Path, results: Path) -> Shown:
             )
         values = json.loads(path.read_text())
     for part in artefact.slices:
-        series += read(artefact.of(part, experiments), results)
+        found = read(artefact.of(part, experiments), results)
+        series += tuple(Series({**one.labels, **part.labels}, one.runs) for one in found)
     for reference in artefact.references:
         found = read(artefact.of(reference, experiments), results)
         if len(found) != 1:
             raise RunError(f"the reference {reference.name!r} means {len(found)} series: it has to be one")
-        references[reference.name] = found[0]
+        references[reference.name] = Series({**found[0].labels, **reference.labels}, found[0].runs)
     known = [*references.values(), *series]
     verdicts = tuple(judge(claim, known, values, artefact.metric) for claim in artefact.claims)
     return Shown(artefact, series, references, values, verdicts)
