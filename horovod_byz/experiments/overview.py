@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from horovod_byz.experiments.artefact import Artefact, names
@@ -52,12 +53,19 @@ def reproduce_all(
     """Reproduce artefacts one after another, print each one's claims, and renew the overview."""
     console = Console(soft_wrap=True)
     for name in chosen(wanted, experiments):
-        artefact = Artefact.read(experiments / f"{name}.toml", repeats=repeats, steps=steps)
+        artefact = _shortened(experiments / f"{name}.toml", experiments, repeats, steps)
         shown = reproduce(artefact, experiments, place)
         console.print(_verdicts(shown))
         console.print(f"{place.results / artefact.folder / 'README.md'}\n", highlight=False)
     if repeats is None and steps is None:
         write(experiments, place.results)
+
+
+def _shortened(path: Path, experiments: Path, repeats: int | None, steps: int | None) -> Artefact:
+    """The artefact with fewer repeats or steps; itself where that changes nothing."""
+    whole = Artefact.read(path)
+    short = Artefact.read(path, repeats=repeats, steps=steps)
+    return whole if short.cells(experiments) == whole.cells(experiments) else short
 
 
 def _verdicts(shown: Shown) -> Table:
@@ -68,7 +76,9 @@ def _verdicts(shown: Shown) -> Table:
     table = Table("claim", "expected", "measured", "verdict", title=title, title_justify="left")
     colours = {"PASS": "green", "FAIL": "red", "OUTSIDE THE ASSUMPTION": "yellow"}
     for one in shown.verdicts:
-        table.add_row(one.claim, one.expected, one.measured, f"[{colours[one.status]}]{one.status}[/]")
+        table.add_row(
+            *map(escape, (one.claim, one.expected, one.measured)), f"[{colours[one.status]}]{one.status}[/]"
+        )
     return table
 
 
