@@ -121,7 +121,8 @@ def _line(artefact: Artefact, experiments: Path, results: Path) -> str:
             raise RunError("not computed")
         shown = look(artefact, experiments, results)
     except RunError:
-        return row(f"{artefact.shows}: `{name}`", paper, f"not computed: `make {name}`", "", differs)
+        device = " DEVICE=cuda" if "gpu" in artefact.sets else ""
+        return row(f"{artefact.shows}: `{name}`", paper, f"not computed: `make {name}{device}`", "", differs)
     failed = [one for one in shown.verdicts if one.status != "PASS"]
     why = [f"{one.status}: {one.claim} (measured {one.measured})" for one in failed]
     if artefact.reduction:

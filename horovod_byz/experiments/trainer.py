@@ -113,12 +113,12 @@ class Trainer:
             any.
         """
         collected = self.session.step(
-            self._per_worker(self.gradients.rows).cpu(), self.rule, self.wire, self.step
+            self._per_worker(self.gradients.rows.cpu()), self.rule, self.wire, self.step
         )
         if self._statistics_session is None:
             return collected, None
         # What a Byzantine worker would report about its batch is not simulated; the median would bear it.
-        rows = self._per_worker(self.gradients.statistics).cpu()
+        rows = self._per_worker(self.gradients.statistics.cpu())
         statistics = self._statistics_session.step(rows, Median(), step=self.step)
         return collected, torch.from_numpy(statistics.value)
 
