@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from horovod_byz.experiments.artefact import Artefact, names
 from horovod_byz.experiments.compute import Workplace
@@ -84,7 +84,7 @@ def _verdicts(shown: Shown) -> Table:
 
 def show(experiments: Path, results: Path) -> None:
     """Print every artefact with what is there of it."""
-    table = Table("name", "what", "runs there", "minutes on 2 cores")
+    table = Table(Column("name", no_wrap=True), "what", "runs there", "minutes on 2 cores")
     for name in names(experiments):
         artefact = Artefact.read(experiments / f"{name}.toml")
         cells = artefact.cells(experiments)

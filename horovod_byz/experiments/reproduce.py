@@ -147,11 +147,11 @@ def _conditions(shown: Shown) -> list[str]:
         f"{each(sorted({len(one.runs) for one in shown.series}))} repeats. "
         "Means over the repeats, with the lowest to the highest in brackets."
     ]
-    votes = [
-        f"{', '.join(one.labels.values())}: {each(_note(run, 'byzantine_votes') for run in one.runs)}"
-        for one in shown.series
-        if _note(one.runs[0], "byzantine_votes") is not None
-    ]
+    votes = []
+    for one in shown.series:
+        held = [_note(run, "byzantine_votes") for run in one.runs]
+        if None not in held:
+            votes.append(f"{', '.join(one.labels.values())}: {', '.join(map(str, held))}")
     if votes:
         lines += ["", f"Votes that Byzantine workers hold: {'; '.join(votes)}."]
     return [*lines, *_gambles(runs)]
