@@ -140,10 +140,11 @@ def _conditions(shown: Shown) -> list[str]:
         return " or ".join(dict.fromkeys(told))
 
     subject = each(f"{one.model} on {one.data.name}" for one in configs)
+    batch = each(sorted({one.data.batch for one in configs}))
+    rate = each(sorted({one.optimizer.lr for one in configs}))
     lines = [
-        f"{subject}; {each(one.workers for one in configs)} workers, batch "
-        f"{each(sorted({one.data.batch for one in configs}))} per worker, {each(one.steps for one in configs)} "
-        f"steps, learning rate {each(sorted({one.optimizer.lr for one in configs}))}; "
+        f"{subject}; {each(one.workers for one in configs)} workers, batch {batch} per worker, "
+        f"{each(one.steps for one in configs)} steps, learning rate {rate}; "
         f"{each(sorted({len(one.runs) for one in shown.series}))} repeats. "
         "Means over the repeats, with the lowest to the highest in brackets."
     ]
