@@ -1,17 +1,26 @@
-"""Artefacts without training runs: theory checks, timings and estimates, by name."""
+"""Artefacts without training runs: theory checks, timings and estimates on synthetic data, by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from horovod_byz.experiments.calculations import estimation, timing, toys, votes
+from horovod_byz.experiments.calculations import resilience as resilience_checks
 from horovod_byz.experiments.config import ConfigError
 from horovod_byz.experiments.known import known
 
 __all__ = ["CALCULATIONS", "by_name"]
 
 Calculation = Callable[[], dict[str, Any]]
-CALCULATIONS: dict[str, Calculation] = {}
+CALCULATIONS: dict[str, Calculation] = {
+    "toys": toys.calculate,
+    "votes": votes.calculate,
+    "resilience": resilience_checks.calculate,
+    "complexity": timing.complexity,
+    "runtime": timing.runtime,
+    "mean-estimation": estimation.calculate,
+}
 
 
 def by_name(name: str) -> Calculation:
