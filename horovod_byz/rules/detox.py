@@ -98,7 +98,7 @@ class Detox(Rule):
 
     def decide(self, statistics: Statistics) -> Decision:
         votes = self.vote.elect(statistics, self.redundancy.groups_of(statistics.n))
-        virtual = statistics.over(virtual_rows(statistics.source, votes))
+        virtual = statistics.over(virtual_rows(statistics.source, votes, statistics.offset))
         return compose(votes, self.hierarchy.decide(virtual), statistics.n)
 
     @classmethod
