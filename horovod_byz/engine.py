@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz import rows as reading
-from horovod_byz.decision import BLOCK, Segmented
+from horovod_byz.decision import BLOCK, Decision, Segmented
 from horovod_byz.kernels.rows import Rows
 from horovod_byz.measure import Floats, Ints, Reduce, Source, Statistics, alone, shards
 from horovod_byz.verdict import Verdict, judge
@@ -90,11 +90,20 @@ def run(
     Raises:
         ValueError: if the rule does not hold for n rows.
     """
-    rule.check(rows.n)
     statistics = Statistics(
         rows, offset=offset, d=d, reduce=reduce, step=step, threads=threads, segments=segments
     )
-    decision = rule.decide(statistics)
+    decision = _combine(rule, rows, statistics, out, threads)
+    far = np.sqrt(statistics.distances_to(out)) if distances else None
+    return Outcome(decision.weights, statistics.nonfinite, decision.outvoted, far)
+
+
+def _combine(
+    rule: Rule, rows: Source, statistics: Statistics, out: npt.NDArray[Any], threads: int
+) -> Decision:
+    """Decides and writes the result; reads of the rows only what the rule asks for."""
+    rule.check(rows.n)
+    offset, decision = statistics.offset, rule.decide(statistics)
     if isinstance(rows, Rows):
         decision.combine(rows, out, threads, offset)
     else:  # combine is local to coordinates: the same bits block by block
@@ -104,8 +113,7 @@ def run(
     if isinstance(decision, Segmented) or np.count_nonzero(decision.weights) == 1:
         # A single row is copied bit for bit, so three equal rows with NaN elect NaN: not into the model.
         out[~np.isfinite(out)] = 0
-    far = np.sqrt(statistics.distances_to(out)) if distances else None
-    return Outcome(decision.weights, statistics.nonfinite, decision.outvoted, far)
+    return decision
 
 
 def aggregate(
@@ -143,29 +151,21 @@ def aggregate(
         >>> result.value, result.verdicts[2].reason
         (array([1., 3.]), 'non-finite')
     """
-    return _aggregate(rows, rule, step=step, threads=threads, distances=True, segments=segments)
+    source, restore = reading.read(rows)
+    ends = None if segments is None else checked_segments(segments, source.d)
+    out = np.empty(source.d, source.dtype)
+    threads = default_threads() if threads is None else threads
+    outcome = run(rule, source, out, step=step, threads=threads, segments=ends)
+    return Aggregate(restore(out), outcome.weights, outcome.verdicts)
 
 
 def value(rows: Any, rule: Rule, *, step: int = 0, threads: int | None = None) -> Any:
-    """The aggregate alone, without the pass that the verdicts need."""
-    return _aggregate(rows, rule, step=step, threads=threads, distances=False).value
-
-
-def _aggregate(
-    data: Any,
-    rule: Rule,
-    *,
-    step: int,
-    threads: int | None,
-    distances: bool,
-    segments: Sequence[int] | None = None,
-) -> Aggregate:
-    rows, restore = reading.read(data)
-    segments = None if segments is None else checked_segments(segments, rows.d)
-    out = np.empty(rows.d, rows.dtype)
+    """The aggregate alone, without the passes over all rows that the verdicts need."""
+    source, restore = reading.read(rows)
+    out = np.empty(source.d, source.dtype)
     threads = default_threads() if threads is None else threads
-    outcome = run(rule, rows, out, step=step, threads=threads, distances=distances, segments=segments)
-    return Aggregate(restore(out), outcome.weights, outcome.verdicts)
+    _combine(rule, source, Statistics(source, step=step, threads=threads), out, threads)
+    return restore(out)
 
 
 def checked_segments(segments: Sequence[int], d: int) -> tuple[int, ...]:

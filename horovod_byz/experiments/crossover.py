@@ -13,7 +13,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from horovod_byz.bench import seconds
 from horovod_byz.experiments import models
 from horovod_byz.experiments.environment import describe
 from horovod_byz.experiments.runs import replace_file
-from horovod_byz.rules import Rule
+from horovod_byz.rules import Detox, Rule
 
 __all__ = ["Crossing", "main", "measure", "pairs", "table"]
 
@@ -58,13 +58,18 @@ class Crossing:
 
 
 def pairs(r: int) -> dict[str, tuple[Rule, Rule]]:
-    """The vanilla rules of DETOX's experiments, each beside its pairing."""
+    """The vanilla rules of DETOX's experiments, each beside its pairing, with the full vote and the lazy."""
     redundancy = hb.Redundancy(r)
-    return {
+    found: dict[str, tuple[Rule, Detox]] = {
         "Median": (hb.Median(), hb.Detox.preset("median", redundancy, N, F)),
         "Multi-Krum": (hb.MultiKrum(f=F), hb.Detox.preset("multi-krum", redundancy, N, F)),
         "Bulyan": (hb.Bulyan(f=F), hb.Detox.preset("bulyan", redundancy, N, F)),
     }
+    lazy = {
+        f"{name}, lazy vote": (vanilla, replace(detox, vote=hb.MajorityVote(lazy=True)))
+        for name, (vanilla, detox) in found.items()
+    }
+    return {**found, **lazy}
 
 
 def replicated(r: int, d: int) -> np.ndarray[Any, np.dtype[np.float32]]:

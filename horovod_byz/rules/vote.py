@@ -33,6 +33,8 @@ class MajorityVote(Rule):
             itself, as its public code does: replicas with a flipped bit in different tensors then still elect
             every tensor, but two liars need to agree in one tensor only. A collector bound by
             `DistributedOptimizer` knows the tensors; `hb.aggregate` takes `segments`.
+        lazy: whether to compare only as many replicas as make a majority, the lowest ones, and the others
+            where those differ. The elected bits are the same; a replica that was not read is not named.
 
     Tolerates: n > 2f. Cost: O(n d) where replicas are equal. Ties: lowest row of the majority.
     Non-finite: compared as bits; an elected NaN or Inf counts as a non-finite row from there on, and
@@ -49,6 +51,7 @@ class MajorityVote(Rule):
 
     tolerance: float = 0.0
     scope: Literal["whole", "tensor"] = "whole"
+    lazy: bool = False
 
     facts: ClassVar[Facts] = Facts("n > 2f replicas", "O(n d)", "lowest row", "compared as bits")
 
@@ -59,6 +62,11 @@ class MajorityVote(Rule):
             )
         if self.scope not in ("whole", "tensor"):
             raise ValueError(f"MajorityVote: scope must be 'whole' or 'tensor', got {self.scope!r}")
+        if self.lazy and self.tolerance:
+            raise ValueError(
+                "MajorityVote(lazy=True) compares bits, and a vote with tolerance needs all distances: leave "
+                "out one of the two"
+            )
 
     @classmethod
     def min_rows(cls, f: int) -> int:
@@ -77,6 +85,22 @@ class MajorityVote(Rule):
         Raises:
             ValueError: for votes per tensor, if nobody said where tensors end.
         """
+        if self.lazy:
+            return self._elect_lazily(statistics, groups)
+        return self._elect_fully(statistics, groups)
+
+    def _elect_lazily(self, statistics: Statistics, groups: Groups) -> Sequence[Decision]:
+        """Reads a group's other replicas only where the first ones differ."""
+        first = tuple(group[: len(group) // 2 + 1] for group in groups)
+        odd = [k for k, differ in enumerate(statistics.replicas(first)) if differ.any()]
+        found: list[Decision] = [Weighted.uniform(statistics.n, [group[0]]) for group in groups]
+        if odd:
+            rest = self._elect_fully(statistics, tuple(groups[k] for k in odd))
+            for k, decision in zip(odd, rest, strict=True):
+                found[k] = decision
+        return found
+
+    def _elect_fully(self, statistics: Statistics, groups: Groups) -> Sequence[Decision]:
         if self.scope == "tensor":
             return self._elect_by_tensor(statistics, groups)
         agreements = self._agreements(statistics, groups)
