@@ -22,10 +22,11 @@ class _Part(BaseModel):
 
 
 class Slice(_Part):
-    """Some runs of a grid, by default of the artefact's."""
+    """Some runs of a grid, by default of the artefact's; `labels` are shown in place of the grid's own."""
 
     where: Labels = Field(default_factory=dict)
     runs: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
 
 
 class Reference(Slice):
@@ -39,6 +40,7 @@ class Table(_Part):
 
     rows: tuple[str, ...] = ("rule",)
     columns: tuple[str, ...] = ()
+    levels: tuple[float, ...] = Field(default=(), description="list also the steps to these levels")
 
 
 class Figure(_Part):

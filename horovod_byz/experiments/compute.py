@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from horovod_byz import _host
 from horovod_byz.experiments import config as configs
 from horovod_byz.experiments.grid import Cell
 from horovod_byz.experiments.runs import RunFolder
@@ -49,12 +50,12 @@ class Workplace:
     @property
     def at_once(self) -> int:
         """How many runs are computed at once."""
-        return self.jobs or (_cores() if self.device == "cpu" else 1)
+        return self.jobs or (_host.cores() if self.device == "cpu" else 1)
 
     @property
     def threads_each(self) -> int:
         """How many threads each of them has."""
-        return self.threads or (1 if self.device == "cpu" else max(_cores() // self.at_once, 1))
+        return self.threads or (1 if self.device == "cpu" else max(_host.cores() // self.at_once, 1))
 
 
 def compute(cells: Sequence[Cell], place: Workplace, title: str) -> None:
@@ -207,7 +208,3 @@ def _duration(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes} min" if minutes else f"{seconds:.0f} s"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

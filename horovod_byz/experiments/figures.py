@@ -35,7 +35,10 @@ def draw(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, S
     metrics = figure.metrics or (artefact.metric,)
     groups = _groups(shown, figure.panels)
     kinds = list(itertools.product(groups, metrics))
-    columns = min(len(kinds), 4 if len(kinds) % 4 == 0 or len(kinds) > 6 else 3)
+    if len(figure.panels) == 2 or len(metrics) > 1:
+        columns = len({labels[-1:] for labels in groups}) if len(metrics) == 1 else len(metrics)
+    else:
+        columns = min(len(kinds), 4 if len(kinds) % 4 == 0 or len(kinds) > 6 else 3)
     rows = -(-len(kinds) // columns)
     size = (9.0, 5.4) if len(kinds) == 1 else (4.2 * columns, 3.3 * rows + 1.4)
     canvas = Figure(figsize=size, dpi=110, layout="constrained")
@@ -44,6 +47,9 @@ def draw(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, S
     styles = _styles(shown, figure.lines)
     for axes, (labels, metric) in zip(panels, kinds, strict=False):
         inside = groups[labels]
+        if not inside:
+            axes.set_axis_off()
+            continue
         if figure.kind == "sweep":
             _sweep(axes, artefact, inside, references, metric, styles)
         elif figure.kind == "pairs":
@@ -59,9 +65,11 @@ def draw(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, S
 
 
 def _groups(shown: Sequence[Series], axes: Sequence[str]) -> dict[tuple[str, ...], list[Series]]:
-    found: dict[tuple[str, ...], list[Series]] = {}
+    """Series by their labels on some axes: every combination, in the order of first appearance per axis."""
+    orders = [dict.fromkeys(one.labels.get(axis, "") for one in shown) for axis in axes]
+    found: dict[tuple[str, ...], list[Series]] = {labels: [] for labels in itertools.product(*orders)}
     for one in shown:
-        found.setdefault(tuple(one.labels.get(axis, "") for axis in axes), []).append(one)
+        found[tuple(one.labels.get(axis, "") for axis in axes)].append(one)
     return found
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from horovod_byz.experiments.artefact import Artefact, names
 from horovod_byz.experiments.compute import Workplace
@@ -52,12 +53,19 @@ def reproduce_all(
     """Reproduce artefacts one after another, print each one's claims, and renew the overview."""
     console = Console(soft_wrap=True)
     for name in chosen(wanted, experiments):
-        artefact = Artefact.read(experiments / f"{name}.toml", repeats=repeats, steps=steps)
+        artefact = _shortened(experiments / f"{name}.toml", experiments, repeats, steps)
         shown = reproduce(artefact, experiments, place)
         console.print(_verdicts(shown))
         console.print(f"{place.results / artefact.folder / 'README.md'}\n", highlight=False)
     if repeats is None and steps is None:
         write(experiments, place.results)
+
+
+def _shortened(path: Path, experiments: Path, repeats: int | None, steps: int | None) -> Artefact:
+    """The artefact with fewer repeats or steps; itself where that changes nothing."""
+    whole = Artefact.read(path)
+    short = Artefact.read(path, repeats=repeats, steps=steps)
+    return whole if short.cells(experiments) == whole.cells(experiments) else short
 
 
 def _verdicts(shown: Shown) -> Table:
@@ -68,13 +76,15 @@ def _verdicts(shown: Shown) -> Table:
     table = Table("claim", "expected", "measured", "verdict", title=title, title_justify="left")
     colours = {"PASS": "green", "FAIL": "red", "OUTSIDE THE ASSUMPTION": "yellow"}
     for one in shown.verdicts:
-        table.add_row(one.claim, one.expected, one.measured, f"[{colours[one.status]}]{one.status}[/]")
+        table.add_row(
+            *map(escape, (one.claim, one.expected, one.measured)), f"[{colours[one.status]}]{one.status}[/]"
+        )
     return table
 
 
 def show(experiments: Path, results: Path) -> None:
     """Print every artefact with what is there of it."""
-    table = Table("name", "what", "runs there", "minutes on 2 cores")
+    table = Table(Column("name", no_wrap=True), "what", "runs there", "minutes on 2 cores")
     for name in names(experiments):
         artefact = Artefact.read(experiments / f"{name}.toml")
         cells = artefact.cells(experiments)
@@ -111,7 +121,8 @@ def _line(artefact: Artefact, experiments: Path, results: Path) -> str:
             raise RunError("not computed")
         shown = look(artefact, experiments, results)
     except RunError:
-        return row(f"{artefact.shows}: `{name}`", paper, f"not computed: `make {name}`", "", differs)
+        device = " DEVICE=cuda" if "gpu" in artefact.sets else ""
+        return row(f"{artefact.shows}: `{name}`", paper, f"not computed: `make {name}{device}`", "", differs)
     failed = [one for one in shown.verdicts if one.status != "PASS"]
     why = [f"{one.status}: {one.claim} (measured {one.measured})" for one in failed]
     if artefact.reduction:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from horovod_byz.experiments.artefact import Artefact
 from horovod_byz.experiments.claims import Verdict, judge
 from horovod_byz.experiments.compute import Workplace, compute
 from horovod_byz.experiments.runs import RunError, replace_file
-from horovod_byz.experiments.series import Series, read
+from horovod_byz.experiments.series import Run, Series, read
 
 __all__ = ["Shown", "look", "reproduce"]
 
@@ -88,12 +88,13 @@ def look(artefact: Artefact, experiments: Path, results: Path) -> Shown:
             )
         values = json.loads(path.read_text())
     for part in artefact.slices:
-        series += read(artefact.of(part, experiments), results)
+        found = read(artefact.of(part, experiments), results)
+        series += tuple(Series({**one.labels, **part.labels}, one.runs) for one in found)
     for reference in artefact.references:
         found = read(artefact.of(reference, experiments), results)
         if len(found) != 1:
             raise RunError(f"the reference {reference.name!r} means {len(found)} series: it has to be one")
-        references[reference.name] = found[0]
+        references[reference.name] = Series({**found[0].labels, **reference.labels}, found[0].runs)
     known = [*references.values(), *series]
     verdicts = tuple(judge(claim, known, values, artefact.metric) for claim in artefact.claims)
     return Shown(artefact, series, references, values, verdicts)
@@ -105,6 +106,8 @@ def page(shown: Shown) -> str:
     lines = [f"# {artefact.title}", "", f"{artefact.shows} of {PAPERS[artefact.paper]}."]
     if artefact.reduction:
         lines += ["", f"**Reduced: {artefact.reduction}.** n, f and the attack are the paper's."]
+        if artefact.reduced:
+            lines[-1] += f" In full: `make {artefact.name.removesuffix('-small')} DEVICE=cuda`."
     if shown.series:
         lines += ["", *_conditions(shown), "", *tables.accuracies(artefact, shown.series, shown.references)]
         if artefact.figure.kind != "none":
@@ -128,16 +131,52 @@ def page(shown: Shown) -> str:
 
 
 def _conditions(shown: Shown) -> list[str]:
-    config = shown.series[0].runs[0].config
-    repeats = sorted({len(one.runs) for one in shown.series})
-    model = config.model.name
-    data = config.data
-    told = " or ".join(str(one) for one in repeats)
-    return [
-        f"{data.name}, {model}, {config.workers} workers, batch {data.batch} per worker (unless a label "
-        f"says otherwise), {config.steps} steps, learning rate {config.optimizer.lr:g}; "
-        f"{told} repeat{'' if repeats == [1] else 's'}. Means, with the lowest to the highest in brackets."
+    """What the runs have in common, and what is noted beside them."""
+    runs = [run for one in (*shown.references.values(), *shown.series) for run in one.runs]
+    configs = [run.config for run in runs]
+
+    def each(values: Iterable[Any]) -> str:
+        told = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+        return " or ".join(dict.fromkeys(told))
+
+    subject = each(f"{one.model} on {one.data.name}" for one in configs)
+    batch = each(sorted({one.data.batch for one in configs}))
+    rate = each(sorted({one.optimizer.lr for one in configs}))
+    lines = [
+        f"{subject}; {each(one.workers for one in configs)} workers, batch {batch} per worker, "
+        f"{each(one.steps for one in configs)} steps, learning rate {rate}; "
+        f"{each(sorted({len(one.runs) for one in shown.series}))} repeats. "
+        "Means over the repeats, with the lowest to the highest in brackets."
     ]
+    votes = []
+    for one in shown.series:
+        held = [_note(run, "byzantine_votes") for run in one.runs]
+        if None not in held:
+            votes.append(f"{', '.join(one.labels.values())}: {', '.join(map(str, held))}")
+    if votes:
+        lines += ["", f"Votes that Byzantine workers hold: {'; '.join(votes)}."]
+    return [*lines, *_gambles(runs)]
+
+
+def _gambles(runs: Iterable[Run]) -> list[str]:
+    """Per seed, what the gambler hits, as noted beside the runs."""
+    found = {run.config.seed: run.record["notes"] for run in runs if _note(run, "nonzero") is not None}
+    if not found:
+        return []
+    lines = [
+        "",
+        *tables.head("seed", "attacked coordinates", "of them non-zero", "P(some step has no clean row)"),
+    ]
+    for seed, notes in sorted(found.items()):
+        begin, end = notes["attacked"]
+        lines.append(
+            tables.row(str(seed), f"{begin} to {end - 1}", f"{notes['nonzero']:.2f}", f"{notes['crash']:.3f}")
+        )
+    return lines
+
+
+def _note(run: Run, name: str) -> Any:
+    return run.record.get("notes", {}).get(name)
 
 
 def count(verdicts: Sequence[Verdict]) -> str:

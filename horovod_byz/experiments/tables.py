@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from horovod_byz.experiments.artefact import Artefact, Published
 from horovod_byz.experiments.claims import Verdict
 from horovod_byz.experiments.grid import matches
-from horovod_byz.experiments.series import Series
+from horovod_byz.experiments.series import Series, statistic
 
 __all__ = ["METRICS", "accuracies", "calculated", "claims", "published", "row"]
 
@@ -47,15 +49,19 @@ def accuracies(artefact: Artefact, shown: Sequence[Series], references: Mapping[
 def _list(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, Series]) -> list[str]:
     axes = artefact.table.rows
     printed = bool(artefact.published)
-    lines = head(*axes, METRICS[artefact.metric], "crashed", *(["paper"] if printed else []))
+    levels = artefact.table.levels
+    reached = [f"steps to {level:g} %" for level in levels]
+    lines = head(*axes, METRICS[artefact.metric], "crashed", *reached, *(["paper"] if printed else []))
     for name, series in references.items():
         rest = [""] * (len(axes) - 1)
         paper = [_paper(artefact, series)] if printed else []
-        lines.append(row(name, *rest, _value(artefact, series), _crashes(series), *paper))
+        steps = [_reached(artefact, series, level) for level in levels]
+        lines.append(row(name, *rest, _value(artefact, series), _crashes(series), *steps, *paper))
     for one in shown:
         paper = [_paper(artefact, one)] if printed else []
         labels = [one.labels.get(axis, "") for axis in axes]
-        lines.append(row(*labels, _value(artefact, one), _crashes(one), *paper))
+        steps = [_reached(artefact, one, level) for level in levels]
+        lines.append(row(*labels, _value(artefact, one), _crashes(one), *steps, *paper))
     return lines
 
 
@@ -74,6 +80,11 @@ def _value(artefact: Artefact, series: Series) -> str:
     if len(values) == 1:
         return f"{values[0]:.{digits}f}"
     return f"{values.mean():.{digits}f} ({values.min():.{digits}f} to {values.max():.{digits}f})"
+
+
+def _reached(artefact: Artefact, series: Series, level: float) -> str:
+    steps = statistic("reaches", series, artefact.metric, {"level": level}).mean()
+    return f"{steps:.0f}" if np.isfinite(steps) else "never"
 
 
 def _crashes(series: Series) -> str:

@@ -121,12 +121,13 @@ class Trainer:
             The aggregate gradient, and the aggregate of the batch normalisation statistics where there are
             any.
         """
-        rows = self._encoded() if self._encoder else self._per_worker(self.gradients.rows)
-        collected = self.session.step(rows.cpu(), self.rule, self.wire, self.step)
+        computed = self.gradients.rows.cpu()
+        rows = self._encoded(computed) if self._encoder else self._per_worker(computed)
+        collected = self.session.step(rows, self.rule, self.wire, self.step)
         if self._statistics_session is None:
             return collected, None
         # What a Byzantine worker would report about its batch is not simulated; the median would bear it.
-        rows = self._per_worker(self.gradients.statistics).cpu()
+        rows = self._per_worker(self.gradients.statistics.cpu())
         statistics = self._statistics_session.step(rows, Median(), step=self.step)
         return collected, torch.from_numpy(statistics.value)
 
@@ -260,16 +261,16 @@ class Trainer:
         batches = [batch for batch, _ in order]
         return batches, [worker for _, worker in order], [rows[0] for rows in self._encoded_from]
 
-    def _encoded(self) -> Tensor:
+    def _encoded(self, computed: Tensor) -> Tensor:
         """The rows that DRACO's workers send."""
         if self._encoder is None:
             raise RuntimeError("only DRACO's cyclic code encodes rows")
-        rows, n = self.gradients.rows.cpu(), self.config.workers
+        n = self.config.workers
         sent = [
-            self._encoder.encode([rows[row] for row in parts], worker, n)
+            self._encoder.encode([computed[row] for row in parts], worker, n)
             for worker, parts in zip(self.workers, self._encoded_from, strict=True)
         ]
-        return torch.stack(sent) if sent else rows[:0]
+        return torch.stack(sent) if sent else computed[:0]
 
     def _per_worker(self, computed: Tensor) -> Tensor:
         return computed[self._shares] if self._shares != list(range(len(computed))) else computed
