@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz import rows as reading
-from horovod_byz.decision import BLOCK
+from horovod_byz.decision import BLOCK, Decision
 from horovod_byz.kernels.rows import Rows
 from horovod_byz.measure import Floats, Ints, Reduce, Source, Statistics, alone, shards
 from horovod_byz.verdict import Verdict, judge
@@ -26,7 +26,8 @@ class Outcome:
 
     Attributes:
         weights: what share of the result each row got, (n,) float64.
-        nonfinite: how many NaN or infinite values each row held, (n,) int64.
+        nonfinite: how many NaN or infinite values each row held, (n,) int64; zeros where distances were
+            not asked for.
         outvoted: indices of the rows that lost a vote in their redundancy group.
         distances: L2 distance of each row to the result, (n,) float64, or None where not asked for.
     """
@@ -89,7 +90,20 @@ def run(
     """
     rule.check(rows.n)
     statistics = Statistics(rows, offset=offset, d=d, reduce=reduce, step=step, threads=threads)
-    decision = rule.decide(statistics)
+    decision = None
+    if isinstance(rows, Rows) and reduce is alone:
+        decision = rule.in_one_pass(rows, out, step=step, threads=threads, lazy=not distances)
+    if decision is None:
+        decision = rule.decide(statistics)
+        _combine(decision, rows, out, threads)
+    if not distances:
+        nobody = np.zeros(rows.n, np.int64)
+        return Outcome(decision.weights, nobody, decision.outvoted, None)
+    far = np.sqrt(statistics.distances_to(out))  # first: it shows which rows are finite
+    return Outcome(decision.weights, statistics.nonfinite, decision.outvoted, far)
+
+
+def _combine(decision: Decision, rows: Source, out: npt.NDArray[Any], threads: int) -> None:
     if isinstance(rows, Rows):
         decision.combine(rows, out, threads)
     else:  # combine is local to coordinates: the same bits block by block
@@ -99,8 +113,6 @@ def run(
     if np.count_nonzero(decision.weights) == 1:
         # A single row is copied bit for bit, so three equal rows with NaN elect NaN: not into the model.
         out[~np.isfinite(out)] = 0
-    far = np.sqrt(statistics.distances_to(out)) if distances else None
-    return Outcome(decision.weights, statistics.nonfinite, decision.outvoted, far)
 
 
 def aggregate(rows: Any, rule: Rule, *, step: int = 0, threads: int | None = None) -> Aggregate:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from horovod_byz.decision import Decision, Weighted
-from horovod_byz.measure import Floats, Ints, Statistics
+from horovod_byz.kernels import vote as kernel
+from horovod_byz.kernels.rows import Rows
+from horovod_byz.measure import Floats, Groups, Ints, Statistics
 from horovod_byz.rules.base import Facts, Rule
 
 
@@ -56,6 +59,16 @@ class MajorityVote(Rule):
         every = np.arange(statistics.n, dtype=np.int64)
         return self.elect(statistics, (tuple(every.tolist()),))[0]
 
+    def in_one_pass(
+        self, rows: Rows, out: npt.NDArray[Any], *, step: int, threads: int, lazy: bool
+    ) -> Decision | None:
+        if self.tolerance:
+            return None
+        groups = (tuple(range(rows.n)),)
+        alone = ("median", 0)  # of one row: the row, zeros for what is not finite
+        first = kernel.voted(rows, groups, alone, ((0,),), alone, out, lazy, threads)
+        return None if first is None else winners(first, groups)[0]
+
     def elect(self, statistics: Statistics, groups: tuple[tuple[int, ...], ...]) -> list[Weighted]:
         """One decision per group of replicas: its elected row, or zero where there is no majority.
 
@@ -86,6 +99,22 @@ class MajorityVote(Rule):
             agree = (both & (apart <= limit)) | np.eye(len(rows), dtype=bool)
             found.append((agree, np.where(agree, apart, 0.0)))
         return found
+
+
+def winners(first: Ints, groups: Groups) -> list[Weighted]:
+    """The decisions of groups that all have a majority.
+
+    Args:
+        first: for each row the first row of its group that equals it, or -1 where it was not read.
+        groups: the redundancy groups.
+    """
+    n, decisions = len(first), []
+    for group in map(np.asarray, groups):
+        read = first[group]
+        known = read[read >= 0]
+        winner = int(known[(known[:, None] == known[None, :]).sum(axis=1).argmax()])
+        decisions.append(Weighted.uniform(n, [winner], outvoted=group[(read >= 0) & (read != winner)]))
+    return decisions
 
 
 def _elect(
