@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from horovod_byz.decision import Decision, Segmented, Weighted
+from horovod_byz.kernels import vote as kernel
+from horovod_byz.kernels.rows import Rows
 from horovod_byz.measure import Floats, Groups, Ints, Statistics
 from horovod_byz.rules.base import Facts, Rule
 
@@ -75,6 +77,21 @@ class MajorityVote(Rule):
     def decide(self, statistics: Statistics) -> Decision:
         every = np.arange(statistics.n, dtype=np.int64)
         return self.elect(statistics, (tuple(every.tolist()),))[0]
+
+    def in_one_pass(
+        self, rows: Rows, out: npt.NDArray[Any], *, step: int, threads: int, lazy: bool
+    ) -> Decision | None:
+        if not self.exact_and_whole:
+            return None
+        groups = (tuple(range(rows.n)),)
+        alone = ("median", 0)  # of one row: the row, zeros for what is not finite
+        first = kernel.voted(rows, groups, alone, ((0,),), alone, out, lazy or self.lazy, threads)
+        return None if first is None else winners(first, groups)[0]
+
+    @property
+    def exact_and_whole(self) -> bool:
+        """Whether all bits of whole rows are compared: what the kernels do in one pass."""
+        return self.tolerance == 0 and self.scope == "whole"
 
     def elect(self, statistics: Statistics, groups: Groups) -> Sequence[Decision]:
         """One decision per group of replicas: its elected row, or zero where there is no majority.
@@ -159,6 +176,22 @@ class MajorityVote(Rule):
             len(norms), dtype=bool
         )
         return agree, np.where(agree, apart, 0.0)
+
+
+def winners(first: Ints, groups: Groups) -> list[Weighted]:
+    """The decisions of groups that all have a majority.
+
+    Args:
+        first: for each row the first row of its group that equals it, or -1 where it was not read.
+        groups: the redundancy groups.
+    """
+    n, decisions = len(first), []
+    for group in map(np.asarray, groups):
+        read = first[group]
+        known = read[read >= 0]
+        winner = int(known[(known[:, None] == known[None, :]).sum(axis=1).argmax()])
+        decisions.append(Weighted.uniform(n, [winner], outvoted=group[(read >= 0) & (read != winner)]))
+    return decisions
 
 
 def _elect(agree: npt.NDArray[np.bool_], apart: Floats, group: Ints, n: int) -> Weighted:
