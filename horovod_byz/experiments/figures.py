@@ -139,8 +139,8 @@ def _sweep(
         )
         for place, values in zip(x, finals, strict=True):
             axes.plot([place] * len(values), values, ".", color=colour, alpha=0.45, markersize=4)
-    for name, one in references.items():
-        axes.axhline(one.final(metric).mean(), color="k", linestyle="--", linewidth=1.2, label=name)
+    for (name, one), dash in zip(references.items(), itertools.cycle(("--", ":", "-.")), strict=False):
+        axes.axhline(one.final(metric).mean(), color="k", linestyle=dash, linewidth=1.2, label=name)
     axes.set_xticks(range(len(places)), places)
     axes.set_xlabel(figure.x_label or figure.x)
     _finish(axes, metric)

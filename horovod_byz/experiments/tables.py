@@ -34,16 +34,14 @@ def accuracies(artefact: Artefact, shown: Sequence[Series], references: Mapping[
         return _list(artefact, shown, references)
     columns = _labels(shown, layout.columns)
     lines = head(*layout.rows, *(", ".join(column) for column in columns))
-    for name, series in references.items():
-        value = _value(artefact, series)
-        lines.append(row(name, *([""] * (len(layout.rows) - 1)), value, *([""] * (len(columns) - 1))))
     for labels in _labels(shown, layout.rows):
         cells = []
         for column in columns:
             wanted = dict(zip((*layout.rows, *layout.columns), (*labels, *column), strict=True))
             cells.append("<br>".join(_cell(artefact, one) for one in shown if matches(one.labels, wanted)))
         lines.append(row(*labels, *cells))
-    return lines
+    compared = "; ".join(f"{name} {_value(artefact, one)}" for name, one in references.items())
+    return [*lines, "", f"To compare with: {compared}."] if compared else lines
 
 
 def _list(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, Series]) -> list[str]:
