@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from horovod_byz.experiments.artefact import Artefact
 from horovod_byz.experiments.plots import COLOURS, MARKERS
 from horovod_byz.experiments.series import Series
-from horovod_byz.experiments.tables import METRICS
+from horovod_byz.experiments.tables import METRICS, named
 
 __all__ = ["draw"]
 
@@ -37,6 +37,7 @@ def draw(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, S
     kinds = list(itertools.product(groups, metrics))
     if len(figure.panels) == 2 or len(metrics) > 1:
         columns = len({labels[-1:] for labels in groups}) if len(metrics) == 1 else len(metrics)
+        columns *= 2 if len(metrics) == 2 and len(groups) % 2 == 0 else 1
     else:
         columns = min(len(kinds), 4 if len(kinds) % 4 == 0 or len(kinds) > 6 else 3)
     rows = -(-len(kinds) // columns)
@@ -57,7 +58,8 @@ def draw(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, S
         else:
             _curves(axes, artefact, inside, references, metric, styles)
         if labels:
-            axes.set_title(", ".join(labels), loc="left", fontsize=10.5)
+            title = ", ".join(map(named, figure.panels, labels))
+            axes.set_title(title, loc="left", fontsize=10.5)
     for axes in panels[len(kinds) :]:
         axes.set_axis_off()
     _name(canvas, artefact, panels[0])
@@ -103,7 +105,7 @@ def _curves(
             markersize=4,
             markevery=(number % every, every),
             linewidth=1.6,
-            label=label,
+            label=named(artefact.figure.lines, label),
         )
         axes.fill_between(
             one.steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.13, linewidth=0
