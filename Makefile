@@ -122,9 +122,39 @@ reproduce: setup ## Every experiment of the papers in full (DEVICE=cuda for the 
 doctor: setup ## Show what is installed, what is missing and how to mend it
 	$(BIN)/python -m horovod_byz.doctor
 
+# Peers have their own torch and NumPy, so an environment of their own.
+PEERS := $(CURDIR)/.venv-peers/bin/python
+# One core, so that a thread's work does not move between caches; all where taskset is missing.
+PINNED := $(if $(shell command -v taskset),taskset -c 0)
+
 .PHONY: bench
-bench: setup ## Time the rules against reading every row once
-	$(BIN)/python -m horovod_byz.bench
+bench: setup ## Time rules and kernels over the whole grid, peers too where make bench-peers was run; writes results/bench
+	$(PINNED) $(BIN)/python -m horovod_byz.bench --full --peers $(PEERS) --folder results/bench $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: setup ## The same over a small grid, in two minutes; writes nothing
+	$(PINNED) $(BIN)/python -m horovod_byz.bench --quick --rounds 5 --alone $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: ## Install byzfl and byzpy beside this package, for make bench
+	@test -x $(PEERS) || $(PYTHON) -m venv $(CURDIR)/.venv-peers
+	@for peer in byzfl byzpy; do $(PEERS) -m pip install -q $$peer || \
+	  echo "make bench-peers: $$peer cannot be had here; make bench leaves it out" >&2; done
+
+.PHONY: instructions
+instructions: setup ## Count the kernels' instructions under callgrind against results/bench/instructions.json
+	$(BIN)/python tools/count_instructions.py --compare
+
+LEVELS := generic v2 avx2 avx512
+.PHONY: test-levels
+test-levels: setup ## The tests of kernels, rules and engine once more, started at each instruction set
+	@for level in $(LEVELS); do \
+	  if HOROVOD_BYZ_SIMD=$$level $(BIN)/python -c "import horovod_byz.kernels.dispatch" 2>/dev/null; then \
+	    echo "test-levels: $$level"; \
+	    HOROVOD_BYZ_SIMD=$$level $(BIN)/python -m pytest -q -n $(JOBS) tests/test_rules.py tests/test_rule_values.py \
+	      tests/test_engine.py tests/test_detox.py tests/test_measure.py tests/test_properties.py \
+	      tests/test_geometric_median.py tests/test_levels.py $(ARGS) || exit 1; \
+	  else echo "test-levels: $$level is not available here"; fi; done
 
 .PHONY: wheel-test
 wheel-test: setup ## sdist > wheel > clean environment > the tests, away from the checkout
@@ -132,6 +162,6 @@ wheel-test: setup ## sdist > wheel > clean environment > the tests, away from th
 
 .PHONY: clean
 clean: ## Remove .venv and everything that was built (the Horovod cache stays)
-	rm -rf $(VENV) build dist *.egg-info kernels/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers build dist *.egg-info kernels/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find kernels -name '*.so' -delete 2>/dev/null || true
 	if [ -L horovod_byz/kernels ]; then rm horovod_byz/kernels; fi

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from horovod_byz._include import get_include
+from horovod_byz.arena import empty_rows
 from horovod_byz.collect import Root, Sharded, SignCompression, Symmetric
 from horovod_byz.engine import Aggregate, aggregate
 from horovod_byz.ledger import Ledger
@@ -63,6 +64,7 @@ __all__ = [
     "aggregate",
     "aggregate_buffers",
     "attacks",
+    "empty_rows",
     "get_include",
     "theory",
 ]

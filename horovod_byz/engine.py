@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz import rows as reading
-from horovod_byz.decision import BLOCK, Segmented
+from horovod_byz.decision import BLOCK, Decision, Segmented
 from horovod_byz.kernels.rows import Rows
 from horovod_byz.measure import Floats, Ints, Reduce, Source, Statistics, alone, shards
 from horovod_byz.verdict import Verdict, judge
@@ -27,15 +27,16 @@ class Outcome:
 
     Attributes:
         weights: what share of the result each row got, (n,) float64.
-        nonfinite: how many NaN or infinite values each row held, (n,) int64.
+        nonfinite: how many NaN or infinite values each row held, (n,) int64; zeros where distances were
+            not asked for.
         outvoted: indices of the rows that lost a vote in their redundancy group.
-        distances: L2 distance of each row to the result, (n,) float64, or None where not asked for.
+        distances: L2 distance of each row to the result, (n,) float64.
     """
 
     weights: Floats
     nonfinite: Ints
     outvoted: Ints
-    distances: Floats | None
+    distances: Floats
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -69,7 +70,6 @@ def run(
     reduce: Reduce = alone,
     step: int = 0,
     threads: int = 1,
-    distances: bool = True,
     segments: Sequence[int] | None = None,
 ) -> Outcome:
     """Aggregates the coordinates [offset, offset + rows.d) of d into `out`.
@@ -84,17 +84,29 @@ def run(
         reduce: gathers every shard's partial statistics, in the order of `shards`.
         step: optimizer step, for rules that draw at random.
         threads: threads for the kernels; the result does not depend on it.
-        distances: whether to spend one more pass on each row's distance to the result.
         segments: the coordinate after each tensor's last, for rules that treat tensors apart.
 
     Raises:
         ValueError: if the rule does not hold for n rows.
     """
-    rule.check(rows.n)
     statistics = Statistics(
         rows, offset=offset, d=d, reduce=reduce, step=step, threads=threads, segments=segments
     )
-    decision = rule.decide(statistics)
+    decision = _combine(rule, rows, statistics, out, threads, lazy=False)
+    far = np.sqrt(statistics.distances_to(out))  # first: it shows which rows are finite
+    return Outcome(decision.weights, statistics.nonfinite, decision.outvoted, far)
+
+
+def _combine(
+    rule: Rule, rows: Source, statistics: Statistics, out: npt.NDArray[Any], threads: int, *, lazy: bool
+) -> Decision:
+    """Decides and writes the result; reads of the rows only what the rule asks for."""
+    rule.check(rows.n)
+    if isinstance(rows, Rows) and statistics.alone:
+        done = rule.in_one_pass(rows, out, step=statistics.step, threads=threads, lazy=lazy)
+        if done is not None:
+            return done
+    offset, decision = statistics.offset, rule.decide(statistics)
     if isinstance(rows, Rows):
         decision.combine(rows, out, threads, offset)
     else:  # combine is local to coordinates: the same bits block by block
@@ -104,8 +116,7 @@ def run(
     if isinstance(decision, Segmented) or np.count_nonzero(decision.weights) == 1:
         # A single row is copied bit for bit, so three equal rows with NaN elect NaN: not into the model.
         out[~np.isfinite(out)] = 0
-    far = np.sqrt(statistics.distances_to(out)) if distances else None
-    return Outcome(decision.weights, statistics.nonfinite, decision.outvoted, far)
+    return decision
 
 
 def aggregate(
@@ -143,29 +154,26 @@ def aggregate(
         >>> result.value, result.verdicts[2].reason
         (array([1., 3.]), 'non-finite')
     """
-    return _aggregate(rows, rule, step=step, threads=threads, distances=True, segments=segments)
+    source, restore = reading.read(rows)
+    ends = None if segments is None else checked_segments(segments, source.d)
+    out = np.empty(source.d, source.dtype)
+    threads = default_threads() if threads is None else threads
+    outcome = run(rule, source, out, step=step, threads=threads, segments=ends)
+    return Aggregate(restore(out), outcome.weights, outcome.verdicts)
 
 
 def value(rows: Any, rule: Rule, *, step: int = 0, threads: int | None = None) -> Any:
-    """The aggregate alone, without the pass that the verdicts need."""
-    return _aggregate(rows, rule, step=step, threads=threads, distances=False).value
-
-
-def _aggregate(
-    data: Any,
-    rule: Rule,
-    *,
-    step: int,
-    threads: int | None,
-    distances: bool,
-    segments: Sequence[int] | None = None,
-) -> Aggregate:
-    rows, restore = reading.read(data)
-    segments = None if segments is None else checked_segments(segments, rows.d)
-    out = np.empty(rows.d, rows.dtype)
+    """The aggregate alone, without the passes over all rows that the verdicts need."""
+    source, restore = reading.read(rows)
+    out = np.empty(source.d, source.dtype)
     threads = default_threads() if threads is None else threads
-    outcome = run(rule, rows, out, step=step, threads=threads, distances=distances, segments=segments)
-    return Aggregate(restore(out), outcome.weights, outcome.verdicts)
+    into(out, source, rule, step=step, threads=threads)
+    return restore(out)
+
+
+def into(out: npt.NDArray[Any], rows: Source, rule: Rule, *, step: int = 0, threads: int = 1) -> Decision:
+    """As `value`, from rows that are read already, into (d,) memory of their dtype."""
+    return _combine(rule, rows, Statistics(rows, step=step, threads=threads), out, threads, lazy=True)
 
 
 def checked_segments(segments: Sequence[int], d: int) -> tuple[int, ...]:

@@ -145,9 +145,18 @@ class Statistics:
         self._threads = threads
         self._known: dict[str, Any] = {}
 
+    @property
+    def alone(self) -> bool:
+        """Whether this rank holds every coordinate."""
+        return self._reduce is alone
+
     def take(self, indices: Sequence[int] | Ints, excluded: int = 0) -> Statistics:
         """The statistics of some of the rows only."""
-        return self.over(self.source.take([int(i) for i in indices]), excluded)
+        part = self.over(self.source.take([int(i) for i in indices]), excluded)
+        if "distances" in self._known:  # each pair's distance is its own sum
+            chosen = np.asarray(indices, np.int64)
+            part._known["distances"] = self._known["distances"][np.ix_(chosen, chosen)]
+        return part
 
     def over(self, source: Source, excluded: int = 0) -> Statistics:
         """The statistics of other (virtual) rows over the same coordinates."""
@@ -164,9 +173,35 @@ class Statistics:
 
     @property
     def nonfinite(self) -> Ints:
-        """How many NaN or infinite values each row holds; shape (n,)."""
-        total: Ints = self._measure("nonfinite", lambda rows: scan.nonfinite(rows, self._threads))
-        return total
+        """How many NaN or infinite values each row holds; shape (n,).
+
+        Rows that another statistic has shown to be finite are not read again.
+        """
+        if "nonfinite" not in self._known:
+            total = np.zeros(self.n, np.int64)
+            open_ = np.flatnonzero(~self._shown_finite())
+            if len(open_):
+                rows = self if len(open_) == self.n else self.take(open_)
+                total[open_] = rows._measure_now("nonfinite", rows._count_nonfinite, with_range=False)
+            self._known["nonfinite"] = total
+        counts: Ints = self._known["nonfinite"]
+        return counts
+
+    def _count_nonfinite(self, rows: Rows) -> Ints:
+        return scan.nonfinite(rows, self._threads)
+
+    def _shown_finite(self) -> npt.NDArray[np.bool_]:
+        """Rows of which some known sum over all coordinates is finite: so is each of their values."""
+        shown = np.zeros(self.n, np.bool_)
+        if "distances" in self._known:
+            shown |= np.isfinite(self._known["distances"] + np.diag(np.full(self.n, np.inf))).any(axis=1)
+        if "gram" in self._known:
+            shown |= np.isfinite(np.diag(self._known["gram"]))
+        if "brsgd" in self._known:
+            shown |= np.isfinite(self._known["brsgd"][1])
+        if "distances_to" in self._known:
+            shown |= np.isfinite(self._known["distances_to"])
+        return shown
 
     @property
     def finite(self) -> Ints:
@@ -188,11 +223,16 @@ class Statistics:
     def replicas(self, groups: Groups) -> list[npt.NDArray[np.bool_]]:
         """Per group of rows, which of them differ in some bit; one (r, r) matrix per group."""
         width = max(len(group) for group in groups)
+        members = [worker for group in groups for worker in group]
+        ends = list(itertools.accumulate(len(group) for group in groups))
+        taken = [tuple(range(end - len(group), end)) for group, end in zip(groups, ends, strict=True)]
 
         def differ(rows: Rows) -> Ints:
             found = np.zeros((rows.n, width), np.int64)
-            for group in groups:
-                found[np.asarray(group), : len(group)] = vote.mismatches(rows.take(group), self._threads)
+            first = vote.equal(rows.take(members), taken, threads=self._threads)
+            for group, places in zip(groups, taken, strict=True):
+                same = first[list(places)]
+                found[list(group), : len(group)] = same[:, None] != same[None, :]
             return found
 
         total = self._measure(f"replicas of {groups}", differ)
@@ -263,6 +303,7 @@ class Statistics:
             return apart
 
         total: Floats = self._measure_now("distances_to", to_point, with_range=True)
+        self._known["distances_to"] = total  # for what it shows of the rows; the next point has its own
         return total
 
     def _measure(self, name: str, kernel: Callable[..., Any], with_range: bool = False) -> Any:

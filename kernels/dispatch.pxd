@@ -5,6 +5,22 @@ from libc.stdint cimport int64_t
 
 
 cdef extern from "core/kernels.h" nogil:
+    enum:
+        HB_UNDECIDED
+        HB_VOTE
+        HB_MEAN
+        HB_MEDIAN
+        HB_TRIMMED_MEAN
+        HB_MEAN_AROUND_MEDIAN
+        HB_SIGN_MAJORITY
+
+    ctypedef struct HbStage:
+        int rule
+        Py_ssize_t f
+        Py_ssize_t groups
+        const Py_ssize_t *start
+        const Py_ssize_t *member
+
     ctypedef struct HbKernels:
         int (*median_f32)(const float *const *, Py_ssize_t, Py_ssize_t, float *, int) noexcept nogil
         int (*median_f64)(const double *const *, Py_ssize_t, Py_ssize_t, double *, int) noexcept nogil
@@ -41,6 +57,12 @@ cdef extern from "core/kernels.h" nogil:
         const char *(*level_name)(int) noexcept nogil
         int (*level)() noexcept nogil
         int (*set_level)(int) noexcept nogil
+        int (*checksum_f32)(const float *const *, Py_ssize_t, Py_ssize_t, int64_t *, int) noexcept nogil
+        int (*checksum_f64)(const double *const *, Py_ssize_t, Py_ssize_t, int64_t *, int) noexcept nogil
+        int (*voted_f32)(const float *const *, Py_ssize_t, Py_ssize_t, const HbStage *, int, float *,
+                         Py_ssize_t *, int) noexcept nogil
+        int (*voted_f64)(const double *const *, Py_ssize_t, Py_ssize_t, const HbStage *, int, double *,
+                         Py_ssize_t *, int) noexcept nogil
 
 
 # The table; it lives as long as the process.

@@ -10,3 +10,9 @@ cdef int nonfinite_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, int
                        int threads) noexcept nogil
 cdef int nonfinite_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, int64_t *counts,
                        int threads) noexcept nogil
+
+# Sum of each row's 32-bit words modulo 2^32 (the time of reading every value once), called without the GIL.
+cdef int checksum_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, int64_t *sums,
+                      int threads) noexcept nogil
+cdef int checksum_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, int64_t *sums,
+                      int threads) noexcept nogil

@@ -4,8 +4,11 @@
 +0 and -0 differ; a NaN equals a NaN of the same bits.
 """
 
-from horovod_byz.kernels.dispatch cimport kernels
-from horovod_byz.kernels.rows cimport Rows, check, checked_rows, checked_threads
+from horovod_byz.kernels.dispatch cimport (HB_MEAN, HB_MEAN_AROUND_MEDIAN, HB_MEDIAN, HB_SIGN_MAJORITY,
+                                           HB_TRIMMED_MEAN, HB_UNDECIDED, HB_VOTE, HbStage, kernels)
+from horovod_byz.kernels.rows cimport Rows, check, checked_output, checked_rows, checked_threads
+
+import operator
 
 import numpy as np
 
@@ -63,3 +66,124 @@ def majority(rows: Rows, threads: int = 1) -> int:
     counts = np.bincount(lowest)
     best = int(counts.argmax())
     return best if 2 * int(counts[best]) > len(lowest) else -1
+
+
+cdef int voted_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, const HbStage *stages, int lazy,
+                   float *out, Py_ssize_t *classes, int threads) noexcept nogil:
+    return kernels().voted_f32(rows, n, d, stages, lazy, out, classes, threads)
+
+
+cdef int voted_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, const HbStage *stages, int lazy,
+                   double *out, Py_ssize_t *classes, int threads) noexcept nogil:
+    return kernels().voted_f64(rows, n, d, stages, lazy, out, classes, threads)
+
+
+_RULES = {
+    "mean": HB_MEAN,
+    "median": HB_MEDIAN,
+    "trimmed_mean": HB_TRIMMED_MEAN,
+    "mean_around_median": HB_MEAN_AROUND_MEDIAN,
+    "sign_majority": HB_SIGN_MAJORITY,
+}
+
+
+cdef object partition(object groups, Py_ssize_t n, str what):
+    """Starts (one more than groups) and members of groups that hold each of n rows once."""
+    sizes = [len(group) for group in groups]
+    members = np.array([operator.index(i) for group in groups for i in group], dtype=np.intp)
+    if not sizes or 0 in sizes or sorted(members.tolist()) != list(range(n)):
+        raise ValueError(f"{what} must hold each of 0 .. {n - 1} once, in groups that are not empty, got {groups}")
+    return np.array([0, *np.cumsum(sizes)], dtype=np.intp), members
+
+
+cdef int check_rule(object rule, object sizes, str what) except -1:
+    name, f = rule
+    if name not in _RULES:
+        raise ValueError(f"{what} must be one of {', '.join(_RULES)}, got {name!r}")
+    most = {"trimmed_mean": (min(sizes) - 1) // 2, "mean_around_median": min(sizes) - 1}.get(name, 0)
+    if not 0 <= operator.index(f) <= most:
+        raise ValueError(f"{what} {name} of {min(sizes)} rows needs 0 <= f <= {most}, got f = {f}")
+    return 0
+
+
+def equal(rows: Rows, groups: object, lazy: bool = False, threads: int = 1) -> np.ndarray:
+    """Which rows of each group are equal, all groups in one pass.
+
+    Args:
+        rows: n rows of d values.
+        groups: redundancy groups, a partition of the rows.
+        lazy: whether replicas beyond a majority that agrees are left unread (of three, the third).
+        threads: how many at most; no effect on the result.
+
+    Returns:
+        For each row the first row of its group that equals it, -1 where it was not read; int64 of shape (n,).
+
+    Raises:
+        TypeError, ValueError: an argument does not fit.
+    """
+    cdef Rows source = checked_rows(rows)
+    cdef int team = checked_threads(threads), status, hasty = bool(lazy)
+    cdef HbStage stages[3]
+    first, member = partition(groups, source.n, "groups")
+    lowest = np.empty(source.n, dtype=np.intp)
+    cdef Py_ssize_t[::1] starts = first, members = member, found = lowest
+    stages[0] = HbStage(HB_VOTE, 0, len(groups), &starts[0], &members[0])
+    stages[1] = HbStage(HB_MEAN, 0, 0, NULL, NULL)
+    stages[2] = HbStage(HB_MEAN, 0, 0, NULL, NULL)
+    with nogil:
+        if source.is_double:
+            status = voted_f64(<const double *const *>source.pointers, source.n, source.d, stages, hasty, NULL,
+                               &found[0], team)
+        else:
+            status = voted_f32(<const float *const *>source.pointers, source.n, source.d, stages, hasty, NULL,
+                               &found[0], team)
+    check(status)
+    return lowest
+
+
+def voted(rows: Rows, groups: object, inner: object, parts: object, outer: object, out: object,
+          lazy: bool = False, threads: int = 1) -> np.ndarray | None:
+    """Write DETOX's result in one pass: vote in groups, `inner` in each part of the votes, `outer` over the parts.
+
+    Args:
+        rows: n rows of d values.
+        groups: redundancy groups, a partition of the rows; the first of equal rows stands for its group.
+        inner: ``(name, f)`` of a rule inside each part: "mean", "median", "trimmed_mean", "mean_around_median"
+            or "sign_majority"; f is 0 where the rule has none.
+        parts: a partition of the votes.
+        outer: the same, over the parts' results.
+        out: shape (d,), dtype of the rows, contiguous and writable.
+        lazy: whether replicas beyond a majority that agrees are left unread (of three, the third).
+        threads: how many at most; no effect on the result.
+
+    Returns:
+        For each row the first row of its group that equals it, -1 where it was not read; int64 of shape (n,).
+        None where a group has no majority, or a mean would take in a non-finite value: then out is spoilt.
+
+    Raises:
+        TypeError, ValueError: an argument does not fit; nothing was written.
+    """
+    cdef Rows source = checked_rows(rows)
+    cdef int team = checked_threads(threads), status, hasty = bool(lazy)
+    cdef void *to = checked_output(source, out)
+    cdef HbStage stages[3]
+    first, member = partition(groups, source.n, "groups")
+    begin, vote = partition(parts, len(groups), "parts")
+    check_rule(inner, np.diff(begin).tolist(), "inner")
+    check_rule(outer, [len(parts)], "outer")
+    lowest = np.empty(source.n, dtype=np.intp)
+    cdef Py_ssize_t[::1] starts = first, members = member, begins = begin, votes = vote, found = lowest
+    stages[0] = HbStage(HB_VOTE, 0, len(groups), &starts[0], &members[0])
+    stages[1] = HbStage(_RULES[inner[0]], inner[1], len(parts), &begins[0], &votes[0])
+    stages[2] = HbStage(_RULES[outer[0]], outer[1], 1, NULL, NULL)
+    with nogil:
+        if source.is_double:
+            status = voted_f64(<const double *const *>source.pointers, source.n, source.d, stages, hasty,
+                               <double *>to, &found[0], team)
+        else:
+            status = voted_f32(<const float *const *>source.pointers, source.n, source.d, stages, hasty,
+                               <float *>to, &found[0], team)
+    if status == HB_UNDECIDED:
+        return None
+    check(status)
+    return lowest

@@ -17,7 +17,7 @@ _PRESETS = {f"detox-{name}": name for name in PRESETS}
 _STAGES = ("inner", "outer")
 _OWN = {
     **dict.fromkeys(_PRESETS, ("f",)),
-    "detox": (*_STAGES, "groups", "partition", "seed", "tolerance", "scope"),
+    "detox": (*_STAGES, "groups", "partition", "seed", "tolerance", "scope", "lazy"),
     "hierarchical": (*_STAGES, "groups", "partition", "seed"),
 }
 
@@ -62,7 +62,9 @@ def make(name: str, options: Mapping[str, Any], redundancy: Redundancy, n: int) 
             if stage in values:
                 values[stage] = _stage(str(values[stage]), redundancy, n)
         if name == "detox":
-            vote = MajorityVote(values.pop("tolerance", 0.0), values.pop("scope", "whole"))
+            vote = MajorityVote(
+                **{name: values.pop(name) for name in ("tolerance", "scope", "lazy") if name in values}
+            )
             return Detox(redundancy, vote=vote, **values)
         if name == "hierarchical":
             return Hierarchical(**values)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from horovod_byz.checks import count
 from horovod_byz.decision import Decision, Weighted
+from horovod_byz.kernels.rows import Rows
 from horovod_byz.measure import Floats, Statistics
 
 
@@ -72,6 +74,24 @@ class Rule(ABC):
         """
         return
 
+    def in_one_pass(
+        self, rows: Rows, out: npt.NDArray[Any], *, step: int, threads: int, lazy: bool
+    ) -> Decision | None:
+        """Aggregates whole rows into `out` in a single pass, for rules that have a kernel for it.
+
+        Args:
+            rows: all coordinates of all rows.
+            out: (d,) writable, of the rows' dtype; holds nothing of use where None is returned.
+            step: optimizer step, for rules that draw at random.
+            threads: threads for the kernel.
+            lazy: whether rows that cannot change the result may stay unread; their verdict is lost.
+
+        Returns:
+            The decision that `decide` and its combine would have come to with the same bits, or None:
+            then they have to.
+        """
+        return None
+
     @abstractmethod
     def decide(self, statistics: Statistics) -> Decision:
         """Turns statistics of the rows into a decision; pure, and the same on every rank."""
@@ -81,7 +101,13 @@ class Rule(ABC):
 class RowRule(Rule):
     """A rule that weighs whole rows: a row with a non-finite value is out before it starts."""
 
+    # The statistic that the rule reads, if it has one. Measured first, it also shows which rows are finite,
+    # and no pass has to be spent on that alone.
+    measures: ClassVar[str] = ""
+
     def decide(self, statistics: Statistics) -> Decision:
+        if self.measures:
+            getattr(statistics, self.measures)
         finite = statistics.finite
         n = statistics.n
         if len(finite) == 0:

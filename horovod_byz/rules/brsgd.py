@@ -44,6 +44,7 @@ class BrSGD(RowRule):
     threshold: float | Literal["auto"] = "auto"
 
     facts: ClassVar[Facts] = Facts("n > 2f", "O(n d)", "lowest rows", ROW_EXCLUDED)
+    measures: ClassVar[str] = "brsgd"
 
     def __post_init__(self) -> None:
         if isinstance(self.beta, bool) or not isinstance(self.beta, (int, float)) or not 0 < self.beta <= 1:

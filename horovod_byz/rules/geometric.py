@@ -37,6 +37,7 @@ class Medoid(RowRule):
     naive_float32: bool = False
 
     facts: ClassVar[Facts] = Facts("n > 2f (no theorem)", "O(n^2 d)", "lowest row", ROW_EXCLUDED)
+    measures: ClassVar[str] = "distances"
 
     @classmethod
     def min_rows(cls, f: int) -> int:
@@ -82,6 +83,7 @@ class GeometricMedian(RowRule):
     max_iterations: int = 1000
 
     facts: ClassVar[Facts] = Facts("n > 2f", "O(n^2 d)", "none", ROW_EXCLUDED)
+    measures: ClassVar[str] = "gram"
 
     def __post_init__(self) -> None:
         object.__setattr__(

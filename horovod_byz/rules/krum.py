@@ -59,6 +59,7 @@ class Krum(BoundedRule, RowRule):
 
     facts: ClassVar[Facts] = Facts("n > 2f + 2", "O(n^2 d)", "lowest row", ROW_EXCLUDED)
     bound: ClassVar[str] = "2f + 2"
+    measures: ClassVar[str] = "distances"
 
     @classmethod
     def min_rows(cls, f: int) -> int:
@@ -96,6 +97,7 @@ class MultiKrum(BoundedRule, RowRule):
 
     facts: ClassVar[Facts] = Facts("n > 2f + 2", "O(n^2 d)", "lowest rows", ROW_EXCLUDED)
     bound: ClassVar[str] = "2f + 2"
+    measures: ClassVar[str] = "distances"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,6 +150,7 @@ class Bulyan(BoundedRule, RowRule):
 
     facts: ClassVar[Facts] = Facts("n > 4f + 2", "O(n^2 d)", "lowest row, lower window", ROW_EXCLUDED)
     bound: ClassVar[str] = "4f + 2"
+    measures: ClassVar[str] = "distances"
 
     @classmethod
     def min_rows(cls, f: int) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from horovod_byz.decision import Decision, Segmented, Weighted
+from horovod_byz.kernels import vote as kernel
+from horovod_byz.kernels.rows import Rows
 from horovod_byz.measure import Floats, Groups, Ints, Statistics
 from horovod_byz.rules.base import Facts, Rule
 
@@ -33,6 +35,8 @@ class MajorityVote(Rule):
             itself, as its public code does: replicas with a flipped bit in different tensors then still elect
             every tensor, but two liars need to agree in one tensor only. A collector bound by
             `DistributedOptimizer` knows the tensors; `hb.aggregate` takes `segments`.
+        lazy: whether to compare only as many replicas as make a majority, the lowest ones, and the others
+            where those differ. The elected bits are the same; a replica that was not read is not named.
 
     Tolerates: n > 2f. Cost: O(n d) where replicas are equal. Ties: lowest row of the majority.
     Non-finite: compared as bits; an elected NaN or Inf counts as a non-finite row from there on, and
@@ -49,6 +53,7 @@ class MajorityVote(Rule):
 
     tolerance: float = 0.0
     scope: Literal["whole", "tensor"] = "whole"
+    lazy: bool = False
 
     facts: ClassVar[Facts] = Facts("n > 2f replicas", "O(n d)", "lowest row", "compared as bits")
 
@@ -59,6 +64,11 @@ class MajorityVote(Rule):
             )
         if self.scope not in ("whole", "tensor"):
             raise ValueError(f"MajorityVote: scope must be 'whole' or 'tensor', got {self.scope!r}")
+        if self.lazy and self.tolerance:
+            raise ValueError(
+                "MajorityVote(lazy=True) compares bits, and a vote with tolerance needs all distances: leave "
+                "out one of the two"
+            )
 
     @classmethod
     def min_rows(cls, f: int) -> int:
@@ -67,6 +77,21 @@ class MajorityVote(Rule):
     def decide(self, statistics: Statistics) -> Decision:
         every = np.arange(statistics.n, dtype=np.int64)
         return self.elect(statistics, (tuple(every.tolist()),))[0]
+
+    def in_one_pass(
+        self, rows: Rows, out: npt.NDArray[Any], *, step: int, threads: int, lazy: bool
+    ) -> Decision | None:
+        if not self.exact_and_whole:
+            return None
+        groups = (tuple(range(rows.n)),)
+        alone = ("median", 0)  # of one row: the row, zeros for what is not finite
+        first = kernel.voted(rows, groups, alone, ((0,),), alone, out, lazy or self.lazy, threads)
+        return None if first is None else winners(first, groups)[0]
+
+    @property
+    def exact_and_whole(self) -> bool:
+        """Whether all bits of whole rows are compared: what the kernels do in one pass."""
+        return self.tolerance == 0 and self.scope == "whole"
 
     def elect(self, statistics: Statistics, groups: Groups) -> Sequence[Decision]:
         """One decision per group of replicas: its elected row, or zero where there is no majority.
@@ -77,6 +102,22 @@ class MajorityVote(Rule):
         Raises:
             ValueError: for votes per tensor, if nobody said where tensors end.
         """
+        if self.lazy:
+            return self._elect_lazily(statistics, groups)
+        return self._elect_fully(statistics, groups)
+
+    def _elect_lazily(self, statistics: Statistics, groups: Groups) -> Sequence[Decision]:
+        """Reads a group's other replicas only where the first ones differ."""
+        first = tuple(group[: len(group) // 2 + 1] for group in groups)
+        odd = [k for k, differ in enumerate(statistics.replicas(first)) if differ.any()]
+        found: list[Decision] = [Weighted.uniform(statistics.n, [group[0]]) for group in groups]
+        if odd:
+            rest = self._elect_fully(statistics, tuple(groups[k] for k in odd))
+            for k, decision in zip(odd, rest, strict=True):
+                found[k] = decision
+        return found
+
+    def _elect_fully(self, statistics: Statistics, groups: Groups) -> Sequence[Decision]:
         if self.scope == "tensor":
             return self._elect_by_tensor(statistics, groups)
         agreements = self._agreements(statistics, groups)
@@ -135,6 +176,22 @@ class MajorityVote(Rule):
             len(norms), dtype=bool
         )
         return agree, np.where(agree, apart, 0.0)
+
+
+def winners(first: Ints, groups: Groups) -> list[Weighted]:
+    """The decisions of groups that all have a majority.
+
+    Args:
+        first: for each row the first row of its group that equals it, or -1 where it was not read.
+        groups: the redundancy groups.
+    """
+    n, decisions = len(first), []
+    for group in map(np.asarray, groups):
+        read = first[group]
+        known = read[read >= 0]
+        winner = int(known[(known[:, None] == known[None, :]).sum(axis=1).argmax()])
+        decisions.append(Weighted.uniform(n, [winner], outvoted=group[(read >= 0) & (read != winner)]))
+    return decisions
 
 
 def _elect(agree: npt.NDArray[np.bool_], apart: Floats, group: Ints, n: int) -> Weighted:

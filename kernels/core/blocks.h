@@ -8,7 +8,10 @@ namespace hb {
 struct Plan;
 
 constexpr ptrdiff_t TILE = 4096;  // columns whose statistics are summed up before the tree over tiles (rows.TILE)
-constexpr ptrdiff_t BLOCK = 256;  // columns after which float32 lanes are added to float64 ones; divides TILE
+// Columns after which float32 lanes are added to float64 ones; both divide TILE.
+constexpr ptrdiff_t BLOCK = 256;  // 45 rows of a block fit level-1 cache
+constexpr ptrdiff_t PAIRS = 1024; // products of many rows: adding n^2 sums up more often would take as long as the sums
+constexpr ptrdiff_t CENTRED = PAIRS + 80; // stride of centred rows: at 4096 bytes all would compete for the same cache lines
 
 template <class T> struct Tail {  // room for the last, partial vector of every row
   T *values;                      // n x 64 bytes
@@ -16,13 +19,16 @@ template <class T> struct Tail {  // room for the last, partial vector of every 
 };
 template <class T> struct Work {  // per thread, allocated before the loop over columns
   Tail<T> tail;
-  void *sorted;                   // one vector of columns in order: 64 bytes for each of n rows, rounded up twice to 8
+  void *sorted;                   // vectors of columns in order, 64 bytes for each of n rows: 4 where a network sorts, else 1, rounded up twice to 8 rows
   const Plan *all, *upper, *lower; // how to merge runs of all rows, of the first (n + 1) / 2 rows and of the others
 };
 
 // Single-threaded kernels on columns [begin, end) of n rows.  `lanes` are running float64 sums, LANES<T> per statistic:
 // value number c of a block always goes to lane c % LANES<T>, whatever the width of the machine's vectors.
 template <class T> constexpr int LANES = 64 / sizeof(T);
+
+template <class T> struct Key { typedef int32_t type; };
+template <> struct Key<double> { typedef int64_t type; };
 
 template <class T> struct Blocks {
   typedef const T *const *Rows;
@@ -34,12 +40,16 @@ template <class T> struct Blocks {
   void (*weighted_sum)(Rows, ptrdiff_t n, const double *weights, ptrdiff_t begin, ptrdiff_t end, T *out, Work<T>);
   void (*copy)(const T *row, ptrdiff_t begin, ptrdiff_t end, T *out);
   ptrdiff_t (*nonfinite)(const T *row, ptrdiff_t begin, ptrdiff_t end);
-  // The rest add one block to lanes.  Rows point at the block; width <= BLOCK is a multiple of LANES<T>.
-  void (*squared)(Rows, ptrdiff_t n, ptrdiff_t width, double *lanes);                       // pairs i < j
-  void (*products)(Rows, ptrdiff_t n, ptrdiff_t width, double *lanes);                      // pairs i <= j
-  void (*to_point)(Rows, ptrdiff_t n, ptrdiff_t width, const T *point, double *lanes);      // rows
-  void (*centre)(Rows, ptrdiff_t n, ptrdiff_t width, const T *point, T *out);               // out: n x BLOCK
-  void (*brsgd)(Rows, ptrdiff_t n, ptrdiff_t width, const T *median, double *lanes, int64_t *scores);
+  ptrdiff_t (*checksum)(const T *row, ptrdiff_t begin, ptrdiff_t end);  // sum of the 32-bit words modulo 2^32
+  bool (*equal)(const T *a, const T *b, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t next); // bit for bit; fetches `next` on
+  // The rest add one block to lanes.  Rows point at the block; width, at most PAIRS or BLOCK, is a multiple of LANES<T>.
+  void (*squared)(Rows, ptrdiff_t n, ptrdiff_t width, double *lanes);                       // pairs i < j, BLOCK columns
+  void (*squared_wide)(const T *a, const T *b, ptrdiff_t begin, ptrdiff_t end, double *lanes); // in float64, any columns
+  void (*products)(Rows, ptrdiff_t n, ptrdiff_t width, double *lanes);                      // pairs i <= j, PAIRS columns
+  void (*to_point)(Rows, ptrdiff_t n, ptrdiff_t width, const T *point, double *lanes);      // rows, BLOCK columns
+  void (*centre)(Rows, ptrdiff_t n, ptrdiff_t width, const T *point, T *out);               // out: n x CENTRED
+  void (*brsgd)(Rows, ptrdiff_t n, ptrdiff_t width, const T *median, double *lanes, typename Key<T>::type *counts);
+  void (*reduce)(const double *lanes, ptrdiff_t count, double *out); // each statistic's lanes to their sum
 };
 
 struct Level {

@@ -47,7 +47,7 @@ template <class T> Work<T> take_work(Arena &arena, ptrdiff_t n) {
   Work<T> work;
   work.tail.values = arena.take<T>(n * LANES<T>);
   work.tail.rows = arena.take<const T *>(n);
-  work.sorted = arena.take<T>((groups(n) + 1) * GROUP * LANES<T>);
+  work.sorted = arena.take<T>(std::max((groups(n) + 1) * GROUP, n <= blocks<T>()->run ? 4 * n : 0) * LANES<T>);
   Plan *plans = arena.take<Plan>(3);
   const Plan **places[] = {&work.all, &work.upper, &work.lower};
   const ptrdiff_t sizes[] = {n, (n + 1) / 2, n / 2};

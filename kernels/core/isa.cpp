@@ -25,10 +25,14 @@ const Blocks<HB_ISA::HB_F::T> HB_NAME = {
     HB_ISA::weighted_sum<HB_ISA::HB_F>,
     HB_ISA::copy<HB_ISA::HB_F>,
     HB_ISA::nonfinite_count<HB_ISA::HB_F>,
+    HB_ISA::checksum<HB_ISA::HB_F>,
+    HB_ISA::equal<HB_ISA::HB_F>,
     HB_ISA::squared<HB_ISA::HB_F>,
+    HB_ISA::squared_wide<HB_ISA::HB_F>,
     HB_ISA::products<HB_ISA::HB_F>,
     HB_ISA::to_point<HB_ISA::HB_F>,
     HB_ISA::centre<HB_ISA::HB_F>,
     HB_ISA::brsgd<HB_ISA::HB_F>,
+    HB_ISA::reduce<HB_ISA::HB_F>,
 };
 } // namespace hb

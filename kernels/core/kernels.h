@@ -13,7 +13,18 @@
 extern "C" {
 #endif
 
-enum { HB_OK = 0, HB_NO_MEMORY = -1 };
+enum { HB_OK = 0, HB_NO_MEMORY = -1, HB_UNDECIDED = 1 };
+
+/* One stage of a pipeline: a rule inside each of `groups` groups of what the stage before gave. Group g holds
+ * member[start[g]] .. member[start[g + 1] - 1]; rule HB_VOTE elects the row that a strict majority equals bit for bit. */
+enum { HB_VOTE = 0, HB_MEAN, HB_MEDIAN, HB_TRIMMED_MEAN, HB_MEAN_AROUND_MEDIAN, HB_SIGN_MAJORITY };
+typedef struct HbStage {
+  int rule;
+  ptrdiff_t f;
+  ptrdiff_t groups;
+  const ptrdiff_t *start;
+  const ptrdiff_t *member;
+} HbStage;
 
 /* rows, n, d, [parameters], output, threads */
 #define HB_TABLE(X)                                                                                                    \
@@ -41,6 +52,15 @@ typedef struct HbKernels {
   const char *(*level_name)(int);  /* of one of them */
   int (*level)(void);              /* the one in use */
   int (*set_level)(int);           /* HB_OK, or -1 when there is no such level */
+  /* n sums, modulo 2^32, of the 32-bit words of each row: each value is read once and nothing else is done */
+  int (*checksum_f32)(const float *const *, ptrdiff_t, ptrdiff_t, int64_t *n_values, int);
+  int (*checksum_f64)(const double *const *, ptrdiff_t, ptrdiff_t, int64_t *n_values, int);
+  /* Three stages in one pass: a vote, a rule in each part of the elected rows, and a rule over the parts' results.
+   * lazy: replicas beyond a majority that agrees are not read. classes[i]: lowest row of its group that equals row i,
+   * -1 where it was not read. HB_UNDECIDED: a group without a majority, or a mean of values that are not finite; then
+   * `out` holds nothing of use. Where `out` is null only the vote is held, and never undecided. */
+  int (*voted_f32)(const float *const *, ptrdiff_t, ptrdiff_t, const HbStage *, int lazy, float *, ptrdiff_t *classes, int);
+  int (*voted_f64)(const double *const *, ptrdiff_t, ptrdiff_t, const HbStage *, int lazy, double *, ptrdiff_t *classes, int);
 } HbKernels;
 
 const HbKernels *hb_kernels(void);

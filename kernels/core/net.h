@@ -72,13 +72,20 @@ template <int N, int FIRST, int LAST> constexpr auto network() {
   return kept;
 }
 
-template <int N, int FIRST, int LAST> struct Network { static constexpr auto value = network<N, FIRST, LAST>(); };
+template <int N, int FIRST, int LAST> struct Network {
+  static constexpr int ROWS = N;
+  static constexpr auto value = network<N, FIRST, LAST>();
+};
 
-// Cache lines to fetch ahead in every row.  Hardware prefetchers follow about 16 streams per core, fewer than n.
-constexpr int AHEAD = 4 * 64;
+// Bytes to fetch ahead in each of n rows.  Hardware prefetchers follow about 16 streams per core, fewer than n.  12 KiB in
+// all: enough to cover the memory's latency when rows are few, a part of level-1 cache when they are many.
+constexpr ptrdiff_t ahead(ptrdiff_t n) {
+  const ptrdiff_t lines = 12288 / 64 / n;
+  return 64 * (lines < 2 ? 2 : lines > 16 ? 16 : lines);
+}
 
 // Keyed on the two slots, not on the network: networks of all sizes share these, which halves the compile time.
-template <class F, int A, int B, int WHAT>
+template <class F, int AHEAD, int A, int B, int WHAT>
 HB_INLINE void compare(typename F::VK *v, const typename F::T *const *rows, ptrdiff_t column) {
   typedef typename F::VK VK;
   if constexpr (WHAT & LOAD_A) {
@@ -98,14 +105,14 @@ HB_INLINE void compare(typename F::VK *v, const typename F::T *const *rows, ptrd
   if constexpr (WHAT & KEEP_MAX) v[B] = x < y ? y : x;
 }
 
-template <class F, class Net, int... I>
+template <class F, class Net, int AHEAD, int... I>
 HB_INLINE void apply_(std::integer_sequence<int, I...>, typename F::VK *v, const typename F::T *const *rows,
                       ptrdiff_t column) {
-  (compare<F, Net::value.at[I].a, Net::value.at[I].b, Net::value.at[I].what>(v, rows, column), ...);
+  (compare<F, AHEAD, Net::value.at[I].a, Net::value.at[I].b, Net::value.at[I].what>(v, rows, column), ...);
 }
 template <class F, class Net>
 HB_INLINE void apply(typename F::VK *v, const typename F::T *const *rows, ptrdiff_t column) {
-  apply_<F, Net>(std::make_integer_sequence<int, Net::value.size>(), v, rows, column);
+  apply_<F, Net, ahead(Net::ROWS)>(std::make_integer_sequence<int, Net::value.size>(), v, rows, column);
 }
 
 } // namespace HB_ISA

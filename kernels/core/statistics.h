@@ -10,31 +10,33 @@ namespace hb {
 template <class T> struct Scratch {
   double *lanes;       // LANES per statistic
   const T **block;     // n pointers to the block's start
-  T *padded;           // n x BLOCK: the last block beside zeros, or the centred rows
-  T *centred;          // n x BLOCK
+  T *padded;           // n x PAIRS: the last block beside zeros
+  T *centred;          // n x CENTRED
   T *middle;           // TILE: medians
-  T *point;            // BLOCK
-  int64_t *scores;     // n
+  T *point;            // PAIRS
+  typename Key<T>::type *counts; // LANES for each of n rows
   double *scale;       // n
+  double *second;      // one per statistic
   Work<T> work;
 };
 template <class T> Scratch<T> take_scratch(Arena &arena, ptrdiff_t n, ptrdiff_t statistics, bool centred) {
   Scratch<T> s;
   s.lanes = arena.take<double>(statistics * LANES<T>);
   s.block = arena.take<const T *>(n);
-  s.padded = arena.take<T>(n * BLOCK);
-  s.centred = centred ? arena.take<T>(n * BLOCK) : nullptr;
+  s.padded = arena.take<T>(n * PAIRS);
+  s.centred = centred ? arena.take<T>(n * CENTRED) : nullptr;
   s.middle = arena.take<T>(TILE);
-  s.point = arena.take<T>(BLOCK);
-  s.scores = arena.take<int64_t>(n);
+  s.point = arena.take<T>(PAIRS);
+  s.counts = arena.take<typename Key<T>::type>(n * LANES<T>);
   s.scale = arena.take<double>(n);
+  s.second = centred ? arena.take<double>(statistics) : nullptr;
   s.work = take_work<T>(arena, n);
   return s;
 }
 
-// body(column, width) for each block of a tile, s.block pointing at it.  The last block is copied beside zeros up to a
+// body(column, width, padding) for each BLOCK columns of a tile, s.block pointing at them.  The last block is copied beside zeros up to a
 // multiple of the lanes: zeros add nothing to any of the sums.
-template <class T, class Body>
+template <class T, ptrdiff_t BLOCK, class Body>
 void over_blocks(const T *const *rows, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, const Scratch<T> &s, Body body) {
   for (ptrdiff_t c = begin; c < end; c += BLOCK) {
     const ptrdiff_t width = std::min(BLOCK, end - c), full = (width + LANES<T> - 1) / LANES<T> * LANES<T>;
@@ -71,10 +73,9 @@ template <class T> bool same(const T *a, const T *b, ptrdiff_t begin, ptrdiff_t 
 // apart too.
 template <class T> double settle(double sum, const T *a, const T *b, ptrdiff_t begin, ptrdiff_t end) {
   if (!lost(sum) || (sum == 0 && same(a, b, begin, end))) return sum;
-  return or_infinite(exact<T>(begin, end, [&](ptrdiff_t c) {
-    const double difference = static_cast<double>(a[c]) - static_cast<double>(b[c]);
-    return difference * difference;
-  }));
+  double lanes[LANES<T>] = {};
+  blocks<T>()->squared_wide(a, b, begin, end, lanes);
+  return or_infinite(horizontal<T>(lanes));
 }
 
 template <class T> int squared(const T *const *rows, ptrdiff_t n, ptrdiff_t d, double *out, int threads) {
@@ -86,12 +87,12 @@ template <class T> int squared(const T *const *rows, ptrdiff_t n, ptrdiff_t d, d
       d, pairs, threads, sums, [&](Arena &arena) { return take_scratch<T>(arena, n, pairs, false); },
       [&](ptrdiff_t begin, ptrdiff_t end, double *result, const Scratch<T> &s) {
         memset(s.lanes, 0, pairs * LANES<T> * sizeof(double));
-        over_blocks(rows, n, begin, end, s, [&](ptrdiff_t, ptrdiff_t width, ptrdiff_t) {
+        over_blocks<T, BLOCK>(rows, n, begin, end, s, [&](ptrdiff_t, ptrdiff_t width, ptrdiff_t) {
           blocks<T>()->squared(s.block, n, width, s.lanes);
         });
+        blocks<T>()->reduce(s.lanes, pairs, result);
         for (ptrdiff_t i = 0, k = 0; i < n; i++)
-          for (ptrdiff_t j = i + 1; j < n; j++, k++)
-            result[k] = settle(horizontal<T>(s.lanes + k * LANES<T>), rows[i], rows[j], begin, end);
+          for (ptrdiff_t j = i + 1; j < n; j++, k++) result[k] = settle(result[k], rows[i], rows[j], begin, end);
       });
   if (status != HB_OK) return status;
   for (ptrdiff_t i = 0, k = 0; i < n; i++) {
@@ -107,13 +108,13 @@ int to_point(const T *const *rows, ptrdiff_t n, ptrdiff_t d, const T *point, dou
       d, n, threads, out, [&](Arena &arena) { return take_scratch<T>(arena, n, n, false); },
       [&](ptrdiff_t begin, ptrdiff_t end, double *result, const Scratch<T> &s) {
         memset(s.lanes, 0, n * LANES<T> * sizeof(double));
-        over_blocks(rows, n, begin, end, s, [&](ptrdiff_t c, ptrdiff_t width, ptrdiff_t padding) {
+        over_blocks<T, BLOCK>(rows, n, begin, end, s, [&](ptrdiff_t c, ptrdiff_t width, ptrdiff_t padding) {
           memcpy(s.point, point + c, (width - padding) * sizeof(T));
           memset(s.point + width - padding, 0, padding * sizeof(T));
           blocks<T>()->to_point(s.block, n, width, s.point, s.lanes);
         });
-        for (ptrdiff_t i = 0; i < n; i++)
-          result[i] = settle(horizontal<T>(s.lanes + i * LANES<T>), rows[i], point, begin, end);
+        blocks<T>()->reduce(s.lanes, n, result);
+        for (ptrdiff_t i = 0; i < n; i++) result[i] = settle(result[i], rows[i], point, begin, end);
       });
 }
 
@@ -126,15 +127,16 @@ template <class T> int gram(const T *const *rows, ptrdiff_t n, ptrdiff_t d, doub
       d, pairs, threads, sums, [&](Arena &arena) { return take_scratch<T>(arena, n, pairs, true); },
       [&](ptrdiff_t begin, ptrdiff_t end, double *result, const Scratch<T> &s) {
         memset(s.lanes, 0, pairs * LANES<T> * sizeof(double));
-        over_blocks(rows, n, begin, end, s, [&](ptrdiff_t c, ptrdiff_t width, ptrdiff_t padding) {
+        over_blocks<T, PAIRS>(rows, n, begin, end, s, [&](ptrdiff_t c, ptrdiff_t width, ptrdiff_t padding) {
           T *middle = s.middle + (c - begin);
           blocks<T>()->median(s.block, n, 0, width - padding, middle, s.work);
           memcpy(s.point, middle, (width - padding) * sizeof(T));
           memset(s.point + width - padding, 0, padding * sizeof(T));
           blocks<T>()->centre(s.block, n, width, s.point, s.centred);
-          for (ptrdiff_t i = 0; i < n; i++) s.block[i] = s.centred + i * BLOCK;
+          for (ptrdiff_t i = 0; i < n; i++) s.block[i] = s.centred + i * CENTRED;
           blocks<T>()->products(s.block, n, width, s.lanes);
         });
+        blocks<T>()->reduce(s.lanes, pairs, s.second);
         auto product = [&](ptrdiff_t i, ptrdiff_t j) {
           return exact<T>(begin, end, [&](ptrdiff_t c) {
             const double m = s.middle[c - begin];
@@ -144,13 +146,13 @@ template <class T> int gram(const T *const *rows, ptrdiff_t n, ptrdiff_t d, doub
         // A row whose own sum float32 lost is multiplied again with every other; an exactly central row is 0 anyway.
         auto packed_at = [&](ptrdiff_t i, ptrdiff_t j) { return i * (2 * n - i + 1) / 2 + (j - i); };
         for (ptrdiff_t i = 0; i < n; i++) {
-          s.scale[i] = horizontal<T>(s.lanes + packed_at(i, i) * LANES<T>);
-          s.scores[i] = lost(s.scale[i]) && product(i, i) != 0;
+          s.scale[i] = s.second[packed_at(i, i)];
+          s.counts[i] = lost(s.scale[i]) && product(i, i) != 0;
         }
         for (ptrdiff_t i = 0, k = 0; i < n; i++)
           for (ptrdiff_t j = i; j < n; j++, k++) {
-            const bool again = s.scores[i] || s.scores[j];
-            const double sum = again ? product(i, j) : horizontal<T>(s.lanes + k * LANES<T>);
+            const bool again = s.counts[i] || s.counts[j];
+            const double sum = again ? product(i, j) : s.second[k];
             result[k] = std::isfinite(sum) ? sum : NAN;
           }
       });
@@ -170,22 +172,25 @@ int brsgd(const T *const *rows, ptrdiff_t n, ptrdiff_t d, int64_t *scores, doubl
       d, 2 * n, threads, sums, [&](Arena &arena) { return take_scratch<T>(arena, n, n, false); },
       [&](ptrdiff_t begin, ptrdiff_t end, double *result, const Scratch<T> &s) {
         memset(s.lanes, 0, n * LANES<T> * sizeof(double));
-        memset(s.scores, 0, n * sizeof(int64_t));
-        over_blocks(rows, n, begin, end, s, [&](ptrdiff_t c, ptrdiff_t width, ptrdiff_t padding) {
+        memset(s.counts, 0, n * LANES<T> * sizeof(*s.counts));
+        ptrdiff_t padded = 0;
+        over_blocks<T, BLOCK>(rows, n, begin, end, s, [&](ptrdiff_t c, ptrdiff_t width, ptrdiff_t padding) {
           T *middle = s.middle + (c - begin);
           blocks<T>()->median(s.block, n, 0, width - padding, middle, s.work);
           memcpy(s.point, middle, (width - padding) * sizeof(T));
           memset(s.point + width - padding, 0, padding * sizeof(T));
-          blocks<T>()->brsgd(s.block, n, width, s.point, s.lanes, s.scores);
-          for (ptrdiff_t i = 0; i < n; i++) s.scores[i] -= padding; // a padded column gives every row 1
+          blocks<T>()->brsgd(s.block, n, width, s.point, s.lanes, s.counts);
+          padded += padding;
         });
+        blocks<T>()->reduce(s.lanes, n, result + n);
         for (ptrdiff_t i = 0; i < n; i++) {
-          double sum = horizontal<T>(s.lanes + i * LANES<T>);
+          double sum = result[n + i], score = static_cast<double>(-padded);  // a padded column gives every row 1
+          for (ptrdiff_t k = 0; k < LANES<T>; k++) score += static_cast<double>(s.counts[i * LANES<T> + k]);
           if (!std::isfinite(sum))
             sum = or_infinite(exact<T>(begin, end, [&](ptrdiff_t c) {
               return std::fabs(static_cast<double>(rows[i][c]) - static_cast<double>(s.middle[c - begin]));
             }));
-          result[i] = static_cast<double>(s.scores[i]);
+          result[i] = score;
           result[n + i] = sum;
         }
       });
@@ -195,20 +200,6 @@ int brsgd(const T *const *rows, ptrdiff_t n, ptrdiff_t d, int64_t *scores, doubl
     l1[i] = sums[n + i];
   }
   return HB_OK;
-}
-
-template <class T> int nonfinite(const T *const *rows, ptrdiff_t n, ptrdiff_t d, int64_t *out, int threads) {
-  Memory counts(n * sizeof(double));
-  if (!counts.start) return HB_NO_MEMORY;
-  double *sums = static_cast<double *>(counts.start);
-  const int status = over_tiles(
-      d, n, threads, sums, [](Arena &) { return 0; },
-      [&](ptrdiff_t begin, ptrdiff_t end, double *result, int) {
-        for (ptrdiff_t i = 0; i < n; i++) result[i] = static_cast<double>(blocks<T>()->nonfinite(rows[i], begin, end));
-      });
-  if (status == HB_OK)
-    for (ptrdiff_t i = 0; i < n; i++) out[i] = static_cast<int64_t>(sums[i]);
-  return status;
 }
 
 }  // namespace hb

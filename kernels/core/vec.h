@@ -53,8 +53,8 @@ struct F64 {
 template <class F> HB_INLINE typename F::V load(const typename F::T *p) { return *(const typename F::VU *)p; }
 template <class F> HB_INLINE void store(typename F::T *p, typename F::V v) { *(typename F::VU *)p = v; }
 
-// Half h of the W values at p, as doubles (and back, rounded to nearest).  The one place with an intrinsic: GCC 12 splits
-// the conversion of 8 floats into halves of halves.
+// Half h of the W values at p, as doubles.  Conversions are the one place with intrinsics: GCC 12 splits that of 8 floats
+// into halves of halves.
 template <class F> HB_INLINE typename F::D widen(const typename F::T *p, int h) {
   typename F::HU part = *(const typename F::HU *)(p + h * (F::W / F::HALF));
 #if HB_VB == 64 && defined(__AVX512F__)
@@ -62,17 +62,6 @@ template <class F> HB_INLINE typename F::D widen(const typename F::T *p, int h) 
 #endif
   return __builtin_convertvector(part, typename F::D);
 }
-template <class F> HB_INLINE void narrow(typename F::T *p, int h, typename F::D v) {
-  typename F::HU *to = (typename F::HU *)(p + h * (F::W / F::HALF));
-#if HB_VB == 64 && defined(__AVX512F__)
-  if constexpr (F::HALF == 2) {
-    *to = (typename F::HU)_mm512_cvtpd_ps((__m512d)v);
-    return;
-  }
-#endif
-  *to = __builtin_convertvector(v, typename F::HU);
-}
-
 // Order-preserving integer: a < b as floats  <=>  flip(a) < flip(b) as integers; it is its own inverse.
 // Total order -NaN < -Inf < ... < -0 < +0 < ... < +Inf < +NaN, so a NaN sorts to an end instead of spoiling the sort,
 // and integer minima are as cheap as float ones or cheaper (and do not slow down on denormals).
@@ -96,10 +85,10 @@ template <class F> HB_INLINE typename F::V midpoint(typename F::V a, typename F:
 }
 
 template <class VK> HB_INLINE bool any(VK mask) {
-  const int64_t *w = (const int64_t *)&mask;
-  int64_t r = 0;
-  for (size_t i = 0; i < sizeof(VK) / 8; i++) r |= w[i];
-  return r != 0;
+  int64_t words[sizeof(VK) / 8], all = 0;
+  memcpy(words, &mask, sizeof mask);
+  for (int64_t word : words) all |= word;
+  return all != 0;
 }
 
 // body(0), body(1), ..., body(N - 1) as straight-line code: arrays indexed by the argument become registers.
@@ -109,9 +98,45 @@ HB_INLINE void unroll_(std::integer_sequence<int, I...>, Body body) { (body(Inde
 template <int N, class Body> HB_INLINE void unroll(Body body) { unroll_(std::make_integer_sequence<int, N>(), body); }
 #define HB_LAMBDA __attribute__((always_inline))
 
-// Run kernel(rows, column, out) on every vector of columns in [begin, end).  The last, partial one is copied beside
-// zeros first, so no kernel reads or writes past a row's end; it goes through the same loop (one copy of the kernel).
-template <class F, class Kernel>
+// Half H of a vector of floats as doubles; of doubles, the vector itself.
+template <class F, int H, int... I>
+HB_INLINE typename F::D widen_half_(std::integer_sequence<int, I...>, typename F::V v) {
+  typedef typename F::T Half __attribute__((vector_size(HB_VB / F::HALF), may_alias));
+  const Half part = __builtin_shufflevector(v, v, (H * (F::W / F::HALF) + I)...);
+#if HB_VB == 64 && defined(__AVX512F__)
+  if constexpr (F::HALF == 2) return (typename F::D)_mm512_cvtps_pd((__m256)part);
+#endif
+  return __builtin_convertvector(part, typename F::D);
+}
+template <class F, int H> HB_INLINE typename F::D widen_half(typename F::V v) {
+  if constexpr (F::HALF == 1)
+    return (typename F::D)v;
+  else
+    return widen_half_<F, H>(std::make_integer_sequence<int, F::W / F::HALF>(), v);
+}
+
+// The doubles of both halves as one vector of floats, rounded to nearest; of doubles, the vector itself.
+template <class F, int... I>
+HB_INLINE typename F::V join_(std::integer_sequence<int, I...>, const typename F::D *half) {
+  typedef typename F::T Half __attribute__((vector_size(HB_VB / F::HALF), may_alias));
+#if HB_VB == 64 && defined(__AVX512F__)
+  const Half low = (Half)_mm512_cvtpd_ps((__m512d)half[0]), high = (Half)_mm512_cvtpd_ps((__m512d)half[1]);
+#else
+  const Half low = __builtin_convertvector(half[0], Half), high = __builtin_convertvector(half[1], Half);
+#endif
+  return (typename F::V)__builtin_shufflevector(low, high, I...);
+}
+template <class F> HB_INLINE typename F::V join(const typename F::D *half) {
+  if constexpr (F::HALF == 1)
+    return (typename F::V)half[0];
+  else
+    return join_<F>(std::make_integer_sequence<int, F::W>(), half);
+}
+
+// Run kernel(Index<P>, rows, column, out) on every P vectors of columns in [begin, end), then on single ones (P = 1).
+// The last, partial vector is copied beside zeros first, so no kernel reads or writes past a row's end; it goes through
+// the same loop (one copy of the kernel).
+template <class F, int P, class Kernel>
 HB_INLINE void columns(const typename F::T *const *rows, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end,
                        typename F::T *out, Tail<typename F::T> tail, Kernel kernel) {
   typedef typename F::T T;
@@ -119,8 +144,10 @@ HB_INLINE void columns(const typename F::T *const *rows, ptrdiff_t n, ptrdiff_t 
   T *to = out;
   ptrdiff_t c = begin, stop = begin + (end - begin) / F::W * F::W;
   const ptrdiff_t rest = end - stop;
+  if constexpr (P > 1)
+    for (; stop - c >= P * F::W; c += P * F::W) kernel(Index<P>(), rows, c, to + c);
   for (;;) {
-    for (; c < stop; c += F::W) kernel(rows, c, to + c);
+    for (; c < stop; c += F::W) kernel(Index<1>(), rows, c, to + c);
     if (to == last) break;
     if (rest == 0) return;
     for (ptrdiff_t i = 0; i < n; i++) {

@@ -1,0 +1,66 @@
+"""The timings, goals and exponents as tables on the terminal: pure functions of the JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["conclude", "show"]
+
+
+def show(cell: Mapping[str, Any], dtype: str, threads: int) -> None:
+    """One size: every way with its time, ratios with quartiles, and extra memory."""
+    title = f"n = {cell['n']}, d = {cell['d']:,}, {dtype}, threads = {threads}"
+    table = _table(title, "", "cpu ms", "wall ms", "x floor", "quartiles", "x mean", "extra MB")
+    for timing in cell["timings"]:
+        floor = timing["over_floor"]
+        extra = timing.get("extra_bytes")
+        table.add_row(
+            timing["name"],
+            f"{timing['cpu_ms']:.2f}",
+            f"{timing['wall_ms']:.2f}",
+            f"{floor['mid']:.2f}",
+            f"{floor['low']:.2f} {floor['high']:.2f}",
+            f"{timing['over_mean']['mid']:.2f}",
+            "" if extra is None else f"{extra / 1e6:.1f}",
+        )
+    Console(width=110).print(table)
+
+
+def conclude(result: Mapping[str, Any]) -> None:
+    """Goals beside what was reached, exponents beside what the papers say, and what was left out."""
+    goals = _table("Goals (verdict: the worst of d >= 10^6)", "", "n", "goal", "reached at d", "verdict")
+    for one in result["targets"]:
+        reached = ", ".join(f"{int(d):,}: {value:.2f}" for d, value in one["reached"].items())
+        goals.add_row(
+            one["way"], str(one["n"]), f"{one['goal']:.2f} x {one['over']}", reached, one["verdict"]
+        )
+    table = _table("time = c d^k, c n^k", "", "k of d", "paper", "k of n", "paper")
+    for one in result["exponents"]:
+        table.add_row(
+            one["way"],
+            _exponent(one["in_d"]),
+            one["claimed_in_d"],
+            _exponent(one["in_n"]),
+            one["claimed_in_n"],
+        )
+    console = Console(width=110)
+    if result["targets"]:
+        console.print(goals)
+    console.print(table)
+    for one in result["skipped"]:
+        console.print(f"left out: n = {one['n']}, d = {one['d']:,}: {one['why']}")
+
+
+def _exponent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(*columns, title=title, box=None, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table

@@ -1,0 +1,143 @@
+"""The grid of sizes, one process, one after another; results to the terminal and to a folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from horovod_byz.bench import plots, report, scaling, targets, ways
+from horovod_byz.bench.clock import MEAN, READ, Way, extra_memory, measure
+from horovod_byz.bench.peers import Peers, connect
+from horovod_byz.experiments.environment import describe
+from horovod_byz.kernels import dispatch
+
+__all__ = ["cell", "main"]
+
+FULL = ([5, 15, 20, 25, 45, 64, 100, 256], [100_000, 1_000_000, 11_200_000])
+QUICK = ([5, 15, 45], [100_000, 1_000_000])
+# Expressions and peers take up to a second per 10^8 values: beyond so many they are left out.
+SLOW = 50_000_000
+
+
+def cell(
+    n: int, d: int, dtype: str, threads: int, rounds: int, peers: Peers | None = None, alone: bool = False
+) -> dict[str, Any]:
+    """Times everything at one size.
+
+    Args:
+        n: rows.
+        d: values per row.
+        dtype: "float32" or "float64".
+        threads: for the kernels and torch.
+        rounds: how many.
+        peers: other libraries.
+        alone: leave out the expressions of NumPy and torch.
+
+    Returns:
+        n, d and "timings": a `Timing` as a dictionary per way, with its kind and, for our own, the bytes by
+        which a call raised the process's peak memory.
+    """
+    rows = ways.matrix(n, d, dtype)
+    kinds: dict[str, dict[str, Way]] = {"kernel": ways.kernels(rows, threads)}
+    if n * d <= SLOW:
+        kinds["expression"] = {} if alone else ways.expressions(rows)
+        kinds["peer"] = {} if peers is None or dtype != "float32" else peers.ways(n, d)
+    rare = frozenset(name for kind in ("expression", "peer") for name in kinds.get(kind, ()))
+    every = {name: way for group in kinds.values() for name, way in group.items()}
+    timings = [asdict(timing) for timing in measure(every, rounds, rare)]
+    for timing in timings:
+        name = timing["name"]
+        timing["kind"] = next(kind for kind, group in kinds.items() if name in group)
+        if name in (READ, MEAN):
+            timing["kind"] = "yardstick"
+        if timing["kind"] != "peer":
+            timing["extra_bytes"] = extra_memory(every[name])
+    return {"n": n, "d": d, "timings": timings}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Times the rules on random rows; prints tables, and writes JSON and plots where a folder is given."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    for name in ("threads", "rounds"):
+        if getattr(given, name) < 1:
+            parser.error(f"{name} has to be at least 1, got {getattr(given, name)}")
+    for name in "nd":
+        if min(getattr(given, name)) < 1:
+            parser.error(f"{name} has to be at least 1, got {min(getattr(given, name))}")
+    ns, ds = FULL if given.full else QUICK if given.quick else (given.n, given.d)
+    torch.set_num_threads(given.threads)
+    peers = connect(given.peers) if given.peers else None
+    began, cells, skipped = time.time(), [], []
+    for d in ds:
+        for n in ns:
+            if not _fits(n, d, given.dtype):
+                skipped.append(
+                    {"n": n, "d": d, "why": "rows, replicas and workspace exceed half the free memory"}
+                )
+                continue
+            cells.append(cell(n, d, given.dtype, given.threads, given.rounds, peers, given.alone))
+            if not given.json:
+                report.show(cells[-1], given.dtype, given.threads)
+    result = {
+        "machine": {**describe(), "level": dispatch.level(), "threads": given.threads},
+        "peers": {} if peers is None else peers.versions,
+        "dtype": given.dtype,
+        "rounds": given.rounds,
+        "minutes": round((time.time() - began) / 60, 1),
+        "cells": cells,
+        "skipped": skipped,
+        "targets": targets.verdicts(cells),
+        "exponents": scaling.exponents(cells),
+    }
+    if peers is not None:
+        peers.close()
+    if given.json:
+        print(json.dumps(result, indent=1))
+    else:
+        report.conclude(result)
+    if given.folder:
+        write(result, given.folder)
+    return 0
+
+
+def write(result: dict[str, Any], folder: Path) -> None:
+    """Writes results.json and the plots, each under a temporary name first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / "results.json.partial"
+    partial.write_text(json.dumps(result, indent=1) + "\n")
+    partial.replace(folder / "results.json")
+    plots.draw(result, folder)
+
+
+def _fits(n: int, d: int, dtype: str) -> bool:
+    size = n * d * (8 if dtype == "float64" else 4) * (2 if n % 3 == 0 else 1)
+    try:
+        free = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        return True
+    return free is None or 2 * size < 1024 * int(free[1])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="horovod-byz bench", description=__doc__)
+    parser.add_argument("-n", type=int, nargs="+", default=[20], help="rows (workers)")
+    parser.add_argument("-d", type=int, nargs="+", default=[1_000_000], help="coordinates per row")
+    parser.add_argument("--full", action="store_true", help=f"n in {FULL[0]}, d in {FULL[1]}")
+    parser.add_argument("--quick", action="store_true", help=f"n in {QUICK[0]}, d in {QUICK[1]}")
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--alone", action="store_true", help="without the expressions of NumPy and torch")
+    parser.add_argument("--peers", help="Python of an environment with byzfl or byzpy")
+    parser.add_argument("--folder", type=Path, help="where to write results.json and the plots")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    return parser
