@@ -42,7 +42,10 @@ endef
 .PHONY: help
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | \
-	  awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	  awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@echo; echo "  The papers' tables and figures:"
+	@grep -H '^title' $(EXPERIMENTS:%=launch/experiments/%.toml) | \
+	  sed -E 's|.*/([^/]+)\.toml:title = "(.*)"|\1\t\2|' | awk -F '\t' '{printf "  make %-28s %s\n", $$1, $$2}'
 
 .PHONY: setup
 setup: $(STAMPS)/package ## Make .venv: dependencies, Horovod (built once, then cached), our kernels
@@ -93,9 +96,27 @@ format: setup ## Let ruff rewrite what it can
 demo: setup ## Train 20 workers, 6 of them Byzantine, under each rule; ends with a table and a picture
 	$(BIN)/python -m horovod_byz.experiments.demo
 
-.PHONY: detox-pairings
-detox-pairings: setup ## DETOX's pairings beside their vanilla rules, p = 45: 135 runs, then table and figure
-	$(BIN)/python -m horovod_byz.experiments.pairings
+# Every table and figure of the papers is a target: those of launch/experiments that have a title.
+EXPERIMENTS := $(sort $(basename $(notdir $(shell grep -l '^title' launch/experiments/*.toml))))
+# make xie2018-fig4 REPEATS=2 STEPS=50 DEVICE=cuda WORKERS=4; REPEATS and STEPS make a reduced form beside the full one
+REPRODUCE = $(BIN)/horovod-byz reproduce $(if $(REPEATS),--repeats $(REPEATS)) $(if $(STEPS),--steps $(STEPS)) \
+	$(if $(DEVICE),--device $(DEVICE)) $(if $(WORKERS),--jobs $(WORKERS))
+
+.PHONY: $(EXPERIMENTS)
+$(EXPERIMENTS): setup
+	$(REPRODUCE) $@
+
+.PHONY: reproduce-quick
+reproduce-quick: setup ## Two repeats of the quick experiments: about half an hour on 2 cores
+	$(REPRODUCE) quick --repeats 2
+
+.PHONY: reproduce-cpu
+reproduce-cpu: setup ## Every experiment that fits a CPU, the large ones in their small form
+	$(REPRODUCE) cpu
+
+.PHONY: reproduce
+reproduce: setup ## Every experiment of the papers in full (DEVICE=cuda for the large ones)
+	$(REPRODUCE) all
 
 .PHONY: doctor
 doctor: setup ## Show what is installed, what is missing and how to mend it

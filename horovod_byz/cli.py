@@ -186,6 +186,40 @@ def _start_ranks(count: int) -> None:
 
 
 @app.command()
+def reproduce(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Artefacts, such as xie2018-fig4; or sets: quick, cpu, gpu, all."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where gradients are computed: cpu or cuda.")] = "cpu",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; default one per core.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads per run; default 1.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Only the first seeds: a reduced form.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="So many steps instead: a reduced form.")] = None,
+    experiments: Annotated[Path, typer.Option(help="Folder of the experiment files.")] = Path(
+        "launch/experiments"
+    ),
+    results: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results"),
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of data sets, in torchvision's layout.")
+    ] = None,
+) -> None:
+    """Reproduce tables and figures of the papers: compute the runs that are missing, then show them.
+
+    Without a name: list what there is and how far it is.
+    """
+    with _explained():
+        from horovod_byz.experiments import overview
+        from horovod_byz.experiments.compute import Workplace
+
+        place = Workplace(results, data_dir, jobs, device, threads)
+        if names:
+            overview.reproduce_all(names, experiments, place, repeats=repeats, steps=steps)
+        else:
+            overview.show(experiments, results)
+
+
+@app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Show how a run went, and how each worker was treated."""
     with _explained():

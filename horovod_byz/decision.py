@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from horovod_byz.kernels import coordinate, linear
 from horovod_byz.kernels.rows import TILE, Rows
-from horovod_byz.measure import Floats, Ints, Source
+from horovod_byz.measure import Floats, Ints, Source, overlaps
 
 Kernel = Literal["median", "trimmed_mean", "mean_around_median", "sign_majority"]
 
@@ -54,8 +54,8 @@ class Weighted:
         weights[rows] = self.weights
         return Weighted(weights, rows[self.outvoted])
 
-    def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int) -> None:
-        """Writes the row to `out`."""
+    def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
+        """Writes the row to `out`; `offset` is the coordinate of the rows' first column."""
         linear.weighted_sum(rows, self.weights, out, threads)
 
 
@@ -88,8 +88,8 @@ class Coordinatewise:
         """The same rule, where this decision's rows are `rows` out of n."""
         return Coordinatewise(self.kernel, rows[self.chosen], n, self.f, rows[self.outvoted])
 
-    def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int) -> None:
-        """Writes the row to `out`."""
+    def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
+        """Writes the row to `out`; `offset` is the coordinate of the rows' first column."""
         if len(self.chosen) == 0:
             out[:] = 0
             return
@@ -118,15 +118,47 @@ class Composite:
         below = tuple(decision.expand(n, rows) for decision in self.below)
         return Composite(below, self.top, rows[self.outvoted])
 
-    def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int) -> None:
+    def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
         """Writes the row to `out`, making the virtual rows block by block."""
-        virtual = Virtual(rows, self.below, threads)
+        virtual = Virtual(rows, self.below, threads, offset)
         for begin in range(0, rows.d, BLOCK):
             end = min(begin + BLOCK, rows.d)
-            self.top.combine(virtual.block(begin, end), out[begin:end], threads)
+            self.top.combine(virtual.block(begin, end), out[begin:end], threads, offset + begin)
 
 
-Decision = Weighted | Coordinatewise | Composite
+@dataclass(frozen=True, eq=False)
+class Segmented:
+    """Another weighted sum of rows in each segment of the coordinates, such as each tensor.
+
+    Attributes:
+        ends: the coordinate after each segment's last, ascending.
+        parts: the decision in each segment.
+        outvoted: as for `Weighted`.
+    """
+
+    ends: tuple[int, ...]
+    parts: tuple[Weighted, ...]
+    outvoted: Ints = field(default_factory=_nobody)
+
+    @property
+    def weights(self) -> Floats:
+        """Each row's share, segments counted by their lengths."""
+        lengths = np.diff(self.ends, prepend=0)
+        return _mix(lengths / max(int(lengths.sum()), 1), self.parts)
+
+    def expand(self, n: int, rows: Ints) -> Segmented:
+        """The same, where this decision's rows are `rows` out of n."""
+        parts = tuple(part.expand(n, rows) for part in self.parts)
+        return Segmented(self.ends, parts, rows[self.outvoted])
+
+    def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
+        """Writes the row to `out`; `offset` is the coordinate of the rows' first column."""
+        for part, (begin, end) in zip(self.parts, overlaps(self.ends, offset, rows.d), strict=True):
+            if begin < end:
+                part.combine(rows.block(begin, end), out[begin:end], threads)
+
+
+Decision = Weighted | Coordinatewise | Composite | Segmented
 
 
 def compose(below: Sequence[Decision], top: Decision, n: int) -> Decision:
@@ -147,10 +179,18 @@ def compose(below: Sequence[Decision], top: Decision, n: int) -> Decision:
     return replace(folded, outvoted=np.unique(np.concatenate([decision.outvoted for decision in below])))
 
 
-def virtual_rows(source: Source, decisions: Sequence[Decision]) -> Source:
-    """The rows that the decisions give: the real ones themselves where each decision picks one."""
+def virtual_rows(source: Source, decisions: Sequence[Decision], offset: int = 0) -> Source:
+    """The rows that the decisions give: the real ones themselves where each decision picks one.
+
+    Args:
+        source: the rows below.
+        decisions: one per virtual row.
+        offset: coordinate of the first column of `source`.
+    """
     picked = _picked(decisions)
-    return Virtual(source, decisions) if picked is None else source.take([int(i) for i in picked])
+    return (
+        Virtual(source, decisions, offset=offset) if picked is None else source.take([int(i) for i in picked])
+    )
 
 
 def _picked(decisions: Sequence[Decision]) -> Ints | None:
@@ -169,8 +209,10 @@ def _picked(decisions: Sequence[Decision]) -> Ints | None:
 class Virtual:
     """Rows that decisions about other rows give, made block by block when they are read."""
 
-    def __init__(self, source: Source, decisions: Sequence[Decision], threads: int = 1) -> None:
-        self.source = source
+    def __init__(
+        self, source: Source, decisions: Sequence[Decision], threads: int = 1, offset: int = 0
+    ) -> None:
+        self.source, self._offset = source, offset
         self.decisions = tuple(decisions)
         self.n = len(self.decisions)
         self.d = source.d
@@ -180,11 +222,11 @@ class Virtual:
         below = self.source.block(begin, end)
         values = np.empty((self.n, end - begin), below.dtype)
         for decision, row in zip(self.decisions, values, strict=True):
-            decision.combine(below, row, self._threads)
+            decision.combine(below, row, self._threads, self._offset + begin)
         return Rows(values)
 
     def take(self, indices: Sequence[int]) -> Source:
-        return virtual_rows(self.source, [self.decisions[i] for i in indices])
+        return virtual_rows(self.source, [self.decisions[i] for i in indices], self._offset)
 
 
 def _mix(weights: Floats, below: Sequence[Decision]) -> Floats:

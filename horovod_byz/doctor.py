@@ -184,6 +184,14 @@ def threads(cores: int, threads: int, ranks: int) -> Check:
     return Check("threads", "note", found + ": oversubscribed", remedy)
 
 
+def replicas() -> Check:
+    """What must be equal on all hosts for an exact vote among replicas."""
+    if _host.version_of("torch") is None:
+        return Check("replicas", "note", "torch is not installed", "pip install -r requirements/torch.txt")
+    line = importlib.import_module("horovod_byz.replicas").fingerprint()
+    return Check("replicas", "ok", f"{line}: an exact vote needs the same on all hosts")
+
+
 def data(folders: Iterable[Path]) -> Check:
     """The data sets found in the folders, beside the bundled digits."""
     folders = list(folders)
@@ -223,6 +231,7 @@ def report() -> list[Check]:
         data(data_folders(os.environ)),
         machine(cores, _host.memory_mib()),
         threads(cores, own, _host.ranks_here(os.environ)),
+        replicas(),
     ]
 
 

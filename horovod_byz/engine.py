@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz import rows as reading
-from horovod_byz.decision import BLOCK, Decision
+from horovod_byz.decision import BLOCK, Decision, Segmented
 from horovod_byz.kernels.rows import Rows
 from horovod_byz.measure import Floats, Ints, Reduce, Source, Statistics, alone, shards
 from horovod_byz.verdict import Verdict, judge
@@ -70,6 +71,7 @@ def run(
     step: int = 0,
     threads: int = 1,
     distances: bool = True,
+    segments: Sequence[int] | None = None,
 ) -> Outcome:
     """Aggregates the coordinates [offset, offset + rows.d) of d into `out`.
 
@@ -84,38 +86,51 @@ def run(
         step: optimizer step, for rules that draw at random.
         threads: threads for the kernels; the result does not depend on it.
         distances: whether to spend one more pass on each row's distance to the result.
+        segments: the coordinate after each tensor's last, for rules that treat tensors apart.
 
     Raises:
         ValueError: if the rule does not hold for n rows.
     """
-    rule.check(rows.n)
-    statistics = Statistics(rows, offset=offset, d=d, reduce=reduce, step=step, threads=threads)
-    decision = None
-    if isinstance(rows, Rows) and reduce is alone:
-        decision = rule.in_one_pass(rows, out, step=step, threads=threads, lazy=not distances)
-    if decision is None:
-        decision = rule.decide(statistics)
-        _combine(decision, rows, out, threads)
+    statistics = Statistics(
+        rows, offset=offset, d=d, reduce=reduce, step=step, threads=threads, segments=segments
+    )
+    decision = _combine(rule, rows, statistics, out, threads, lazy=not distances)
     if not distances:
-        nobody = np.zeros(rows.n, np.int64)
-        return Outcome(decision.weights, nobody, decision.outvoted, None)
+        return Outcome(decision.weights, np.zeros(rows.n, np.int64), decision.outvoted, None)
     far = np.sqrt(statistics.distances_to(out))  # first: it shows which rows are finite
     return Outcome(decision.weights, statistics.nonfinite, decision.outvoted, far)
 
 
-def _combine(decision: Decision, rows: Source, out: npt.NDArray[Any], threads: int) -> None:
+def _combine(
+    rule: Rule, rows: Source, statistics: Statistics, out: npt.NDArray[Any], threads: int, lazy: bool
+) -> Decision:
+    """Decides and writes the result; reads of the rows only what the rule asks for."""
+    rule.check(rows.n)
+    if isinstance(rows, Rows) and statistics.alone:
+        done = rule.in_one_pass(rows, out, step=statistics.step, threads=threads, lazy=lazy)
+        if done is not None:
+            return done
+    offset, decision = statistics.offset, rule.decide(statistics)
     if isinstance(rows, Rows):
-        decision.combine(rows, out, threads)
+        decision.combine(rows, out, threads, offset)
     else:  # combine is local to coordinates: the same bits block by block
         for begin in range(0, rows.d, BLOCK):
             end = min(begin + BLOCK, rows.d)
-            decision.combine(rows.block(begin, end), out[begin:end], threads)
-    if np.count_nonzero(decision.weights) == 1:
+            decision.combine(rows.block(begin, end), out[begin:end], threads, offset + begin)
+    if isinstance(decision, Segmented) or np.count_nonzero(decision.weights) == 1:
         # A single row is copied bit for bit, so three equal rows with NaN elect NaN: not into the model.
         out[~np.isfinite(out)] = 0
+    return decision
 
 
-def aggregate(rows: Any, rule: Rule, *, step: int = 0, threads: int | None = None) -> Aggregate:
+def aggregate(
+    rows: Any,
+    rule: Rule,
+    *,
+    step: int = 0,
+    threads: int | None = None,
+    segments: Sequence[int] | None = None,
+) -> Aggregate:
     """Aggregates n rows and says how each was treated.
 
     Args:
@@ -125,6 +140,8 @@ def aggregate(rows: Any, rule: Rule, *, step: int = 0, threads: int | None = Non
         step: optimizer step, for rules that draw at random.
         threads: threads for the kernels (default: torch's number of threads); the result does not
             depend on it.
+        segments: the coordinate after each tensor's last, for rules that treat tensors apart, such as
+            `MajorityVote(scope="tensor")`; the last is d.
 
     Returns:
         The aggregate with weights and verdicts.
@@ -141,20 +158,35 @@ def aggregate(rows: Any, rule: Rule, *, step: int = 0, threads: int | None = Non
         >>> result.value, result.verdicts[2].reason
         (array([1., 3.]), 'non-finite')
     """
-    return _aggregate(rows, rule, step=step, threads=threads, distances=True)
+    source, restore = reading.read(rows)
+    ends = None if segments is None else checked_segments(segments, source.d)
+    out = np.empty(source.d, source.dtype)
+    threads = default_threads() if threads is None else threads
+    outcome = run(rule, source, out, step=step, threads=threads, segments=ends)
+    return Aggregate(restore(out), outcome.weights, outcome.verdicts)
 
 
 def value(rows: Any, rule: Rule, *, step: int = 0, threads: int | None = None) -> Any:
-    """The aggregate alone, without the pass that the verdicts need."""
-    return _aggregate(rows, rule, step=step, threads=threads, distances=False).value
-
-
-def _aggregate(data: Any, rule: Rule, *, step: int, threads: int | None, distances: bool) -> Aggregate:
-    rows, restore = reading.read(data)
-    out = np.empty(rows.d, rows.dtype)
+    """The aggregate alone, without the passes over all rows that the verdicts need."""
+    source, restore = reading.read(rows)
+    out = np.empty(source.d, source.dtype)
     threads = default_threads() if threads is None else threads
-    outcome = run(rule, rows, out, step=step, threads=threads, distances=distances)
-    return Aggregate(restore(out), outcome.weights, outcome.verdicts)
+    _combine(rule, source, Statistics(source, step=step, threads=threads), out, threads, lazy=True)
+    return restore(out)
+
+
+def checked_segments(segments: Sequence[int], d: int) -> tuple[int, ...]:
+    """The ends of the segments, those of empty ones left out.
+
+    Raises:
+        ValueError: unless they ascend from 0 to d.
+    """
+    ends = tuple(int(end) for end in segments)
+    if list(ends) != sorted(ends) or (ends[-1] if ends else 0) != d or min(ends, default=0) < 0:
+        raise ValueError(
+            f"segments must be the coordinate after each tensor's last, ascending up to d = {d}, got {ends}"
+        )
+    return tuple(sorted(set(ends) - {0}))
 
 
 def default_threads() -> int:

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from horovod_byz.measure import Groups
 from horovod_byz.verdict import Verdict
 
 
@@ -27,6 +28,7 @@ class Account:
         distance: sum of its distances to the result, over `measured` steps.
         measured: steps in which its distance was finite.
         last_suspect: last step in which it was suspect, or -1.
+        group: its redundancy group, or None where there are none.
     """
 
     worker: int
@@ -40,6 +42,7 @@ class Account:
     distance: float = 0.0
     measured: int = 0
     last_suspect: int = -1
+    group: int | None = None
 
     @property
     def suspect(self) -> int:
@@ -72,6 +75,7 @@ class Account:
             "absent": self.absent,
             "mean_distance": _mean(self.distance, self.measured),
             "last_suspect_step": self.last_suspect if self.last_suspect >= 0 else None,
+            "group": self.group,
         }
 
 
@@ -92,14 +96,18 @@ class Ledger:
         self._accounts: dict[int, Account] = {}
         self._outvoted_ranks: Counter[int] = Counter()
 
-    def add(self, result: Any, step: int | None = None) -> None:
+    def add(self, result: Any, step: int | None = None, groups: Groups | None = None) -> None:
         """Enters one step.
 
         Args:
             result: what a session's `step` or `hb.aggregate` returned.
             step: number of the optimizer step; counts up from 0 where it is not given.
+            groups: the workers' redundancy groups.
         """
         at = self.steps if step is None else step
+        for k, group in enumerate(groups or ()):
+            for worker in group:
+                self._account(worker).group = k
         for verdict in result.verdicts:
             self._account(verdict.worker).add(verdict, at)
         for worker in getattr(result, "rewritten", ()):

@@ -62,6 +62,18 @@ def shards(d: int, count: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(cuts))
 
 
+def overlaps(ends: Sequence[int], offset: int, width: int) -> list[tuple[int, int]]:
+    """Which columns of a block belong to each segment; begin >= end where none does.
+
+    Args:
+        ends: the coordinate after each segment's last.
+        offset: the block's first coordinate.
+        width: its number of columns.
+    """
+    cuts = [min(max(end - offset, 0), width) for end in (0, *ends)]
+    return list(itertools.pairwise(cuts))
+
+
 def nodes(begin: int, end: int, d: int) -> list[tuple[int, int]]:
     """The largest aligned nodes (first tile, number of tiles) of the summation tree in [begin, end).
 
@@ -106,6 +118,8 @@ class Statistics:
         source: the rows themselves, over this rank's coordinates.
         step: optimizer step, from which rules that draw at random take their draw.
         excluded: how many rows were already taken out as certainly Byzantine (non-finite).
+        offset: first coordinate of this rank's shard.
+        segments: the coordinate after each tensor's last, where the caller said so.
     """
 
     def __init__(
@@ -118,16 +132,23 @@ class Statistics:
         step: int = 0,
         threads: int = 1,
         excluded: int = 0,
+        segments: Sequence[int] | None = None,
     ) -> None:
         self.source = source
+        self.segments = None if segments is None else tuple(segments)
         self.n = source.n
         self.step = step
         self.excluded = excluded
-        self._offset = offset
+        self.offset = offset
         self._d = source.d if d is None else d
         self._reduce = reduce
         self._threads = threads
         self._known: dict[str, Any] = {}
+
+    @property
+    def alone(self) -> bool:
+        """Whether this rank holds every coordinate."""
+        return self._reduce is alone
 
     def take(self, indices: Sequence[int] | Ints, excluded: int = 0) -> Statistics:
         """The statistics of some of the rows only."""
@@ -141,12 +162,13 @@ class Statistics:
         """The statistics of other (virtual) rows over the same coordinates."""
         return Statistics(
             source,
-            offset=self._offset,
+            offset=self.offset,
             d=self._d,
             reduce=self._reduce,
             step=self.step,
             threads=self._threads,
             excluded=excluded,
+            segments=self.segments,
         )
 
     @property
@@ -204,13 +226,49 @@ class Statistics:
 
         def differ(rows: Rows) -> Ints:
             found = np.zeros((rows.n, width), np.int64)
-            first = vote.equal(rows, groups, threads=self._threads)
-            for group in map(np.asarray, groups):
-                found[group, : len(group)] = first[group][:, None] != first[group][None, :]
+            ends = np.cumsum([0, *map(len, groups)]).tolist()
+            own = [range(begin, end) for begin, end in itertools.pairwise(ends)]
+            first = vote.equal(rows.take([i for group in groups for i in group]), own, threads=self._threads)
+            for group, (begin, end) in zip(groups, itertools.pairwise(ends), strict=True):
+                mine = first[begin:end]
+                found[np.asarray(group), : len(group)] = mine[:, None] != mine[None, :]
             return found
 
         total = self._measure(f"replicas of {groups}", differ)
         return [total[np.asarray(group), : len(group)] > 0 for group in groups]
+
+    def replicas_by_segment(self, groups: Groups) -> list[list[npt.NDArray[np.bool_]]]:
+        """As `replicas`, for each segment by itself: per group, per segment, which rows differ there."""
+        width = max(len(group) for group in groups)
+
+        def differ(rows: Rows) -> Ints:
+            found = np.zeros((len(groups), width, width), np.int64)
+            for k, group in enumerate(groups):
+                r = len(group)
+                found[k, :r, :r] = vote.mismatches(rows.take(group), self._threads)
+            return found
+
+        total = self._by_segment(f"replicas of {groups} by segment", differ)
+        return [list(total[:, k, : len(group), : len(group)] > 0) for k, group in enumerate(groups)]
+
+    def apart_by_segment(self, groups: Groups) -> list[list[tuple[Floats, Floats, Ints]]]:
+        """Per group, per segment: squared distances (r, r), squared norms (r,), non-finite values (r,)."""
+        width = max(len(group) for group in groups)
+
+        def apart(rows: Rows) -> Floats:
+            found = np.zeros((len(groups), width, width + 2))
+            for k, group in enumerate(groups):
+                r, own = len(group), rows.take(group)
+                found[k, :r, :r] = distances.squared(own, self._threads)
+                found[k, :r, -2] = distances.to_point(own, np.zeros(own.d, own.dtype), self._threads)
+                found[k, :r, -1] = scan.nonfinite(own, self._threads)
+            return found
+
+        total = self._by_segment(f"distances of {groups} by segment", apart)
+        return [
+            [(one[k, :r, :r], one[k, :r, -2], one[k, :r, -1].astype(np.int64)) for one in total]
+            for k, r in enumerate(map(len, groups))
+        ]
 
     @property
     def squared_norms(self) -> Floats:
@@ -257,9 +315,38 @@ class Statistics:
             self._known[name] = self._measure_now(name, kernel, with_range)
         return self._known[name]
 
-    def _measure_now(self, name: str, kernel: Callable[..., Any], with_range: bool) -> Any:
+    def _by_segment(self, name: str, kernel: Callable[[Rows], Any]) -> Any:
+        """A statistic of each segment; shape (segments, ...).
+
+        A node of the tree is measured at once where it lies in one segment; else down to single tiles, whose
+        pieces are cut at coordinates that do not depend on shards.
+        """
+        if self.segments is None:
+            raise ValueError("the rows' segments are not known")
+        ends = self.segments
+
+        def pieces(rows: Rows, low: int, high: int) -> Any:
+            cuts = overlaps(ends, self.offset + low, rows.d)
+            none = kernel(rows.block(0, 0))
+            return np.stack([kernel(rows.block(a, b)) if a < b else np.zeros_like(none) for a, b in cuts])
+
+        def inside(first: int, size: int) -> bool:
+            begin, end = first * TILE, min((first + size) * TILE, self._d)
+            return not any(begin < cut < end for cut in ends)
+
+        if name not in self._known:
+            self._known[name] = self._measure_now(name, pieces, True, inside)
+        return self._known[name]
+
+    def _measure_now(
+        self,
+        name: str,
+        kernel: Callable[..., Any],
+        with_range: bool,
+        at_once: Callable[[int, int], bool] = lambda first, size: True,
+    ) -> Any:
         """Runs a kernel node by node over this shard, then adds the shards up in the tree's order."""
-        begin, width = self._offset, self.source.d
+        begin, width = self.offset, self.source.d
         total = -(-self._d // TILE)
         known: dict[tuple[int, int], Any] = {}
 
@@ -271,7 +358,7 @@ class Statistics:
 
         def leaf(first: int, size: int) -> Any:
             whole = isinstance(self.source, Rows) or size <= _BLOCK_TILES
-            return on_range(first, size) if whole else None
+            return on_range(first, size) if whole and (size == 1 or at_once(first, size)) else None
 
         mine = [tree_sum(first, size, total, leaf) for first, size in nodes(begin, begin + width, self._d)]
         if not mine:

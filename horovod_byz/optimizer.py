@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from horovod_byz import replicas
 from horovod_byz.buffers import Buffers, NamedBuffers
 from horovod_byz.collect import Collected, Collector, Session, Wire, resolve
 from horovod_byz.ledger import Ledger
@@ -179,7 +180,9 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._flat.write(self.last.value)
         if self._buffers:
             self._buffers.synchronize()
-        self.ledger.add(self.last, self.last.step)
+        redundancy = getattr(self.rule, "redundancy", None)
+        groups = None if redundancy is None else redundancy.groups_of(session.n)
+        self.ledger.add(self.last, self.last.step, groups)
         self._hooks.seal()
         return self.last
 
@@ -255,10 +258,16 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._flat = FlatGradient(trained, [self._names[p] for p in trained], self._sparse_as_dense)
         row = self._flat.row.numpy()
         self._session = self._collector.bind(
-            row.size, row.dtype, layout=self._flat.layout, compression=self.compression, **self._options
+            row.size,
+            row.dtype,
+            layout=self._flat.layout,
+            compression=self.compression,
+            segments=self._flat.segments,
+            **self._options,
         )
         self._session.next_step = step
         self.rule.check(self._session.n)
+        replicas.compare(self._session.transport, self.rule)
         return self._session
 
     def __getstate__(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from horovod_byz.checks import count
 from horovod_byz.measure import Groups
 
 if TYPE_CHECKING:
-    from horovod_byz.sampling import RedundantSampler
+    from horovod_byz.sampling import RedundantSampler, SeededDataset
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,16 @@ class Redundancy:
             worker = hvd.rank() if worker is None else worker
             workers = hvd.size() if workers is None else workers
         return RedundantSampler(len(data), self, worker, workers, seed, shuffle)
+
+    def seeded(self, data: Any) -> SeededDataset:
+        """The data set with random augmentation that all replicas draw alike: by sample and epoch.
+
+        Without it, augmentation takes its random numbers from the loader's processes, which agree only if
+        their number does, and not after one replica was restarted.
+        """
+        from horovod_byz.sampling import SeededDataset
+
+        return SeededDataset(data, self.seed)
 
 
 def stream(*key: int) -> int:

@@ -6,6 +6,7 @@ in the rows' own dtype, as a paper's reader with that dtype would compute it.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -174,3 +175,24 @@ def brsgd(rows, beta=0.5, threshold="auto"):
     top = np.argsort(-scores, kind="stable")[: math.ceil(beta * n - 1e-9)]
     chosen = [i for i in sorted(top) if l1[i] <= limit]
     return guarded(exact[chosen].mean(axis=0)) if chosen else np.zeros(d)
+
+
+def draco_cyclic(rows, coefficients, f, rounding=1e-5):
+    """Chen et al. 2018: the mean of the batches from the largest set of rows that fit some gradients.
+
+    Tries every set of at most f rows, fewest first: B without them must explain the rest. None where no set
+    does.
+    """
+    n = len(rows)
+    exact = np.where(np.isfinite(rows), rows, 0.0).astype(np.float64)
+    broken = set(np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist())
+    for size in range(len(broken), f + 1):
+        for erased in itertools.combinations(range(n), size):
+            if not broken <= set(erased):
+                continue
+            left = [i for i in range(n) if i not in erased]
+            gradients = np.linalg.pinv(coefficients[left]) @ exact[left]
+            wrong = coefficients[left] @ gradients - exact[left]
+            if np.abs(wrong).max() <= rounding * np.median(np.abs(exact[left])):
+                return gradients.mean(axis=0), erased
+    return None

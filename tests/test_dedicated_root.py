@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import threading
 
 import numpy as np
@@ -100,6 +101,21 @@ def test_one_root_and_45_workers(here, digits, rule):
     want = train(here, digits, 1, "root", **same)
     assert train(here, digits, 46, "root:dedicated=true", **same) == want
     assert train(here, digits, 3, "root", **same) == want
+
+
+@pytest.mark.parametrize("rule", ["detox-multi-krum", "detox-median", "detox-bulyan", "bulyan"])
+def test_the_named_configuration(here, digits, rule):
+    """launch/experiments/detox-p45.toml as it stands, but for the data, the network and 20 steps."""
+    path = pathlib.Path(__file__).parent.parent / "launch" / "experiments" / "detox-p45.toml"
+    named = {**configs.read(path), "rule": rule, "evaluate_every": STEPS}
+    assert (named["workers"], named["byzantine"], named["data"]["batch"]) == (45, 5, 96)
+    named["data"] = {"name": "digits", "batch": 96 if rule.startswith("detox") else 32}
+    if not rule.startswith("detox"):
+        named["redundancy"] = 1
+    same = {key: value for key, value in named.items() if key not in ("steps", "model", "collect")}
+    want = train(here, digits, 1, "root", **same)
+    assert train(here, digits, 4, "root:dedicated=true", **same) == want
+    assert train(here, digits, 2, "sharded", **same) == want
 
 
 def test_signs_with_a_dedicated_root(here, digits):

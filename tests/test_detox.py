@@ -7,6 +7,8 @@ import pytest
 
 import horovod_byz as hb
 import reference
+from horovod_byz.kernels.rows import Rows
+from horovod_byz.measure import Statistics
 from horovod_byz.rules import worst_case_votes
 from horovod_byz.rules.detox import PRESETS
 from sharding import run_sharded
@@ -65,6 +67,61 @@ class TestVote:
     def test_bad_tolerance(self, tolerance):
         with pytest.raises(ValueError, match="tolerance"):
             hb.MajorityVote(tolerance=tolerance)
+
+
+class TestLazyVote:
+    LAZY = hb.MajorityVote(lazy=True)
+
+    @pytest.mark.parametrize("r", [1, 2, 3, 4, 5])
+    def test_elects_the_same_bits_as_the_full_vote(self, r):
+        rng = np.random.default_rng(r)
+        for _ in range(200):
+            data = np.stack([H, -H, np.full(3, np.nan)])[rng.integers(0, 3, size=r)]
+            np.testing.assert_array_equal(self.LAZY(data), hb.MajorityVote()(data))
+
+    def test_the_third_replica_is_read_only_on_a_mismatch(self):
+        """Counted through the rows that the vote takes, of which one is the third."""
+        data = np.stack([H, H, -H])
+        quiet = hb.aggregate(data, self.LAZY)
+        assert [v.reason for v in quiet.verdicts] == ["", "", "far"]  # not read by the vote, so not outvoted
+        loud = hb.aggregate(data[[0, 2, 1]], self.LAZY)
+        assert [v.reason for v in loud.verdicts] == ["", "outvoted", ""]
+
+        read = []
+
+        class Watched:
+            n, d = 3, 3
+
+            def take(self, indices):
+                read.extend(indices)
+                return Rows(data).take(indices)
+
+            def block(self, begin, end):
+                return self
+
+        statistics = Statistics(Watched())
+        self.LAZY.elect(statistics, ((0, 1, 2),))
+        assert read == [0, 1]
+        read.clear()
+        self.LAZY.elect(statistics, ((0, 2, 1),))
+        assert sorted(set(read)) == [0, 1, 2]
+
+    def test_shards_and_pipelines(self):
+        redundancy = hb.Redundancy(3)
+        full = hb.Detox(redundancy, hb.Mean(), hb.Median(), groups=5)
+        lazy = hb.Detox(redundancy, hb.Mean(), hb.Median(), groups=5, vote=self.LAZY)
+        data = np.empty((45, 9000), np.float32)
+        for group in redundancy.groups_of(45):
+            data[list(group)] = np.random.default_rng(group[0]).normal(size=9000)
+        for liar in range(0, 45, 7):
+            data[liar, liar] = 5.0
+        value, _ = run_sharded(lazy, data, 2)
+        np.testing.assert_array_equal(value, full(data))
+        np.testing.assert_array_equal(lazy(data), full(data))
+
+    def test_not_with_a_tolerance(self):
+        with pytest.raises(ValueError, match="leave out one of the two"):
+            hb.MajorityVote(tolerance=1e-6, lazy=True)
 
 
 class TestHierarchical:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from horovod_byz.experiments import pairings
+from horovod_byz.experiments.artefact import Artefact, names
+from horovod_byz.experiments.compute import Workplace, compute
 from horovod_byz.experiments.config import ConfigError
-from horovod_byz.experiments.grid import Grid
+from horovod_byz.experiments.grid import Grid, merged
+from horovod_byz.experiments.reproduce import look, reproduce
 from horovod_byz.experiments.runs import RunError, RunFolder
 
 EXPERIMENTS = Path(__file__).parents[1] / "launch" / "experiments"
-SMALL = """
-title = "small"
+GRID = """
+seeds = 2
 leave_out = [{ rule = "Krum", seed = "1" }]
 [base]
 workers = 7
@@ -21,45 +26,169 @@ steps = 2
 data = { name = "digits", batch = 4 }
 [axes.rule]
 Krum = { rule = "krum:f=1" }
-Median = { rule = "median", data = { batch = 8 } }
-[axes.seed]
-0 = { seed = 0 }
-1 = { seed = 1 }
+"Median, b = 8" = { rule = "median", data = { batch = 8 } }
+"""
+ARTEFACT = """
+title = "small"
+paper = "all"
+shows = "Nothing"
+runs = "small"
+slices = [{}]
+[[claims]]
+claim = "Krum is no oracle"
+of = { rule = "Krum" }
+below = 100
+[[claims]]
+claim = "Median is one"
+of = { rule = "Median, b = 8" }
+least = 100
+explanation = "It is none."
 """
 
 
 @pytest.fixture
-def small(tmp_path):
-    (tmp_path / "small.toml").write_text(SMALL)
-    return Grid.read(tmp_path / "small.toml")
+def experiments(tmp_path):
+    (tmp_path / "grids").mkdir()
+    (tmp_path / "grids" / "small.toml").write_text(GRID)
+    (tmp_path / "small.toml").write_text(ARTEFACT)
+    return tmp_path
+
+
+@pytest.fixture
+def small(experiments):
+    return Grid.read(experiments / "grids" / "small.toml")
+
+
+def files_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".tmp"}
 
 
 def test_cells_are_the_product_without_what_is_left_out(small):
-    assert [cell.name for cell in small.cells] == ["Krum_0", "Median_0", "Median_1"]
+    assert [cell.name for cell in small.cells] == ["Krum_0", "Median-b=8_0", "Median-b=8_1"]
     assert [cell.config.data.batch for cell in small.cells] == [4, 8, 8]
     assert [cell.config.seed for cell in small.cells] == [0, 0, 1]
+    assert [cell.name for cell in small.select({"rule": ["Krum"]})] == ["Krum_0"]
+    assert [cell.name for cell in small.select({}, repeats=1)] == ["Krum_0", "Median-b=8_0"]
+    with pytest.raises(ConfigError, match="unknown label of axis 'rule' of grid 'small' 'Krun'"):
+        small.select({"rule": "Krun"})
 
 
-def test_a_wrong_run_is_named(tmp_path):
-    (tmp_path / "bad.toml").write_text(SMALL.replace("krum:f=1", "krum:f=9"))
+def test_a_grid_like_another_changes_what_it_states(experiments):
+    (experiments / "grids" / "large.toml").write_text(
+        'like = "small"\nseeds = 1\nleave_out = []\n[base.data]\nbatch = 5\n'
+    )
+    grid = Grid.read(experiments / "grids" / "large.toml")
+    assert [(cell.name, cell.config.data.batch) for cell in grid.cells] == [
+        ("Krum_0", 5),
+        ("Median-b=8_0", 8),
+    ]
+    assert merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}}) == {"a": {"b": 1, "c": 3}}
+
+
+def test_a_wrong_run_is_named(experiments):
+    path = experiments / "grids" / "small.toml"
+    path.write_text(GRID.replace("krum:f=1", "krum:f=9"))
     with pytest.raises(ConfigError, match=r"run \{'rule': 'Krum', 'seed': '0'\}: .*at least 21 workers"):
-        Grid.read(tmp_path / "bad.toml")
+        Grid.read(path).select({})
 
 
-def test_complete_runs_are_left_alone(small, tmp_path):
-    small.compute(tmp_path / "out", jobs=1)
-    assert small.missing(tmp_path / "out") == []
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert before
-    assert not any(path.name == "checkpoint.pt" for path in before)
-    small.compute(tmp_path / "out", jobs=1)
+def test_reproduces_in_one_go_and_then_at_once(experiments, tmp_path):
+    artefact, place = Artefact.read(experiments / "small.toml"), Workplace(tmp_path / "out", jobs=1)
+    shown = reproduce(artefact, experiments, place)
+    assert [one.status for one in shown.verdicts] == ["PASS", "FAIL"]
+    assert "It is none." in shown.verdicts[1].note
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "small").rglob("*.*z")}
+    assert len(before) == 3
+    kept = files_of(tmp_path / "out")
+    assert {path.name for path in kept} == {
+        "config.toml",
+        "metrics.jsonl.gz",
+        "run.json",
+        "README.md",
+        "figure.png",
+    }
+    reproduce(artefact, experiments, place)
+    assert files_of(tmp_path / "out") == kept
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_missing_run_is_named(experiments, tmp_path):
+    artefact, place = Artefact.read(experiments / "small.toml"), Workplace(tmp_path / "out", jobs=1)
+    compute(artefact.cells(experiments)[:2], place, "part")
+    with pytest.raises(RunError, match="'Median-b=8_1' is missing"):
+        look(artefact, experiments, place.results)
+
+
+def test_another_run_in_the_folder_is_not_taken_for_it(small, experiments, tmp_path):
+    place = Workplace(tmp_path / "out", jobs=1)
+    compute(small.cells[:1], place, "part")
+    path = experiments / "grids" / "small.toml"
+    path.write_text(GRID.replace("steps = 2", "steps = 3"))
+    with pytest.raises(RunError, match="holds a run with another configuration"):
+        compute(Grid.read(path).cells, place, "part")
+
+
+def test_the_same_seed_gives_the_same_metrics_file(small, tmp_path):
+    for name in ("one", "two"):
+        compute(small.cells[:1], Workplace(tmp_path / name, jobs=1), name)
+    found = [
+        (tmp_path / name / "small" / "Krum_0" / "metrics.jsonl.gz").read_bytes() for name in ("one", "two")
+    ]
+    assert found[0] == found[1]
+
+
+def test_a_shortened_form_is_labelled_and_kept_apart(experiments, tmp_path):
+    artefact = Artefact.read(experiments / "small.toml", repeats=1, steps=1)
+    reproduce(artefact, experiments, Workplace(tmp_path / "out", jobs=1))
+    text = (tmp_path / "out" / "small-repeats1-steps1" / "README.md").read_text()
+    assert "**Reduced: 1 repeat only; 1 steps only.**" in text
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "small-repeats1-steps1",
+        "small-steps1",
+    ]
+
+
+@pytest.mark.slow
+def test_killed_half_way_it_loses_the_runs_in_flight_only(experiments, tmp_path):
+    path = experiments / "grids" / "small.toml"
+    path.write_text(GRID.replace("seeds = 2", "seeds = 6").replace("steps = 2", "steps = 40"))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "horovod_byz.cli", "reproduce", "small", "--jobs", "1"]
+    command += ["--experiments", str(experiments), "--results", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("[ 3/11]"):
+                break
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    _, left = psutil.wait_procs(workers, timeout=60)
+    assert not left, "workers outlive their parent"
+    complete = [path for path in (out / "small").iterdir() if RunFolder(path).complete]
+    assert len(complete) >= 3
+    kept = {path: path.read_bytes() for run in complete for path in run.iterdir()}
+    artefact = Artefact.read(experiments / "small.toml")
+    reproduce(artefact, experiments, Workplace(out, jobs=1))
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert len(list((out / "small").glob("*/run.json"))) == 11
+    assert not [path for path in (out / "small").glob(".*.tmp") if path.is_dir()]
+
+
+@pytest.mark.source
+@pytest.mark.parametrize("name", names(EXPERIMENTS) if EXPERIMENTS.is_dir() else [])
+def test_every_experiment_can_be_read(name):
+    artefact = Artefact.read(EXPERIMENTS / f"{name}.toml")
+    assert artefact.calculate or artefact.cells(EXPERIMENTS)
+    assert artefact.sets, "belongs to no set"
+    assert bool(artefact.reduced) == name.endswith("-small")
+    assert len({cell.folder(Path()).path for cell in artefact.cells(EXPERIMENTS)}) == len(
+        artefact.cells(EXPERIMENTS)
+    )
 
 
 @pytest.mark.source
 def test_the_pairings_are_the_papers():
-    grid = Grid.read(EXPERIMENTS / "detox-pairings.toml")
-    assert len(grid.cells) == 132
+    grid = Grid.read(EXPERIMENTS / "grids" / "detox-pairings.toml")
+    assert len(grid.cells) == 165
     assert {cell.config.workers for cell in grid.cells} == {45}
     for cell in grid.cells:
         groups = len(cell.config.make_redundancy().groups_of(45))
@@ -67,22 +196,17 @@ def test_the_pairings_are_the_papers():
 
 
 @pytest.mark.source
-def test_the_table_names_a_missing_run(tmp_path):
-    grid = Grid.read(EXPERIMENTS / "detox-pairings.toml")
-    with pytest.raises(RunError, match="Median_ALIE"):
-        pairings.accuracies(grid, tmp_path)
-
-
-@pytest.mark.source
-def test_table_and_figure(tmp_path):
-    grid = Grid.read(EXPERIMENTS / "detox-pairings.toml")
-    for number, cell in enumerate(grid.cells):
-        folder = RunFolder(tmp_path / grid.name / cell.name)
-        folder.path.mkdir(parents=True)
-        folder.write_json("summary.json", {"accuracy": number / 200})
-    found = pairings.accuracies(grid, tmp_path)
-    text = pairings.table(grid, found, 80.0)
-    assert text.count("\n| ") == 26  # header, rule, 24 cells
-    assert "does not hold" in text
-    pairings.draw(grid, found, 80.0, tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").stat().st_size > 10_000
+def test_the_figures_of_xie2018_share_runs_and_keep_its_numbers():
+    cells = [
+        cell
+        for figure in range(2, 7)
+        for cell in Artefact.read(EXPERIMENTS / f"xie2018-fig{figure}.toml").cells(EXPERIMENTS)
+    ]
+    assert {cell.grid for cell in cells} == {"xie2018-mnist"}
+    assert {cell.config.workers for cell in cells} == {20}
+    attacked = {cell.config.attack.name: cell.config.byzantine for cell in cells}
+    assert attacked == {"none": 0, "gaussian": 6, "omniscient": 6, "bit-flip": 8, "gambler": 8} | {
+        "none": attacked["none"]
+    }
+    folders = {cell.folder(Path()).path for cell in cells}
+    assert len(folders) == 10 * (7 + 3 + 4 * 7 + 1 + 1)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from horovod_byz import theory
+from horovod_byz import cli_theory, theory
 from horovod_byz.theory import (
     detox,
 )
@@ -132,3 +133,70 @@ def test_vote_group_variance_by_simulation():
     """Mean of 3 votes, each the mean of 96 samples: variance 1 / 288 within 5 %."""
     samples = np.random.default_rng(0).standard_normal((4000, 3, 96))
     assert samples.mean(axis=2).mean(axis=1).var() == pytest.approx(1 / 288, rel=0.05)
+
+
+# Algorithm 1 for real, and the command
+
+
+def test_partition_and_vote_for_real():
+    """Within four standard errors of the exact mean, and of each probability."""
+    runs = 1500
+    drawn, exact = detox.simulated_votes(45, 5, 3, runs), theory.byzantine_votes_pmf(45, 5, 3)
+    for share, p in zip(drawn, exact, strict=True):
+        assert abs(share - p) < 4 * math.sqrt(p * (1 - p) / runs)
+    assert detox.simulated_votes(45, 1, 3, 50) == (1.0,)
+
+
+@pytest.fixture
+def told():
+    """What `horovod-byz theory` prints, without line breaks inside cells."""
+
+    def run(*arguments):
+        found = CliRunner().invoke(cli_theory.app, arguments, env={"COLUMNS": "200"})
+        assert found.exit_code == 0, found.output
+        return found.output
+
+    return run
+
+
+def test_the_command_prints_everything(told):
+    text = told("detox", "--p", "45", "--q", "5", "--r", "3")
+    for value in (
+        "0.433404",
+        "0.597277",
+        "0.372041",
+        "0.030681",
+        "0.5556",
+        "not applicable: it asks for r >= 7.64, so 9",
+        "88.7 (not applicable: there are 15 votes)",
+        "not applicable: it needs 295 vote groups, and there are 15 votes",
+        "sigma^2 / 96",
+        "k = 5",
+        "sigma^2 / 288",
+    ):
+        assert value in text, value
+    assert "worst case" in text
+
+
+def test_the_command_where_the_theorems_apply(told):
+    text = told("detox", "--p", "9000", "--q", "8", "--r", "9", "--runs", "0")
+    assert "with 295 vote groups" in text
+    assert "at most 5.61 with probability 0.9" in text
+    assert "drawn" not in text
+
+
+def test_the_command_refuses_what_has_no_answer():
+    found = CliRunner().invoke(cli_theory.app, ["detox", "--p", "45", "--q", "5", "--r", "4"])
+    assert found.exit_code == 2
+    assert "odd number of replicas" in " ".join(found.output.split())
+
+
+def test_advice_knows_redundancy(told):
+    options = {one.rule: one for one in theory.recommend(45, 5).redundant}
+    assert options["detox-multi-krum (r = 3)"].tolerates
+    assert options["detox-median (r = 3)"].max_byzantine == 5
+    assert "3 x compute" in options["detox-bulyan (r = 3)"].cost
+    assert (options["draco"].max_byzantine, options["draco"].tolerates) == (22, True)
+    assert not {one.rule: one for one in theory.recommend(45, 12).redundant}["detox-median (r = 3)"].tolerates
+    assert [one.rule for one in theory.recommend(2, 0).redundant] == ["draco"]
+    assert "detox-multi-krum (r = 5)" in told("recommend", "--n", "45", "--f", "5", "--r", "5")

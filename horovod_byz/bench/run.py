@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(given.threads)
     peers = connect(given.peers) if given.peers else None
     began, cells, skipped = time.time(), [], []
+    machine = {**describe(), "level": dispatch.level(), "threads": given.threads}
     for d in ds:
         for n in ns:
             if not _fits(n, d, given.dtype):
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not given.json:
                 report.show(cells[-1], given.dtype, given.threads)
     result = {
-        "machine": {**describe(), "level": dispatch.level(), "threads": given.threads},
+        "machine": machine,
         "peers": {} if peers is None else peers.versions,
         "dtype": given.dtype,
         "rounds": given.rounds,

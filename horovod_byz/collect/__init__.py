@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ class Collector(ABC):
         threads: int | None = None,
         timeout: float | None = None,
         compression: Compression | None = None,
+        segments: Sequence[int] | None = None,
     ) -> Session:
         """Agrees with the other ranks on what will be collected. All ranks call it together.
 
@@ -74,6 +76,8 @@ class Collector(ABC):
             timeout: seconds that one wait between ranks may take (default: the environment's
                 HOROVOD_BYZ_TIMEOUT, or 300); within half of it more, at most 1.5 s, comes the error.
             compression: what travels in place of a row, such as `SignCompression()`; default the row.
+            segments: the coordinate after each tensor's last, equal on all ranks, for rules that treat
+                tensors apart, such as `MajorityVote(scope="tensor")`.
 
         Returns:
             A session; its `step(rows, rule)` collects and aggregates.
@@ -81,11 +85,11 @@ class Collector(ABC):
         Raises:
             HeaderMismatchError: if the ranks bind different things; it names the odd ones.
             LateRanksError: if a rank does not arrive in time.
-            ValueError: if the collector does not fit the job.
+            ValueError: if the collector does not fit the job, or the segments do not fit d.
             TypeError: if `compression` is none.
         """
         from horovod_byz.collect.transport import connect
-        from horovod_byz.engine import default_threads
+        from horovod_byz.engine import checked_segments, default_threads
 
         if timeout is None:
             timeout = float(os.environ.get("HOROVOD_BYZ_TIMEOUT", DEFAULT_TIMEOUT))
@@ -95,7 +99,13 @@ class Collector(ABC):
             raise TypeError(f"compression must be SignCompression() or None, got {compression!r}")
         transport = connect(name, timeout)
         threads = default_threads() if threads is None else threads
-        return self._session(transport, d, dtype, local_workers, threads, layout, compression)
+        if segments is None:
+            return self._session(transport, d, dtype, local_workers, threads, layout, compression)
+        ends = checked_segments(segments, d)
+        shared = f"{layout} segments={ends}"
+        session = self._session(transport, d, dtype, local_workers, threads, shared, compression)
+        session.segments = ends
+        return session
 
     @abstractmethod
     def _session(

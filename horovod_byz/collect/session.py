@@ -85,6 +85,9 @@ class Session(ABC):
         layout: text that all ranks must share, such as the names and shapes of the parameters.
         compression: what travels in place of a row; default the row itself.
 
+    Attributes:
+        segments: the coordinate after each tensor's last, or None; see `Collector.bind`.
+
     Raises:
         HeaderMismatchError: if the ranks bind different things.
     """
@@ -104,6 +107,7 @@ class Session(ABC):
         self.transport, self.d, self.dtype = transport, d, np.dtype(dtype)
         self.compression = Uncompressed() if compression is None else compression
         self.threads, self.next_step, self._shared = threads, 0, layout
+        self.segments: tuple[int, ...] | None = None
         if self.dtype.name not in _DTYPES or d < 0 or local_workers < 0:
             raise ValueError(
                 f"bind needs float32 or float64, d >= 0 and local_workers >= 0, "
@@ -211,5 +215,13 @@ class Session(ABC):
         source = self.compression.read(block, out.size, self.dtype, attacked)
         options = {} if reduce is None else {"reduce": reduce}
         return engine.run(
-            rule, source, out, offset=offset, d=self.d, step=step, threads=self.threads, **options
+            rule,
+            source,
+            out,
+            offset=offset,
+            d=self.d,
+            step=step,
+            threads=self.threads,
+            segments=self.segments,
+            **options,
         )

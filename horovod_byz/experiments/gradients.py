@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -48,6 +49,11 @@ class FlatModel:
     def d(self) -> int:
         """Number of parameters."""
         return self.theta.numel()
+
+    @property
+    def segments(self) -> tuple[int, ...]:
+        """The coordinate after each parameter's last."""
+        return tuple(itertools.accumulate(one.numel() for one in self.parameters))
 
     def update_statistics(self, batch: Tensor) -> None:
         """Move the running statistics towards those of one batch, `(s,)`, by the layers' own momentum."""

@@ -9,7 +9,7 @@ from typing import Any
 from horovod_byz import rules
 from horovod_byz.experiments.known import known, parse_word
 from horovod_byz.redundancy import Redundancy
-from horovod_byz.rules import Detox, Hierarchical, MajorityVote, Rule
+from horovod_byz.rules import Detox, Draco, Hierarchical, MajorityVote, Rule
 from horovod_byz.rules.detox import PRESETS
 
 # "detox-median" and its like: the paper's pairings, whose inner f is the worst case after the vote.
@@ -17,7 +17,7 @@ _PRESETS = {f"detox-{name}": name for name in PRESETS}
 _STAGES = ("inner", "outer")
 _OWN = {
     **dict.fromkeys(_PRESETS, ("f",)),
-    "detox": (*_STAGES, "groups", "partition", "seed", "tolerance"),
+    "detox": (*_STAGES, "groups", "partition", "seed", "tolerance", "scope", "lazy"),
     "hierarchical": (*_STAGES, "groups", "partition", "seed"),
 }
 
@@ -62,12 +62,32 @@ def make(name: str, options: Mapping[str, Any], redundancy: Redundancy, n: int) 
             if stage in values:
                 values[stage] = _stage(str(values[stage]), redundancy, n)
         if name == "detox":
-            return Detox(redundancy, vote=MajorityVote(values.pop("tolerance", 0.0)), **values)
+            vote = MajorityVote(
+                **{name: values.pop(name) for name in ("tolerance", "scope", "lazy") if name in values}
+            )
+            return Detox(redundancy, vote=vote, **values)
         if name == "hierarchical":
             return Hierarchical(**values)
+        if name == "draco":
+            return _draco({"seed": redundancy.seed, **values}, redundancy)
         return rules.by_name(name, **values)
     except TypeError as error:
         raise ValueError(str(error)) from error
+
+
+def _draco(values: Mapping[str, Any], redundancy: Redundancy) -> Draco:
+    rule = Draco(**values)
+    if rule.code == "cyclic" and redundancy.r != 1:
+        raise ValueError(
+            f"rule 'draco:code=cyclic' has n batches of its own, of which each worker computes {rule.r}: use "
+            f"redundancy = 1, got {redundancy.r}"
+        )
+    if rule.code == "repetition" and rule.redundancy != redundancy:
+        raise ValueError(
+            f"rule 'draco' with f = {rule.f} needs redundancy groups of r = 2f + 1 = {rule.r} (seed "
+            f"{rule.seed}), got r = {redundancy.r} (seed {redundancy.seed}): set redundancy to them"
+        )
+    return rule
 
 
 def _stage(word: str, redundancy: Redundancy, n: int) -> Rule:

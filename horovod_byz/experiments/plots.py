@@ -16,8 +16,8 @@ from horovod_byz.experiments.runs import RunFolder
 __all__ = ["Curve", "draw_curves", "spread"]
 
 # Okabe and Ito (2008): eight colours that the common kinds of colour blindness tell apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A7A00", "#555555")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A7A00", "#555555")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,14 @@ def draw_curves(curves: Sequence[Curve], path: Path, *, title: str, subtitle: st
         percent = [100 * value for value in values]
         last = max(last, steps[-1])
         index = 0 if curve.reference else plain.index(curve)
-        colour = "#000000" if curve.reference else _COLOURS[index % len(_COLOURS)]
+        colour = "#000000" if curve.reference else COLOURS[index % len(COLOURS)]
         axes.plot(
             steps,
             percent,
             color=colour,
             linestyle="--" if curve.reference else "-",
             linewidth=1.8,
-            marker=None if curve.reference else _MARKERS[index % len(_MARKERS)],
+            marker=None if curve.reference else MARKERS[index % len(MARKERS)],
             markevery=(2 * index % 5, 5),
             markersize=5,
             clip_on=False,

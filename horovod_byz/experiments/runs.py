@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
@@ -17,6 +18,9 @@ from horovod_byz.experiments import config as configs
 from horovod_byz.experiments.config import RunConfig
 
 __all__ = ["RunError", "RunFolder", "finite", "replace_file"]
+
+
+_PACKED = "run.json"
 
 
 class RunError(RuntimeError):
@@ -47,6 +51,9 @@ class RunFolder:
     what it ran on; `checkpoint.pt` continues it; `verdicts.json` sums up how each worker was treated;
     `summary.json`, written last, marks it complete.
 
+    A packed run (see `pack`), the form that is committed by the hundred, holds the same in three files:
+    `config.toml`, `metrics.jsonl.gz` and `run.json`. It reads like any other.
+
     Args:
         path: the folder; it need not exist yet.
     """
@@ -61,7 +68,7 @@ class RunFolder:
     @property
     def complete(self) -> bool:
         """Whether the run came to its end."""
-        return (self.path / "summary.json").is_file()
+        return (self.path / "summary.json").is_file() or (self.path / _PACKED).is_file()
 
     @property
     def config(self) -> RunConfig:
@@ -98,9 +105,13 @@ class RunFolder:
         Raises:
             RunError: when it is missing.
         """
+        packed = self.path / _PACKED
         try:
+            if packed.is_file() and name != _PACKED:
+                whole: dict[str, dict[str, Any]] = json.loads(packed.read_text())
+                return whole[name.removesuffix(".json")]
             found: dict[str, Any] = json.loads((self.path / name).read_text())
-        except FileNotFoundError as error:
+        except (FileNotFoundError, KeyError) as error:
             raise RunError(
                 f"{self.path} has no {name}: the run is not complete; continue it with --resume"
             ) from error
@@ -112,13 +123,40 @@ class RunFolder:
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
         """Read JSON lines; a file that does not exist has none."""
-        path = self.path / name
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        path, packed = self.path / name, self.path / f"{name}.gz"
+        if packed.is_file():
+            text = gzip.decompress(packed.read_bytes()).decode()
+        else:
+            text = path.read_text() if path.is_file() else ""
+        return [json.loads(line) for line in text.splitlines()]
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """One record per evaluation: step, accuracy, top3, loss, train_loss, lr."""
         return self.read_lines("metrics.jsonl")
+
+    def pack(self, notes: Mapping[str, Any]) -> None:
+        """Put a complete run into three small files: what tables and figures need, and nothing else.
+
+        The compressed metrics carry no time stamp, so that equal metrics are equal bytes.
+
+        Args:
+            notes: what is kept beside summary, environment and verdicts, such as the seconds it took.
+
+        Raises:
+            RunError: when the run is not complete.
+        """
+        kept = {name: self.read_json(f"{name}.json") for name in ("summary", "environment", "verdicts")}
+        metrics = (self.path / "metrics.jsonl").read_bytes()
+        replace_file(self.path / "metrics.jsonl.gz", gzip.compress(metrics, mtime=0))
+        lines = [
+            f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}"
+            for name, value in {**kept, "notes": notes}.items()
+        ]
+        self._write(_PACKED, "{\n" + ",\n".join(lines) + "\n}\n")
+        for path in self.path.iterdir():
+            if path.name not in ("config.toml", "metrics.jsonl.gz", _PACKED):
+                path.unlink()
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Save tensors, numbers and texts."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from horovod_byz.measure import Groups
 from horovod_byz.verdict import Verdict
 
 __all__ = ["Tally"]
@@ -20,6 +21,8 @@ _COLUMNS = (
     "far",
     "suspect_byzantine",
     "suspect_honest",
+    "outvoted",
+    "last_suspect",  # no sum: the last such step, counted from 1
 )
 
 
@@ -28,10 +31,12 @@ class Tally:
 
     Args:
         n: number of workers.
+        groups: redundancy groups, where there are any.
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, groups: Groups | None = None) -> None:
         self.steps = 0
+        self._group = {worker: k for k, group in enumerate(groups or ()) for worker in group}
         self.sums = np.zeros((n, len(_COLUMNS)))
 
     def add(self, verdicts: Iterable[Verdict], byzantine: Sequence[int]) -> None:
@@ -44,7 +49,8 @@ class Tally:
         self.steps += 1
         for verdict in verdicts:
             guilty = verdict.worker in byzantine
-            self.sums[verdict.worker] += (
+            row = self.sums[verdict.worker]
+            row[:-1] += (
                 guilty,
                 verdict.weight,
                 verdict.weight * guilty,
@@ -52,7 +58,10 @@ class Tally:
                 verdict.reason == "far",
                 verdict.suspect and guilty,
                 verdict.suspect and not guilty,
+                verdict.reason == "outvoted",
             )
+            if verdict.suspect:
+                row[-1] = self.steps
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
@@ -61,7 +70,9 @@ class Tally:
     def load(self, state: dict[str, Any]) -> None:
         """Take over what `state` gave."""
         self.steps = int(state["steps"])
-        self.sums = state["sums"].numpy().copy()
+        saved = state["sums"].numpy()  # of an earlier version: fewer columns
+        self.sums = np.zeros((len(saved), len(_COLUMNS)))
+        self.sums[:, : saved.shape[1]] = saved
 
     def summary(self) -> dict[str, Any]:
         """The run's verdicts: one record per worker, and the sums that matter."""
@@ -73,6 +84,9 @@ class Tally:
                 "mean_weight": round(row[1] / steps, 6),
                 "nonfinite_steps": int(row[3]),
                 "far_steps": int(row[4]),
+                "outvoted_steps": int(row[7]),
+                "last_suspect_step": int(row[8]) or None,
+                **({"group": self._group[worker]} if self._group else {}),
             }
             for worker, row in enumerate(self.sums.tolist())
         ]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from horovod_byz import Median
+from horovod_byz import Draco, Median, replicas
 from horovod_byz.attacks import LabelFlip, Script
 from horovod_byz.collect import Collected, Root
 from horovod_byz.experiments import models
@@ -63,19 +63,28 @@ class Trainer:
         self.sampler = Sampler(
             config.seed, len(dataset.train_y), config.data.batch, streams, config.data.sampling
         )
-        self._computed, self._shares = self._share([streams[worker] for worker in self.workers])
+        self._encoder = self.rule if isinstance(self.rule, Draco) and self.rule.code == "cyclic" else None
+        # Of each computation of this rank: whose batch it is, and who computes it; and for each worker of
+        # this rank the computation that is its own.
+        self._computed, self._computers, self._shares = self._share([streams[w] for w in self.workers])
         self.gradients = Gradients(self.flat, len(self._computed))
         self.optimizer = _optimizer(self.flat.theta, config.optimizer)
         self.session = collector.bind(
-            self.flat.d, np.float32, len(self.workers), compression=config.make_compression()
+            self.flat.d,
+            np.float32,
+            len(self.workers),
+            compression=config.make_compression(),
+            segments=self.flat.segments,
         )
+        replicas.compare(self.session.transport, self.rule)
         self._statistics_session = None
         if count := self.flat.statistics.numel():
             self._statistics_session = collector.bind(count, np.float32, len(self.workers), name="statistics")
         self.step = 0
         self.evaluated = -1
         self.diverged_at: int | None = None
-        self.tally = Tally(config.workers)
+        groups = redundancy.groups_of(config.workers) if redundancy.r > 1 else None
+        self.tally = Tally(config.workers, groups)
         # Per worker since the last evaluation: sum of honest losses, honest steps, first step with a bad
         # loss. Only this rank's workers; the others' rows stay 0.
         self._losses = np.zeros((config.workers, 3))
@@ -98,7 +107,7 @@ class Trainer:
         for row, worker in enumerate(self._computed):
             if self.config.data.augment:
                 images[row] = augment(images[row], sampler.augmentation(self.step, worker))
-            for attack in self._poisons(worker):
+            for attack in self._poisons(self._computers[row]):
                 labels[row] = attack.labels(labels[row], dataset.classes)
         seeds = []
         if self.gradients.uses_seeds:
@@ -112,13 +121,13 @@ class Trainer:
             The aggregate gradient, and the aggregate of the batch normalisation statistics where there are
             any.
         """
-        collected = self.session.step(
-            self._per_worker(self.gradients.rows).cpu(), self.rule, self.wire, self.step
-        )
+        computed = self.gradients.rows.cpu()
+        rows = self._encoded(computed) if self._encoder else self._per_worker(computed)
+        collected = self.session.step(rows, self.rule, self.wire, self.step)
         if self._statistics_session is None:
             return collected, None
         # What a Byzantine worker would report about its batch is not simulated; the median would bear it.
-        rows = self._per_worker(self.gradients.statistics).cpu()
+        rows = self._per_worker(self.gradients.statistics.cpu())
         statistics = self._statistics_session.step(rows, Median(), step=self.step)
         return collected, torch.from_numpy(statistics.value)
 
@@ -223,22 +232,48 @@ class Trainer:
         self.diverged_at = state["diverged_at"]
         self.ranks.agree(self.digest(), "checkpoint")
 
-    def _share(self, streams: list[int]) -> tuple[list[int], list[int]]:
-        """Which of this rank's workers compute, and for each of its workers, which computation is its own.
+    def _share(self, streams: list[int]) -> tuple[list[int], list[int], list[int]]:
+        """Whose batches this rank computes, who computes each, and which computation is each worker's own.
 
         Replicas' gradients agree bit for bit, so one computation serves all that this rank holds, unless
         every replica is to compute, or labels may be poisoned for some of them.
         """
         attack = self.config.make_attack()
         poisoned = isinstance(attack, LabelFlip) or bool(self.config.script)
-        if self.config.redundancy.compute == "every" or poisoned:
-            return list(self.workers), list(range(len(self.workers)))
+        every = self.config.redundancy.compute == "every" or poisoned
+        if self._encoder is not None:
+            return self._share_batches(self._encoder, every)
+        if every:
+            return list(self.workers), list(self.workers), list(range(len(self.workers)))
         order = {stream: row for row, stream in enumerate(dict.fromkeys(streams))}
         first = {stream: worker for worker, stream in reversed(list(zip(self.workers, streams, strict=True)))}
-        return [first[stream] for stream in order], [order[stream] for stream in streams]
+        computed = [first[stream] for stream in order]
+        return computed, computed, [order[stream] for stream in streams]
+
+    def _share_batches(self, rule: Draco, every: bool) -> tuple[list[int], list[int], list[int]]:
+        """As `_share` for DRACO's cyclic code, where batch k is that of worker k; the first is its own."""
+        wanted = {worker: rule.batches(worker, self.config.workers) for worker in self.workers}
+        pairs = [(batch, worker if every else -1) for worker in self.workers for batch in wanted[worker]]
+        order = {pair: row for row, pair in enumerate(dict.fromkeys(pairs))}
+        self._encoded_from = [
+            [order[batch, worker if every else -1] for batch in wanted[worker]] for worker in self.workers
+        ]
+        batches = [batch for batch, _ in order]
+        return batches, [worker for _, worker in order], [rows[0] for rows in self._encoded_from]
+
+    def _encoded(self, computed: Tensor) -> Tensor:
+        """The rows that DRACO's workers send."""
+        if self._encoder is None:
+            raise RuntimeError("only DRACO's cyclic code encodes rows")
+        n = self.config.workers
+        sent = [
+            self._encoder.encode([computed[row] for row in parts], worker, n)
+            for worker, parts in zip(self.workers, self._encoded_from, strict=True)
+        ]
+        return torch.stack(sent) if sent else computed[:0]
 
     def _per_worker(self, computed: Tensor) -> Tensor:
-        return computed if len(computed) == len(self._shares) else computed[self._shares]
+        return computed[self._shares] if self._shares != list(range(len(computed))) else computed
 
     def _count_loss(self, worker: int, loss: float) -> None:
         self._losses[worker, :2] += (loss, 1)

@@ -10,6 +10,7 @@ from horovod_byz.rules.base import BoundedRule, Facts, Rule
 from horovod_byz.rules.brsgd import BrSGD
 from horovod_byz.rules.coordinatewise import MeanAroundMedian, Median, SignMajority, TrimmedMean
 from horovod_byz.rules.detox import Detox, worst_case_votes
+from horovod_byz.rules.draco import Draco
 from horovod_byz.rules.geometric import GeometricMedian, Medoid
 from horovod_byz.rules.hierarchical import Hierarchical
 from horovod_byz.rules.krum import Bulyan, Krum, MultiKrum
@@ -21,6 +22,7 @@ __all__ = [
     "BrSGD",
     "Bulyan",
     "Detox",
+    "Draco",
     "Facts",
     "GeometricMedian",
     "Hierarchical",
@@ -52,6 +54,7 @@ _RULES: tuple[type[Rule], ...] = (
     BrSGD,
     SignMajority,
     MajorityVote,
+    Draco,
 )
 
 # Pipelines are built from rules, so they have no name of their own with plain options.

@@ -103,20 +103,22 @@ class Detox(Rule):
 
     def decide(self, statistics: Statistics) -> Decision:
         votes = self.vote.elect(statistics, self.redundancy.groups_of(statistics.n))
-        virtual = statistics.over(virtual_rows(statistics.source, votes))
+        virtual = statistics.over(virtual_rows(statistics.source, votes, statistics.offset))
         return compose(votes, self.hierarchy.decide(virtual), statistics.n)
 
     def in_one_pass(
         self, rows: Rows, out: npt.NDArray[Any], *, step: int, threads: int, lazy: bool
     ) -> Decision | None:
         inner, outer = _kernel(self.inner), _kernel(self.outer)
-        if self.vote.tolerance or inner is None or outer is None or inner == outer == _MEAN:
+        if self.vote.tolerance or self.vote.scope != "whole" or inner is None or outer is None:
+            return None
+        if inner == outer == _MEAN:
             return None  # a mean of means is a single sum over the rows: `compose` folds it
         groups = self.redundancy.groups_of(rows.n)
         parts = [part.tolist() for part in self.hierarchy.split(len(groups), step)]
         if inner == _MEAN:  # sums run in the order of the rows
             parts = [sorted(part, key=lambda vote: groups[vote][0]) for part in parts]
-        first = kernel.voted(rows, groups, inner, parts, outer, out, lazy, threads)
+        first = kernel.voted(rows, groups, inner, parts, outer, out, lazy or self.vote.lazy, threads)
         if first is None:
             return None
         votes = winners(first, groups)

@@ -18,6 +18,10 @@ from horovod_byz.rules.weiszfeld import weiszfeld
 class Medoid(RowRule):
     """The row with the least sum of (not squared) distances to all rows.
 
+    Args:
+        naive_float32: round squared distances to float32, where those of rows near 1e20 overflow to infinity,
+            so that every sum is infinite and row 0 wins. It shows what the paper saw; never use it to train.
+
     Tolerates: n > 2f rows far away; no theorem bounds it. Cost: O(n^2 d). Ties: lowest row.
     Non-finite: row excluded.
 
@@ -30,6 +34,8 @@ class Medoid(RowRule):
         Xie, Koyejo, Gupta (2018), Generalized Byzantine-tolerant SGD, Definition 9.
     """
 
+    naive_float32: bool = False
+
     facts: ClassVar[Facts] = Facts("n > 2f (no theorem)", "O(n^2 d)", "lowest row", ROW_EXCLUDED)
     measures: ClassVar[str] = "distances"
 
@@ -38,8 +44,12 @@ class Medoid(RowRule):
         return 2 * f + 1
 
     def weigh(self, statistics: Statistics) -> Floats:
+        squares = statistics.distances
+        if self.naive_float32:
+            with np.errstate(over="ignore"):
+                squares = squares.astype(np.float32).astype(np.float64)
         # Summed in ascending order, so that rows with the same distances tie to the bit.
-        sums = np.sort(np.sqrt(statistics.distances), axis=1).cumsum(axis=1)[:, -1]
+        sums = np.sort(np.sqrt(squares), axis=1).cumsum(axis=1)[:, -1]
         return Weighted.uniform(statistics.n, [int(np.argmin(sums))]).weights
 
 

@@ -96,5 +96,5 @@ class Hierarchical(Rule):
             self.inner.decide(statistics.take(group)).expand(n, group)
             for group in self.split(n, statistics.step)
         ]
-        virtual = statistics.over(virtual_rows(statistics.source, below))
+        virtual = statistics.over(virtual_rows(statistics.source, below, statistics.offset))
         return compose(below, self.outer.decide(virtual), n)

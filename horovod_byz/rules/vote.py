@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.decision import Decision, Weighted
+from horovod_byz.decision import Decision, Segmented, Weighted
 from horovod_byz.kernels import vote as kernel
 from horovod_byz.kernels.rows import Rows
 from horovod_byz.measure import Floats, Groups, Ints, Statistics
 from horovod_byz.rules.base import Facts, Rule
+
+# Which replicas agree, (r, r), and how far apart they are.
+Agreement = tuple[npt.NDArray[np.bool_], Floats]
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,12 @@ class MajorityVote(Rule):
         tolerance: 0 for the exact vote; otherwise the relative distance up to which replicas agree.
             The elected row is then the one, of those that agree with a majority, that is nearest in
             sum to the rows it agrees with: always one of the rows, never an average.
+        scope: "whole" votes once on all coordinates, as the paper says; "tensor" on each parameter by
+            itself, as its public code does: replicas with a flipped bit in different tensors then still elect
+            every tensor, but two liars need to agree in one tensor only. A collector bound by
+            `DistributedOptimizer` knows the tensors; `hb.aggregate` takes `segments`.
+        lazy: whether to compare only as many replicas as make a majority, the lowest ones, and the others
+            where those differ. The elected bits are the same; a replica that was not read is not named.
 
     Tolerates: n > 2f. Cost: O(n d) where replicas are equal. Ties: lowest row of the majority.
     Non-finite: compared as bits; an elected NaN or Inf counts as a non-finite row from there on, and
@@ -42,6 +52,8 @@ class MajorityVote(Rule):
     """
 
     tolerance: float = 0.0
+    scope: Literal["whole", "tensor"] = "whole"
+    lazy: bool = False
 
     facts: ClassVar[Facts] = Facts("n > 2f replicas", "O(n d)", "lowest row", "compared as bits")
 
@@ -49,6 +61,13 @@ class MajorityVote(Rule):
         if isinstance(self.tolerance, bool) or not 0 <= self.tolerance < 1:
             raise ValueError(
                 f"MajorityVote: tolerance must be at least 0 and below 1, got {self.tolerance!r}"
+            )
+        if self.scope not in ("whole", "tensor"):
+            raise ValueError(f"MajorityVote: scope must be 'whole' or 'tensor', got {self.scope!r}")
+        if self.lazy and self.tolerance:
+            raise ValueError(
+                "MajorityVote(lazy=True) compares bits, and a vote with tolerance needs all distances: leave "
+                "out one of the two"
             )
 
     @classmethod
@@ -62,28 +81,77 @@ class MajorityVote(Rule):
     def in_one_pass(
         self, rows: Rows, out: npt.NDArray[Any], *, step: int, threads: int, lazy: bool
     ) -> Decision | None:
-        if self.tolerance:
+        if self.tolerance or self.scope != "whole":
             return None
         groups = (tuple(range(rows.n)),)
         alone = ("median", 0)  # of one row: the row, zeros for what is not finite
-        first = kernel.voted(rows, groups, alone, ((0,),), alone, out, lazy, threads)
+        first = kernel.voted(rows, groups, alone, ((0,),), alone, out, lazy or self.lazy, threads)
         return None if first is None else winners(first, groups)[0]
 
-    def elect(self, statistics: Statistics, groups: tuple[tuple[int, ...], ...]) -> list[Weighted]:
+    def elect(self, statistics: Statistics, groups: Groups) -> Sequence[Decision]:
         """One decision per group of replicas: its elected row, or zero where there is no majority.
 
         A row outside the majority is marked as outvoted. Where no majority exists all rows of the
         group are: no more is known.
+
+        Raises:
+            ValueError: for votes per tensor, if nobody said where tensors end.
         """
+        if self.lazy:
+            return self._elect_lazily(statistics, groups)
+        return self._elect_fully(statistics, groups)
+
+    def _elect_lazily(self, statistics: Statistics, groups: Groups) -> Sequence[Decision]:
+        """Reads a group's other replicas only where the first ones differ."""
+        first = tuple(group[: len(group) // 2 + 1] for group in groups)
+        odd = [k for k, differ in enumerate(statistics.replicas(first)) if differ.any()]
+        found: list[Decision] = [Weighted.uniform(statistics.n, [group[0]]) for group in groups]
+        if odd:
+            rest = self._elect_fully(statistics, tuple(groups[k] for k in odd))
+            for k, decision in zip(odd, rest, strict=True):
+                found[k] = decision
+        return found
+
+    def _elect_fully(self, statistics: Statistics, groups: Groups) -> Sequence[Decision]:
+        if self.scope == "tensor":
+            return self._elect_by_tensor(statistics, groups)
         agreements = self._agreements(statistics, groups)
         return [
             _elect(agree, cost, np.asarray(group, np.int64), statistics.n)
             for group, (agree, cost) in zip(groups, agreements, strict=True)
         ]
 
-    def _agreements(
-        self, statistics: Statistics, groups: tuple[tuple[int, ...], ...]
-    ) -> list[tuple[np.ndarray[tuple[int, int], np.dtype[np.bool_]], Floats]]:
+    def _elect_by_tensor(self, statistics: Statistics, groups: Groups) -> Sequence[Decision]:
+        """Looks at tensors only in the groups whose replicas differ somewhere."""
+        if statistics.segments is None:
+            raise ValueError(
+                "MajorityVote(scope='tensor') must know where tensors end: use it with DistributedOptimizer, "
+                "or give segments=(...) to hb.aggregate or to bind"
+            )
+        n, ends = statistics.n, statistics.segments
+        odd = [k for k, differ in enumerate(statistics.replicas(groups)) if differ.any()]
+        found: list[Decision] = [Weighted.uniform(n, [group[0]]) for group in groups]
+        if not odd:
+            return found
+        agreements = self._agreements_by_tensor(statistics, tuple(groups[k] for k in odd))
+        for k, by_tensor in zip(odd, agreements, strict=True):
+            rows = np.asarray(groups[k], np.int64)
+            parts = tuple(_elect(agree, apart, rows, n) for agree, apart in by_tensor)
+            found[k] = Segmented(ends, parts, np.unique(np.concatenate([part.outvoted for part in parts])))
+        return found
+
+    def _agreements_by_tensor(self, statistics: Statistics, groups: Groups) -> list[list[Agreement]]:
+        if self.tolerance == 0:
+            return [
+                [(~differ, np.zeros(differ.shape)) for differ in by_tensor]
+                for by_tensor in statistics.replicas_by_segment(groups)
+            ]
+        return [
+            [self._near(np.sqrt(apart), np.sqrt(norms), bad == 0) for apart, norms, bad in by_tensor]
+            for by_tensor in statistics.apart_by_segment(groups)
+        ]
+
+    def _agreements(self, statistics: Statistics, groups: Groups) -> list[Agreement]:
         """Per group: which replicas agree, (r, r), and how far apart they are."""
         if self.tolerance == 0:
             exact = [~differ for differ in statistics.replicas(groups)]
@@ -94,11 +162,15 @@ class MajorityVote(Rule):
         for group in groups:
             rows = np.asarray(group)
             apart = np.sqrt(statistics.take(rows).distances)
-            limit = self.tolerance * np.maximum.outer(norms[rows], norms[rows])
-            both = np.logical_and.outer(finite[rows], finite[rows])
-            agree = (both & (apart <= limit)) | np.eye(len(rows), dtype=bool)
-            found.append((agree, np.where(agree, apart, 0.0)))
+            found.append(self._near(apart, norms[rows], finite[rows]))
         return found
+
+    def _near(self, apart: Floats, norms: Floats, finite: npt.NDArray[np.bool_]) -> Agreement:
+        both = np.logical_and.outer(finite, finite)
+        agree = (both & (apart <= self.tolerance * np.maximum.outer(norms, norms))) | np.eye(
+            len(norms), dtype=bool
+        )
+        return agree, np.where(agree, apart, 0.0)
 
 
 def winners(first: Ints, groups: Groups) -> list[Weighted]:
@@ -117,9 +189,7 @@ def winners(first: Ints, groups: Groups) -> list[Weighted]:
     return decisions
 
 
-def _elect(
-    agree: np.ndarray[tuple[int, int], np.dtype[np.bool_]], apart: Floats, group: Ints, n: int
-) -> Weighted:
+def _elect(agree: npt.NDArray[np.bool_], apart: Floats, group: Ints, n: int) -> Weighted:
     support = agree.sum(axis=1)
     if 2 * int(support.max()) <= len(group):
         return Weighted.uniform(n, [], outvoted=group)

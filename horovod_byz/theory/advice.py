@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from horovod_byz.redundancy import Redundancy
+from horovod_byz.rules.detox import Detox
 from horovod_byz.theory import checks
 from horovod_byz.theory.requirements import REQUIREMENTS
 from horovod_byz.theory.resilience import etas
@@ -40,19 +42,27 @@ class Recommendation:
         rule: the recommended rule, None where no rule can help.
         reason: one sentence.
         options: every rule, in the order of `requirements.REQUIREMENTS`.
+        redundant: DETOX's pairings and DRACO, which ask for r times the compute.
     """
 
     rule: str | None
     reason: str
     options: tuple[Option, ...]
+    redundant: tuple[Option, ...] = ()
 
 
-def recommend(n: int, f: int) -> Recommendation:
+def recommend(n: int, f: int, r: int = 3) -> Recommendation:
     """Return the rule to take for n workers of which f may be Byzantine, and how every rule fares.
 
     A choice, not a theorem: the mean where nothing can go wrong; the mean around the median where fewer than
     half are Byzantine, since it bears single wrong values as well as whole rows, uses n - f values per
-    column, costs no more than the median, and came out best in Xie et al. 2018.
+    column, costs no more than the median, and came out best in Xie et al. 2018. Redundancy is set beside it,
+    not recommended: whether r times the compute is worth it depends on the gradients.
+
+    Args:
+        n: workers.
+        f: Byzantine workers among them.
+        r: replicas per batch, for DETOX.
 
     Raises:
         ValueError: n and f are not counts with f <= n.
@@ -72,7 +82,41 @@ def recommend(n: int, f: int) -> Recommendation:
         for entry in REQUIREMENTS
     )
     rule, reason = _choose(n, f)
-    return Recommendation(rule, reason, options)
+    return Recommendation(rule, reason, options, (*_detox(n, f, r), _draco(n, f)))
+
+
+def _detox(n: int, f: int, r: int) -> list[Option]:
+    """The pairings of DETOX's experiments; none where n workers do not make a group of r."""
+    if r < 2 or n < r:
+        return []
+    pairings = (
+        ("median", "dimensional votes", "O(n d)"),
+        ("multi-krum", "classic", "O(n d + (n / r)^2 d)"),
+        ("bulyan", "classic", "O(n d + (n / r)^2 d)"),
+    )
+    redundancy = Redundancy(r)
+    found = []
+    for name, threat, cost in pairings:
+        bears = [k for k in range(n + 1) if _bears(name, redundancy, n, k)]
+        condition = f"floor(f / {r // 2 + 1}) of {n // r} votes, in the worst case"
+        most = max(bears, default=0)
+        full = f"{cost}, {r} x compute"
+        found.append(Option(f"detox-{name} (r = {r})", f in bears, condition, most, threat, full, None))
+    return found
+
+
+def _bears(name: str, redundancy: Redundancy, n: int, f: int) -> bool:
+    rule = Detox.preset(name, redundancy, n, f)
+    try:
+        rule.check(n)
+    except ValueError:
+        return False
+    return rule.max_byzantine(n) >= f
+
+
+def _draco(n: int, f: int) -> Option:
+    most = (n - 1) // 2
+    return Option("draco", f <= most, "n > 2f", most, "classic", f"O(n d), {2 * f + 1} x compute", None)
 
 
 def _choose(n: int, f: int) -> tuple[str | None, str]:

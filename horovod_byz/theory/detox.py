@@ -12,6 +12,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+import numpy as np
+
+from horovod_byz.kernels.rows import Rows
+from horovod_byz.measure import Statistics
+from horovod_byz.redundancy import Redundancy
 from horovod_byz.theory import checks
 
 
@@ -69,6 +74,35 @@ def byzantine_votes_pmf(n: int, f: int, r: int) -> tuple[float, ...]:
         ways = _multiply(_power(honest, groups - k, f), _power(byzantine, k, f), f)
         pmf.append(float(Fraction(math.comb(groups, k) * (ways[f] if f < len(ways) else 0), total)))
     return tuple(pmf)
+
+
+def simulated_votes(n: int, f: int, r: int, runs: int, seed: int = 0) -> tuple[float, ...]:
+    """Return how often f Byzantine workers won k votes, by Algorithm 1 itself: partition, rows and vote.
+
+    The Byzantine workers are the first f and send one wrong row; the partition is drawn anew in each run.
+
+    Args:
+        n, f, r: as the module's legend.
+        runs: how many partitions.
+        seed: of the first partition.
+
+    Raises:
+        ValueError: as `vote_failure`.
+    """
+    from horovod_byz.rules.vote import MajorityVote
+
+    _check_groups(n, f, r)
+    won = [0] * (worst_case_byzantine_votes(n, f, r) + 1)
+    vote = MajorityVote()
+    for run in range(runs):
+        groups = Redundancy(r, seed=seed + run).groups_of(n)
+        rows = np.empty((n, 1))
+        for k, group in enumerate(groups):
+            rows[list(group)] = k
+        rows[:f] = -1.0
+        elected = vote.elect(Statistics(Rows(rows)), groups)
+        won[sum(bool(decision.weights[:f].any()) for decision in elected)] += 1
+    return tuple(count / max(runs, 1) for count in won)
 
 
 def byzantine_votes_bound(n: int, f: int, r: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,11 @@ class FlatGradient:
         self.row = torch.zeros(sum(sizes), dtype=torch.float64 if wide else torch.float32)
         pieces = self.row.split(sizes) if sizes else ()
         self._views = [piece.view(p.shape) for piece, p in zip(pieces, parameters, strict=True)]
+
+    @property
+    def segments(self) -> tuple[int, ...]:
+        """The coordinate after each parameter's last."""
+        return tuple(itertools.accumulate(parameter.numel() for parameter in self.parameters))
 
     @property
     def layout(self) -> str:
