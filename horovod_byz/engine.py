@@ -30,13 +30,13 @@ class Outcome:
         nonfinite: how many NaN or infinite values each row held, (n,) int64; zeros where distances were
             not asked for.
         outvoted: indices of the rows that lost a vote in their redundancy group.
-        distances: L2 distance of each row to the result, (n,) float64, or None where not asked for.
+        distances: L2 distance of each row to the result, (n,) float64.
     """
 
     weights: Floats
     nonfinite: Ints
     outvoted: Ints
-    distances: Floats | None
+    distances: Floats
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -70,7 +70,6 @@ def run(
     reduce: Reduce = alone,
     step: int = 0,
     threads: int = 1,
-    distances: bool = True,
     segments: Sequence[int] | None = None,
 ) -> Outcome:
     """Aggregates the coordinates [offset, offset + rows.d) of d into `out`.
@@ -85,7 +84,6 @@ def run(
         reduce: gathers every shard's partial statistics, in the order of `shards`.
         step: optimizer step, for rules that draw at random.
         threads: threads for the kernels; the result does not depend on it.
-        distances: whether to spend one more pass on each row's distance to the result.
         segments: the coordinate after each tensor's last, for rules that treat tensors apart.
 
     Raises:
@@ -94,15 +92,13 @@ def run(
     statistics = Statistics(
         rows, offset=offset, d=d, reduce=reduce, step=step, threads=threads, segments=segments
     )
-    decision = _combine(rule, rows, statistics, out, threads, lazy=not distances)
-    if not distances:
-        return Outcome(decision.weights, np.zeros(rows.n, np.int64), decision.outvoted, None)
+    decision = _combine(rule, rows, statistics, out, threads, lazy=False)
     far = np.sqrt(statistics.distances_to(out))  # first: it shows which rows are finite
     return Outcome(decision.weights, statistics.nonfinite, decision.outvoted, far)
 
 
 def _combine(
-    rule: Rule, rows: Source, statistics: Statistics, out: npt.NDArray[Any], threads: int, lazy: bool
+    rule: Rule, rows: Source, statistics: Statistics, out: npt.NDArray[Any], threads: int, *, lazy: bool
 ) -> Decision:
     """Decides and writes the result; reads of the rows only what the rule asks for."""
     rule.check(rows.n)
@@ -171,8 +167,13 @@ def value(rows: Any, rule: Rule, *, step: int = 0, threads: int | None = None) -
     source, restore = reading.read(rows)
     out = np.empty(source.d, source.dtype)
     threads = default_threads() if threads is None else threads
-    _combine(rule, source, Statistics(source, step=step, threads=threads), out, threads, lazy=True)
+    into(out, source, rule, step=step, threads=threads)
     return restore(out)
+
+
+def into(out: npt.NDArray[Any], rows: Source, rule: Rule, *, step: int = 0, threads: int = 1) -> Decision:
+    """As `value`, from rows that are read already, into (d,) memory of their dtype."""
+    return _combine(rule, rows, Statistics(rows, step=step, threads=threads), out, threads, lazy=True)
 
 
 def checked_segments(segments: Sequence[int], d: int) -> tuple[int, ...]:

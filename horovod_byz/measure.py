@@ -223,15 +223,16 @@ class Statistics:
     def replicas(self, groups: Groups) -> list[npt.NDArray[np.bool_]]:
         """Per group of rows, which of them differ in some bit; one (r, r) matrix per group."""
         width = max(len(group) for group in groups)
+        members = [worker for group in groups for worker in group]
+        ends = list(itertools.accumulate(len(group) for group in groups))
+        taken = [tuple(range(end - len(group), end)) for group, end in zip(groups, ends, strict=True)]
 
         def differ(rows: Rows) -> Ints:
             found = np.zeros((rows.n, width), np.int64)
-            ends = np.cumsum([0, *map(len, groups)]).tolist()
-            own = [range(begin, end) for begin, end in itertools.pairwise(ends)]
-            first = vote.equal(rows.take([i for group in groups for i in group]), own, threads=self._threads)
-            for group, (begin, end) in zip(groups, itertools.pairwise(ends), strict=True):
-                mine = first[begin:end]
-                found[np.asarray(group), : len(group)] = mine[:, None] != mine[None, :]
+            first = vote.equal(rows.take(members), taken, threads=self._threads)
+            for group, places in zip(groups, taken, strict=True):
+                same = first[list(places)]
+                found[list(group), : len(group)] = same[:, None] != same[None, :]
             return found
 
         total = self._measure(f"replicas of {groups}", differ)

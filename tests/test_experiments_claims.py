@@ -125,7 +125,7 @@ def test_tables_show_means_ranges_crashes_and_the_papers_numbers():
 def test_a_table_of_two_axes_has_one_cell_per_combination():
     shown = [series(rule, (0, 0, 10 * f), f=str(f)) for rule in ("A", "B") for f in (2, 5)]
     lines = tables.accuracies(artefact(table={"rows": ["rule"], "columns": ["f"]}), shown[:3], {})
-    assert lines[0] == "| rule | 2 | 5 |"
+    assert lines[0] == "| rule | f = 2 | f = 5 |"
     assert lines[2:] == ["| A | 20.0 | 50.0 |", "| B | 20.0 |  |"]
 
 

@@ -92,7 +92,7 @@ def test_one_pass_gives_the_general_ways_bits(pipeline, fault, monkeypatch):
         np.testing.assert_array_equal(outcome.weights, whole.weights)
         np.testing.assert_array_equal(outcome.outvoted, whole.outvoted)
         np.testing.assert_array_equal(outcome.nonfinite, whole.nonfinite)
-        engine.run(rule, Rows(rows), out, threads=threads, distances=False)  # lazily
+        engine.into(out, Rows(rows), rule, threads=threads)  # lazily
         np.testing.assert_array_equal(out, wanted)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MEAN", "READ", "Seconds", "Spread", "Timing", "elapsed", "extra_memory", "measure", "seconds"]
+__all__ = ["MEAN", "READ", "Seconds", "Spread", "Timing", "extra_memory", "measure", "seconds"]
 
 READ = "read floor"
 MEAN = "torch.mean(0)"
@@ -70,11 +70,6 @@ def seconds(way: Way) -> Seconds:
     result = way()
     taken = Seconds(time.thread_time() - cpu, time.perf_counter() - wall)
     return result if isinstance(result, Seconds) else taken
-
-
-def elapsed(way: Way) -> float:
-    """Seconds on the wall that one call takes."""
-    return seconds(way).wall
 
 
 def measure(ways: Mapping[str, Way], rounds: int, rare: frozenset[str] = frozenset()) -> list[Timing]:

@@ -67,7 +67,7 @@ def kernels(rows: Array, threads: int) -> dict[str, Way]:
     }
 
     def aggregate(rule: Rule, given: Rows) -> Way:
-        return lambda: engine.run(rule, given, out, threads=threads, distances=False)
+        return lambda: engine.into(out, given, rule, threads=threads)
 
     for name, kind in (
         ("BrSGD", rules.BrSGD),

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from horovod_byz.experiments.artefact import Artefact
 from horovod_byz.experiments.plots import COLOURS, MARKERS
 from horovod_byz.experiments.series import Series
-from horovod_byz.experiments.tables import METRICS
+from horovod_byz.experiments.tables import METRICS, named
 
 __all__ = ["draw"]
 
@@ -37,6 +37,7 @@ def draw(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, S
     kinds = list(itertools.product(groups, metrics))
     if len(figure.panels) == 2 or len(metrics) > 1:
         columns = len({labels[-1:] for labels in groups}) if len(metrics) == 1 else len(metrics)
+        columns *= 2 if len(metrics) == 2 and len(groups) % 2 == 0 else 1
     else:
         columns = min(len(kinds), 4 if len(kinds) % 4 == 0 or len(kinds) > 6 else 3)
     rows = -(-len(kinds) // columns)
@@ -57,7 +58,8 @@ def draw(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, S
         else:
             _curves(axes, artefact, inside, references, metric, styles)
         if labels:
-            axes.set_title(", ".join(labels), loc="left", fontsize=10.5)
+            title = ", ".join(map(named, figure.panels, labels))
+            axes.set_title(title, loc="left", fontsize=10.5)
     for axes in panels[len(kinds) :]:
         axes.set_axis_off()
     _name(canvas, artefact, panels[0])
@@ -103,7 +105,7 @@ def _curves(
             markersize=4,
             markevery=(number % every, every),
             linewidth=1.6,
-            label=label,
+            label=named(artefact.figure.lines, label),
         )
         axes.fill_between(
             one.steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.13, linewidth=0
@@ -139,8 +141,8 @@ def _sweep(
         )
         for place, values in zip(x, finals, strict=True):
             axes.plot([place] * len(values), values, ".", color=colour, alpha=0.45, markersize=4)
-    for name, one in references.items():
-        axes.axhline(one.final(metric).mean(), color="k", linestyle="--", linewidth=1.2, label=name)
+    for (name, one), dash in zip(references.items(), itertools.cycle(("--", ":", "-.")), strict=False):
+        axes.axhline(one.final(metric).mean(), color="k", linestyle=dash, linewidth=1.2, label=name)
     axes.set_xticks(range(len(places)), places)
     axes.set_xlabel(figure.x_label or figure.x)
     _finish(axes, metric)

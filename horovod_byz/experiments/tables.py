@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from horovod_byz.experiments.claims import Verdict
 from horovod_byz.experiments.grid import matches
 from horovod_byz.experiments.series import Series, statistic
 
-__all__ = ["METRICS", "accuracies", "calculated", "claims", "published", "row"]
+__all__ = ["METRICS", "accuracies", "calculated", "claims", "named", "published", "row"]
 
 METRICS = {"accuracy": "test accuracy (%)", "top3": "top-3 test accuracy (%)", "loss": "test loss"}
 
@@ -33,17 +34,15 @@ def accuracies(artefact: Artefact, shown: Sequence[Series], references: Mapping[
     if not layout.columns:
         return _list(artefact, shown, references)
     columns = _labels(shown, layout.columns)
-    lines = head(*layout.rows, *(", ".join(column) for column in columns))
-    for name, series in references.items():
-        value = _value(artefact, series)
-        lines.append(row(name, *([""] * (len(layout.rows) - 1)), value, *([""] * (len(columns) - 1))))
+    lines = head(*layout.rows, *(", ".join(map(named, layout.columns, column)) for column in columns))
     for labels in _labels(shown, layout.rows):
         cells = []
         for column in columns:
             wanted = dict(zip((*layout.rows, *layout.columns), (*labels, *column), strict=True))
             cells.append("<br>".join(_cell(artefact, one) for one in shown if matches(one.labels, wanted)))
         lines.append(row(*labels, *cells))
-    return lines
+    compared = "; ".join(f"{name} {_value(artefact, one)}" for name, one in references.items())
+    return [*lines, "", f"To compare with: {compared}."] if compared else lines
 
 
 def _list(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, Series]) -> list[str]:
@@ -63,6 +62,11 @@ def _list(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, 
         steps = [_reached(artefact, one, level) for level in levels]
         lines.append(row(*labels, _value(artefact, one), _crashes(one), *steps, *paper))
     return lines
+
+
+def named(axis: str, label: str) -> str:
+    """A label that can stand alone: a bare number gets the name of its axis."""
+    return f"{axis} = {label}" if re.fullmatch(r"-?[\d.]+", label) else label
 
 
 def _labels(shown: Sequence[Series], axes: Sequence[str]) -> list[tuple[str, ...]]:

@@ -110,9 +110,7 @@ class Detox(Rule):
         self, rows: Rows, out: npt.NDArray[Any], *, step: int, threads: int, lazy: bool
     ) -> Decision | None:
         inner, outer = _kernel(self.inner), _kernel(self.outer)
-        if self.vote.tolerance or self.vote.scope != "whole" or inner is None or outer is None:
-            return None
-        if inner == outer == _MEAN:
+        if not self.vote.exact_and_whole or inner is None or outer is None or inner == outer == _MEAN:
             return None  # a mean of means is a single sum over the rows: `compose` folds it
         groups = self.redundancy.groups_of(rows.n)
         parts = [part.tolist() for part in self.hierarchy.split(len(groups), step)]

@@ -81,12 +81,17 @@ class MajorityVote(Rule):
     def in_one_pass(
         self, rows: Rows, out: npt.NDArray[Any], *, step: int, threads: int, lazy: bool
     ) -> Decision | None:
-        if self.tolerance or self.scope != "whole":
+        if not self.exact_and_whole:
             return None
         groups = (tuple(range(rows.n)),)
         alone = ("median", 0)  # of one row: the row, zeros for what is not finite
         first = kernel.voted(rows, groups, alone, ((0,),), alone, out, lazy or self.lazy, threads)
         return None if first is None else winners(first, groups)[0]
+
+    @property
+    def exact_and_whole(self) -> bool:
+        """Whether all bits of whole rows are compared: what the kernels do in one pass."""
+        return self.tolerance == 0 and self.scope == "whole"
 
     def elect(self, statistics: Statistics, groups: Groups) -> Sequence[Decision]:
         """One decision per group of replicas: its elected row, or zero where there is no majority.
