@@ -2,8 +2,8 @@
 """Distances and products of rows, as sums over columns in one fixed order.
 
 The order: a lane per column modulo 16 (float32) or 8 (float64), float32 lanes added to float64 ones every 256
-columns, a fixed sum of the lanes per tile of ``rows.TILE`` columns, and a binary tree over tiles counted from
-the start of the rows.  A caller may therefore cut the columns at nodes of that tree, call once per node, add,
+columns (1024 for inner products), a fixed sum of the lanes per tile of ``rows.TILE`` columns, and a binary tree
+over tiles counted from the start of the rows.  A caller may therefore cut the columns at nodes of that tree, call once per node, add,
 and get the same bits. Where float32 lanes overflow or underflow, the tile is computed again in float64.
 """
 

@@ -87,12 +87,16 @@ _RULES = {
 }
 
 
-cdef object partition(object groups, Py_ssize_t n, str what):
-    """Starts (one more than groups) and members of groups that hold each of n rows once."""
+cdef object disjoint(object groups, Py_ssize_t n, bint cover):
+    """Starts (one more than groups) and members of groups that hold each of n rows once, or at most once."""
     sizes = [len(group) for group in groups]
     members = np.array([operator.index(i) for group in groups for i in group], dtype=np.intp)
-    if not sizes or 0 in sizes or sorted(members.tolist()) != list(range(n)):
-        raise ValueError(f"{what} must hold each of 0 .. {n - 1} once, in groups that are not empty, got {groups}")
+    distinct = set(members.tolist())
+    if not sizes or 0 in sizes or len(distinct) < len(members) or (cover and len(distinct) < n):
+        raise ValueError(f"groups must hold each of 0 .. {n - 1} {'' if cover else 'at most '}once and not be empty, "
+                         f"got {groups}")
+    if not distinct.issubset(range(n)):
+        raise IndexError(f"groups must hold indices in [0, {n}), got {groups}")
     return np.array([0, *np.cumsum(sizes)], dtype=np.intp), members
 
 
@@ -111,12 +115,13 @@ def equal(rows: Rows, groups: object, lazy: bool = False, threads: int = 1) -> n
 
     Args:
         rows: n rows of d values.
-        groups: redundancy groups, a partition of the rows.
+        groups: redundancy groups; no row is in two of them.
         lazy: whether replicas beyond a majority that agrees are left unread (of three, the third).
         threads: how many at most; no effect on the result.
 
     Returns:
-        For each row the first row of its group that equals it, -1 where it was not read; int64 of shape (n,).
+        For each row the first row of its group that equals it, -1 where it was not read
+        or is in no group; int64 of shape (n,).
 
     Raises:
         TypeError, ValueError: an argument does not fit.
@@ -124,8 +129,8 @@ def equal(rows: Rows, groups: object, lazy: bool = False, threads: int = 1) -> n
     cdef Rows source = checked_rows(rows)
     cdef int team = checked_threads(threads), status, hasty = bool(lazy)
     cdef HbStage stages[3]
-    first, member = partition(groups, source.n, "groups")
-    lowest = np.empty(source.n, dtype=np.intp)
+    first, member = disjoint(groups, source.n, False)
+    lowest = np.full(source.n, -1, dtype=np.intp)
     cdef Py_ssize_t[::1] starts = first, members = member, found = lowest
     stages[0] = HbStage(HB_VOTE, 0, len(groups), &starts[0], &members[0])
     stages[1] = HbStage(HB_MEAN, 0, 0, NULL, NULL)
@@ -167,8 +172,8 @@ def voted(rows: Rows, groups: object, inner: object, parts: object, outer: objec
     cdef int team = checked_threads(threads), status, hasty = bool(lazy)
     cdef void *to = checked_output(source, out)
     cdef HbStage stages[3]
-    first, member = partition(groups, source.n, "groups")
-    begin, vote = partition(parts, len(groups), "parts")
+    first, member = disjoint(groups, source.n, True)
+    begin, vote = disjoint(parts, len(groups), True)
     check_rule(inner, np.diff(begin).tolist(), "inner")
     check_rule(outer, [len(parts)], "outer")
     lowest = np.empty(source.n, dtype=np.intp)

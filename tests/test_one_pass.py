@@ -130,11 +130,16 @@ def test_a_lazy_vote_does_not_read_the_third_replica():
     assert list(vote.equal(Rows(rows), groups)) == [0, 0, 2, 3, 4, 3]
 
 
-def test_groups_have_to_hold_each_row_once():
-    rows = Rows(np.ones((4, 8), np.float32))
-    for groups in [((0, 1), (1, 2)), ((0, 1, 2, 3), ()), ((0, 1, 2),)]:
-        with pytest.raises(ValueError, match="groups must hold each of"):
+def test_groups_that_overlap_or_leave_rows_out_are_refused():
+    rows, out, alone = Rows(np.ones((4, 8), np.float32)), np.empty(8, np.float32), ("median", 0)
+    for groups in [((0, 1), (1, 2)), ((0, 1, 2, 3), ())]:
+        with pytest.raises(ValueError, match="at most once"):
             vote.equal(rows, groups)
+    with pytest.raises(IndexError, match=r"in \[0, 4\)"):
+        vote.equal(rows, ((0, 4),))
+    with pytest.raises(ValueError, match="hold each of 0"):
+        vote.voted(rows, ((0, 1, 2),), alone, ((0,),), alone, out)
+    assert list(vote.equal(rows, ((1, 3),))) == [-1, 1, -1, 1]
 
 
 def test_rules_are_checked_before_anything_is_written():

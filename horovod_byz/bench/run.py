@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,8 +23,8 @@ __all__ = ["cell", "main"]
 
 FULL = ([5, 15, 20, 25, 45, 64, 100, 256], [100_000, 1_000_000, 11_200_000])
 QUICK = ([5, 15, 45], [100_000, 1_000_000])
-# Expressions and peers take up to a second per 10^8 values: beyond so many they are left out.
-SLOW = 50_000_000
+# Expressions and peers take up to 700 times as long as a read: beyond so many values they are left out.
+SLOW = 5_000_000
 
 
 def cell(
@@ -76,36 +76,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ns, ds = FULL if given.full else QUICK if given.quick else (given.n, given.d)
     torch.set_num_threads(given.threads)
     peers = connect(given.peers) if given.peers else None
-    began, cells, skipped = time.time(), [], []
-    for d in ds:
-        for n in ns:
-            if not _fits(n, d, given.dtype):
-                skipped.append(
-                    {"n": n, "d": d, "why": "rows, replicas and workspace exceed half the free memory"}
-                )
-                continue
-            cells.append(cell(n, d, given.dtype, given.threads, given.rounds, peers, given.alone))
-            if not given.json:
-                report.show(cells[-1], given.dtype, given.threads)
-    result = {
-        "machine": {**describe(), "level": dispatch.level(), "threads": given.threads},
+    machine = {**describe(), "level": dispatch.level(), "threads": given.threads}
+    result: dict[str, Any] = {
+        "machine": machine,
         "peers": {} if peers is None else peers.versions,
         "dtype": given.dtype,
         "rounds": given.rounds,
-        "minutes": round((time.time() - began) / 60, 1),
-        "cells": cells,
-        "skipped": skipped,
-        "targets": targets.verdicts(cells),
-        "exponents": scaling.exponents(cells),
+        "cells": [],
+        "skipped": [],
     }
+    for d, n in itertools.product(ds, ns):
+        why = _too_much(n, d, given.dtype, given.most)
+        if why:
+            result["skipped"].append({"n": n, "d": d, "why": why})
+        else:
+            found = cell(n, d, given.dtype, given.threads, given.rounds, peers, given.alone)
+            result["cells"].append(found)
+            if not given.json:
+                report.show(found, given.dtype, given.threads)
+        result["targets"] = targets.verdicts(result["cells"])
+        result["exponents"] = scaling.exponents(result["cells"]) if result["cells"] else []
+        if given.folder and result["cells"]:  # now: whoever stops it keeps what was measured
+            write(result, given.folder)
     if peers is not None:
         peers.close()
     if given.json:
         print(json.dumps(result, indent=1))
     else:
         report.conclude(result)
-    if given.folder:
-        write(result, given.folder)
     return 0
 
 
@@ -118,13 +116,17 @@ def write(result: dict[str, Any], folder: Path) -> None:
     plots.draw(result, folder)
 
 
-def _fits(n: int, d: int, dtype: str) -> bool:
+def _too_much(n: int, d: int, dtype: str, most: int | None) -> str:
+    """Why a size is left out; empty where it is not."""
+    if most is not None and n * d > most:
+        return f"more than {most:,} values (--most)"
     size = n * d * (8 if dtype == "float64" else 4) * (2 if n % 3 == 0 else 1)
     try:
         free = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:
-        return True
-    return free is None or 2 * size < 1024 * int(free[1])
+        return ""
+    short = free is not None and 2 * size > 1024 * int(free[1])
+    return "rows and replicas exceed half the free memory" if short else ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--full", action="store_true", help=f"n in {FULL[0]}, d in {FULL[1]}")
     parser.add_argument("--quick", action="store_true", help=f"n in {QUICK[0]}, d in {QUICK[1]}")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--most", type=int, help="leave out sizes of more than so many values")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--alone", action="store_true", help="without the expressions of NumPy and torch")
