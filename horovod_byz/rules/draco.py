@@ -220,14 +220,15 @@ class Draco(BoundedRule):
 
 def _gram(statistics: Statistics, checks: Floats) -> Floats:
     """Inner products of weighted sums of the rows, from the squared distances between them and from zero."""
-    apart = statistics.over(_Sums(statistics.source, checks)).distances
+    zero = np.zeros((1, checks.shape[1]))
+    apart = statistics.over(_Sums(statistics.source, np.concatenate([checks, zero]))).distances
     length = apart[-1, :-1]
     inner: Floats = 0.5 * (length[:, None] + length[None, :] - apart[:-1, :-1])
     return inner
 
 
 class _Sums:
-    """Weighted sums of rows and a last row of zeros, in float64, made block by block when they are read.
+    """Weighted sums of rows, in float64, made block by block when they are read.
 
     The sums are rounded to the rows' dtype, which costs no accuracy: it is relative to the sums, which are
     themselves as small as the rounding of the rows where nobody lies. Their distances need float64.
@@ -235,14 +236,14 @@ class _Sums:
 
     def __init__(self, source: Source, weights: Floats) -> None:
         self.source, self._weights = source, weights
-        self.n, self.d = len(weights) + 1, source.d
+        self.n, self.d = len(weights), source.d
 
     def block(self, begin: int, end: int) -> Rows:
         below = self.source.block(begin, end)
-        values = np.zeros((self.n, end - begin), below.dtype)
-        for weights, row in zip(self._weights, values, strict=False):
+        values = np.empty((self.n, end - begin), below.dtype)
+        for weights, row in zip(self._weights, values, strict=True):
             linear.weighted_sum(below, weights, row)
         return Rows(values.astype(np.float64))
 
     def take(self, indices: Sequence[int]) -> Source:
-        raise NotImplementedError("sums of rows are measured whole")
+        return _Sums(self.source, self._weights[list(indices)])
