@@ -1,8 +1,9 @@
 """The gradient matrix as a caller hands it over, and the way back to the caller's own type.
 
 Rows are read where they lie: a contiguous array, a tensor on the CPU, or separate gradients are
-never stacked or copied. Only what the kernels cannot read (half precision, a strided last axis, an
-accelerator's memory) is converted first, and the caller's memory is never written to.
+never stacked or copied. Half precision is widened block by block as it is read. Only what cannot be read
+so (a strided last axis, an accelerator's memory) is copied first, and the caller's memory is never written
+to.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from horovod_byz.halves import HalfRows
 from horovod_byz.kernels.rows import Rows
 
 Array = npt.NDArray[Any]
@@ -21,7 +23,7 @@ Restore = Callable[[Array], Any]
 _KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def read(data: Any) -> tuple[Rows, Restore]:
+def read(data: Any) -> tuple[Rows | HalfRows, Restore]:
     """Views `data` as rows for the kernels.
 
     Args:
@@ -29,8 +31,8 @@ def read(data: Any) -> tuple[Rows, Restore]:
             point, finite or not, read-only or not.
 
     Returns:
-        The rows (float32 or float64), and a function that turns a (d,) result of the rows' dtype
-        into the caller's type, dtype and device. Half precision is computed in float32.
+        The rows (to the kernels float32 or float64), and a function that turns a (d,) result of the rows'
+        dtype into the caller's type, dtype and device. Half precision is computed in float32.
 
     Raises:
         TypeError: if the data are not floating-point arrays, or mix types, dtypes or devices.
@@ -43,22 +45,21 @@ def read(data: Any) -> tuple[Rows, Restore]:
     first = parts[0]
     if _is_tensor(first):
         restore = _tensor_restore(first, parts)
-        arrays = [_tensor_to_array(part) for part in parts]
+        parts = [_kernel_tensor(part) for part in parts]
     else:
-        arrays = parts
         restore = _array_restore(first)
-    _check_alike(arrays)
-    arrays = [_kernel_ready(array) for array in arrays]
-    if not whole:
-        return Rows(arrays), restore
-    if arrays[0].ndim != 2:
+    _check_alike(parts)
+    if whole and first.ndim != 2:
         raise ValueError(
-            f"rows must have the shape (n, d), got {arrays[0].shape}: "
+            f"rows must have the shape (n, d), got {tuple(first.shape)}: "
             "stack one flattened gradient per worker, or pass a list of them"
         )
-    if arrays[0].shape[0] == 0:
+    if whole and first.shape[0] == 0:
         raise ValueError("rows must hold at least one worker's gradient, got shape (0, d)")
-    return Rows(arrays[0]), restore
+    if _is_half(parts[0]):
+        return HalfRows(list(parts[0]) if whole else parts), restore
+    arrays = [_kernel_ready(part) for part in parts]
+    return Rows(arrays[0] if whole else arrays), restore
 
 
 def _sequence(data: Any) -> list[Any]:
@@ -81,20 +82,25 @@ def _sequence(data: Any) -> list[Any]:
     return parts
 
 
-def _check_alike(arrays: list[Array]) -> None:
-    first = arrays[0]
-    for i, array in enumerate(arrays):
-        if array.dtype.kind != "f":
+def _check_alike(parts: list[Any]) -> None:
+    first = parts[0]
+    for i, part in enumerate(parts):
+        if isinstance(part, np.ndarray) and part.dtype.kind != "f":
             raise TypeError(
-                f"rows must be floating point, got dtype {array.dtype}: convert with .astype(numpy.float32)"
+                f"rows must be floating point, got dtype {part.dtype}: convert with .astype(numpy.float32)"
             )
-        if array.dtype != first.dtype:
-            raise TypeError(f"rows mix dtypes {first.dtype} and {array.dtype} (row {i}): convert them to one")
-        if array.shape != first.shape:
-            raise ValueError(f"row {i} has {array.shape[0]} coordinates where row 0 has {first.shape[0]}")
+        if part.dtype != first.dtype:
+            raise TypeError(f"rows mix dtypes {first.dtype} and {part.dtype} (row {i}): convert them to one")
+        if part.shape != first.shape:
+            raise ValueError(f"row {i} has {part.shape[0]} coordinates where row 0 has {first.shape[0]}")
 
 
-def _kernel_ready(array: Array) -> Array:
+def _is_half(part: Any) -> bool:
+    return int(part.dtype.itemsize) == 2
+
+
+def _kernel_ready(part: Any) -> Array:
+    array: Array = part if isinstance(part, np.ndarray) else part.numpy()
     if array.dtype not in _KERNEL_DTYPES or not array.dtype.isnative:
         array = array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32)
     if array.shape[-1] > 1 and array.strides[-1] != array.itemsize:
@@ -110,7 +116,8 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or _is_tensor(value)
 
 
-def _tensor_to_array(tensor: Any) -> Array:
+def _kernel_tensor(tensor: Any) -> Any:
+    """The tensor on the CPU, of a dtype whose values can be read."""
     import torch
 
     if not tensor.is_floating_point():
@@ -118,10 +125,9 @@ def _tensor_to_array(tensor: Any) -> Array:
     tensor = tensor.detach()
     if tensor.layout != torch.strided:
         raise TypeError(f"rows must be dense, got layout {tensor.layout}: convert with .to_dense()")
-    if tensor.dtype not in (torch.float32, torch.float64):
+    if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         tensor = tensor.to(torch.float32)
-    array: Array = tensor.cpu().numpy()
-    return array
+    return tensor.cpu()
 
 
 def _tensor_restore(first: Any, parts: list[Any]) -> Restore:

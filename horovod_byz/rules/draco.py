@@ -161,7 +161,7 @@ class Draco(BoundedRule):
                 f"{source.n} gradients: give those of {self.batches(worker, n)}"
             )
         out = np.empty(source.d, source.dtype)
-        linear.weighted_sum(source, np.ascontiguousarray(row[row != 0]), out)
+        linear.weighted_sum(source.block(0, source.d), np.ascontiguousarray(row[row != 0]), out)
         return restore(out)
 
     def amplification(self, n: int) -> float:
