@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from horovod_byz.experiments import calculations, figures, tables
+from horovod_byz.experiments import bars, calculations, figures, tables
 from horovod_byz.experiments.artefact import Artefact
 from horovod_byz.experiments.claims import Claim, judge
 from horovod_byz.experiments.config import ConfigError, make
@@ -151,6 +151,18 @@ def test_the_same_series_give_the_same_picture(figure, tmp_path):
     pictures = [tmp_path / name / "figure.png" for name in ("one", "two")]
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
     assert np.ptp(matplotlib.image.imread(pictures[0])) > 0
+
+
+def test_bars_are_made_of_calculated_parts(tmp_path):
+    parts = [{"name": "A", "parts": {"one": "x", "two": "y"}}, {"name": "B", "parts": {"two": "y"}}]
+    shown = artefact(figure={"kind": "bars", "x_label": "s", "bars": parts})
+    for name in ("one.png", "two.png"):
+        bars.draw(shown, {"x": 1.0, "y": 0.5}, tmp_path / name)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    bars.draw(shown, {"x": 1.0, "y": 0.9}, tmp_path / "other.png")
+    assert (tmp_path / "one.png").read_bytes() != (tmp_path / "other.png").read_bytes()
+    with pytest.raises(ConfigError, match="the figure's 'y' is none of x"):
+        bars.draw(shown, {"x": 1.0}, tmp_path / "none.png")
 
 
 @pytest.mark.parametrize("name", ["toys", "resilience"])

@@ -12,7 +12,7 @@ from horovod_byz.experiments.claims import Claim, Labels
 from horovod_byz.experiments.config import ConfigError
 from horovod_byz.experiments.grid import Cell, Grid, read_like
 
-__all__ = ["Artefact", "Figure", "Published", "Reference", "Slice", "Table", "names"]
+__all__ = ["Artefact", "Bar", "Figure", "Published", "Reference", "Slice", "Table", "names"]
 
 GRIDS = "grids"
 
@@ -43,16 +43,28 @@ class Table(_Part):
     levels: tuple[float, ...] = Field(default=(), description="list also the steps to these levels")
 
 
-class Figure(_Part):
-    """What is drawn: "curves" over steps, a "sweep" of final values over an axis, or "pairs" of dots."""
+class Bar(_Part):
+    """One bar of calculated quantities: part by part, in order."""
 
-    kind: Literal["curves", "sweep", "pairs", "none"] = "curves"
+    name: str
+    parts: dict[str, str]
+
+
+class Figure(_Part):
+    """What is drawn.
+
+    "curves" over steps, a "sweep" of final values over an axis, "pairs" of dots; or "bars" of calculated
+    quantities.
+    """
+
+    kind: Literal["curves", "sweep", "pairs", "bars", "none"] = "curves"
     lines: str = "rule"
     panels: tuple[str, ...] = ()
     x: str = ""
     x_label: str = ""
     metrics: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
+    bars: tuple[Bar, ...] = ()
 
 
 class Published(_Part):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from horovod_byz.experiments import calculations, figures, tables
+from horovod_byz.experiments import bars, calculations, figures, tables
 from horovod_byz.experiments.artefact import Artefact
 from horovod_byz.experiments.claims import Verdict, judge
 from horovod_byz.experiments.compute import Workplace, compute
@@ -67,6 +67,8 @@ def reproduce(artefact: Artefact, experiments: Path, place: Workplace) -> Shown:
     target.mkdir(parents=True, exist_ok=True)
     if shown.series and artefact.figure.kind != "none":
         figures.draw(artefact, shown.series, shown.references, target / "figure.png")
+    if artefact.figure.bars:
+        bars.draw(artefact, shown.values, target / "figure.png")
     replace_file(target / "README.md", page(shown).encode())
     return shown
 
@@ -118,6 +120,8 @@ def page(shown: Shown) -> str:
             ]
     if shown.values:
         lines += ["", *tables.calculated(shown.values)]
+        if artefact.figure.bars:
+            lines += ["", "![the figure](figure.png)"]
     lines += ["", "## Claims", "", *tables.claims(shown.verdicts)]
     if artefact.says:
         lines += ["", "## What the paper says", "", artefact.says]
