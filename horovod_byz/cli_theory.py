@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -24,12 +25,15 @@ def recommend(
     from horovod_byz import theory
 
     found = theory.recommend(n, f, r)
-    table = Table("rule", "holds", "condition", "largest f", "threat", "cost", "eta")
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("rule", no_wrap=True)
+    for heading in ("holds", "condition", "largest f", "threat", "cost", "eta"):
+        table.add_column(heading)
     for one in (*found.options, *found.redundant):
         holds = "yes" if one.tolerates else "no"
         eta = "-" if one.eta is None else f"{one.eta:.4f}"
         table.add_row(one.rule, holds, one.condition, str(one.max_byzantine), one.threat, one.cost, eta)
-    console = Console()
+    console = _console()
     console.print(table)
     console.print(f"{found.rule or 'none'}: {found.reason}", highlight=False)
 
@@ -76,7 +80,13 @@ def detox(
     table.add_row(
         f"variance of a mean vote group, k = {k}", f"sigma^2 / {1 / found.vote_group_variance(k, b):g}"
     )
-    Console().print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    """As wide as the terminal; a file or a pipe has no width of its own, and gets one that tables fit."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, 120))
 
 
 def _corollary_2(f: int, r: int, delta: float) -> tuple[str, str]:
