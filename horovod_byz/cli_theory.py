@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
+
+from horovod_byz.terminal import console
 
 app = typer.Typer(no_args_is_help=True, help="Calculate what the papers' theorems promise.")
 
@@ -33,9 +34,9 @@ def recommend(
         holds = "yes" if one.tolerates else "no"
         eta = "-" if one.eta is None else f"{one.eta:.4f}"
         table.add_row(one.rule, holds, one.condition, str(one.max_byzantine), one.threat, one.cost, eta)
-    console = _console()
-    console.print(table)
-    console.print(f"{found.rule or 'none'}: {found.reason}", highlight=False)
+    screen = console()
+    screen.print(table)
+    screen.print(f"{found.rule or 'none'}: {found.reason}", highlight=False)
 
 
 @app.command()
@@ -80,13 +81,7 @@ def detox(
     table.add_row(
         f"variance of a mean vote group, k = {k}", f"sigma^2 / {1 / found.vote_group_variance(k, b):g}"
     )
-    _console().print(table)
-
-
-def _console() -> Console:
-    """As wide as the terminal; a file or a pipe has no width of its own, and gets one that tables fit."""
-    console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, 120))
+    console().print(table)
 
 
 def _corollary_2(f: int, r: int, delta: float) -> tuple[str, str]:

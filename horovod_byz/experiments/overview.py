@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
@@ -15,6 +14,7 @@ from horovod_byz.experiments.known import known
 from horovod_byz.experiments.reproduce import PAPERS, Shown, count, look, reproduce
 from horovod_byz.experiments.runs import RunError, replace_file
 from horovod_byz.experiments.tables import head, published, row
+from horovod_byz.terminal import console
 
 __all__ = ["chosen", "reproduce_all", "show", "write"]
 
@@ -51,12 +51,12 @@ def reproduce_all(
     steps: int | None = None,
 ) -> None:
     """Reproduce artefacts one after another, print each one's claims, and renew the overview."""
-    console = Console(soft_wrap=True)
+    screen = console()
     for name in chosen(wanted, experiments):
         artefact = _shortened(experiments / f"{name}.toml", experiments, repeats, steps)
         shown = reproduce(artefact, experiments, place)
-        console.print(_verdicts(shown))
-        console.print(f"{place.results / artefact.folder / 'README.md'}\n", highlight=False)
+        screen.print(_verdicts(shown))
+        screen.print(f"{place.results / artefact.folder / 'README.md'}\n", highlight=False, soft_wrap=True)
     if repeats is None and steps is None:
         write(experiments, place.results)
 
@@ -92,7 +92,7 @@ def show(experiments: Path, results: Path) -> None:
         told = f"{there} of {len(cells)}" if cells else "calculated"
         minutes = "GPU" if "gpu" in artefact.sets else f"{artefact.minutes:g}"
         table.add_row(name, artefact.title, told, minutes)
-    Console().print(table)
+    console().print(table)
 
 
 def write(experiments: Path, results: Path) -> None:
