@@ -103,6 +103,7 @@ def test_one_root_and_45_workers(here, digits, rule):
     assert train(here, digits, 3, "root", **same) == want
 
 
+@pytest.mark.source
 @pytest.mark.parametrize("rule", ["detox-multi-krum", "detox-median", "detox-bulyan", "bulyan"])
 def test_the_named_configuration(here, digits, rule):
     """launch/experiments/detox-p45.toml as it stands, but for the data, the network and 20 steps."""
