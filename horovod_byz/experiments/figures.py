@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -191,8 +192,10 @@ def _clean(axes: Axes) -> None:
 
 
 def _name(canvas: Figure, artefact: Artefact, first: Axes) -> None:
-    reduction = f"\nREDUCED: {artefact.reduction}" if artefact.reduction else ""
-    canvas.suptitle(f"{artefact.title}{reduction}", fontsize=11.5, x=0.01, ha="left", fontweight="bold")
+    told = [artefact.title, f"REDUCED: {artefact.reduction}"] if artefact.reduction else [artefact.title]
+    fitting = int(10 * canvas.get_figwidth())  # bold letters of this size to an inch, about
+    title = "\n".join(line for part in told for line in textwrap.wrap(part, fitting))
+    canvas.suptitle(title, fontsize=11.5, x=0.01, ha="left", fontweight="bold")
     if artefact.figure.kind == "pairs":
         first.plot([], [], "o", color=_BEFORE, label="without redundancy")
         first.plot([], [], "s", color=_AFTER, label="with DETOX")
