@@ -6,20 +6,14 @@ import pytest
 import torch
 
 import horovod_byz as hb
+import training
 from horovod_byz.experiments import config as configs
-from horovod_byz.experiments.data import load_dataset
-from horovod_byz.experiments.ranks import Ranks
-from horovod_byz.experiments.trainer import Trainer
 
 COMMON = {"workers": 9, "redundancy": 3, "steps": 4, "data": {"name": "digits", "batch": 12}}
 
 
 def trained(**options):
-    trainer = Trainer(configs.make({**COMMON, **options}), load_dataset("digits"), Ranks())
-    for _ in range(trainer.config.steps):
-        trainer.compute()
-        trainer.apply(*trainer.collect())
-    return trainer
+    return training.trained(**{**COMMON, **options})
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from horovod_byz.bench.clock import MEAN, READ
 from horovod_byz.bench.scaling import slope
+from horovod_byz.experiments.plots import save
 
 __all__ = ["draw"]
 
@@ -91,6 +92,4 @@ def _figure(title: str, subtitle: str) -> tuple[Figure, Axes]:
 
 def _save(figure: Figure, axes: Axes, path: Path) -> None:
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial)
-    partial.replace(path)
+    save(figure, path)

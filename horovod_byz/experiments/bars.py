@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from horovod_byz.experiments.artefact import Artefact
 from horovod_byz.experiments.config import ConfigError
-from horovod_byz.experiments.plots import COLOURS
+from horovod_byz.experiments.plots import COLOURS, save
 
 __all__ = ["draw"]
 
@@ -51,6 +51,4 @@ def draw(artefact: Artefact, values: Mapping[str, Any], path: Path) -> None:
     handles = [Patch(color=colour, label=part) for colour, part in zip(COLOURS, parts, strict=False)]
     canvas.legend(handles=handles, loc="outside lower center", ncols=len(parts), frameon=False)
     canvas.suptitle(artefact.title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    temporary = path.with_name(f".{path.name}.tmp")
-    canvas.savefig(temporary, format=path.suffix[1:])
-    temporary.replace(path)
+    save(canvas, path)

@@ -7,14 +7,13 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from horovod_byz.experiments.artefact import Artefact
-from horovod_byz.experiments.plots import COLOURS, MARKERS
+from horovod_byz.experiments.plots import COLOURS, MARKERS, save
 from horovod_byz.experiments.series import Series
 from horovod_byz.experiments.tables import METRICS, named
 
@@ -64,7 +63,7 @@ def draw(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, S
     for axes in panels[len(kinds) :]:
         axes.set_axis_off()
     _name(canvas, artefact, panels[0])
-    _write(canvas, path)
+    save(canvas, path)
 
 
 def _groups(shown: Sequence[Series], axes: Sequence[str]) -> dict[tuple[str, ...], list[Series]]:
@@ -213,11 +212,3 @@ def _name(canvas: Figure, artefact: Artefact, first: Axes) -> None:
         frameon=False,
         fontsize=9,
     )
-
-
-def _write(canvas: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with matplotlib.rc_context({"svg.hashsalt": path.parent.name}):
-        metadata = {"Date": None} if path.suffix == ".svg" else {}
-        canvas.savefig(temporary, format=path.suffix[1:], metadata=metadata)
-    temporary.replace(path)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 
 from horovod_byz.experiments.runs import RunFolder
 
-__all__ = ["Curve", "draw_curves", "spread"]
+__all__ = ["Curve", "draw_curves", "save", "spread"]
 
 # Okabe and Ito (2008): eight colours that the common kinds of colour blindness tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A7A00", "#555555")
@@ -88,8 +89,16 @@ def draw_curves(curves: Sequence[Curve], path: Path, *, title: str, subtitle: st
     _finish(axes, title, subtitle)
     axes.set_xlim(0, last)
     _name_ends(axes, last, ends)
-    metadata = {"Date": None} if path.suffix == ".svg" else {}
-    figure.savefig(path, metadata=metadata)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG or SVG as a whole; the same drawing gives the same bytes."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with matplotlib.rc_context({"svg.hashsalt": path.parent.name}):
+        metadata = {"Date": None} if path.suffix == ".svg" else {}
+        figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
+    temporary.replace(path)
 
 
 def _finish(axes: Axes, title: str, subtitle: str) -> None:
