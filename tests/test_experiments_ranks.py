@@ -56,7 +56,7 @@ def alone(folder, *options):
 
 
 def interrupted(command, folder, log, after):
-    """Start a job in a session of its own, press Ctrl-C there after some evaluations; its exit code."""
+    """Start a job in a session of its own, press Ctrl-C there after some evaluations, wait for its end."""
     with log.open("w") as output:
         job = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         deadline = time.monotonic() + 120
@@ -65,7 +65,7 @@ def interrupted(command, folder, log, after):
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGINT)
         try:
-            return job.wait(timeout=60)
+            job.wait(timeout=60)
         except subprocess.TimeoutExpired:
             os.killpg(job.pid, signal.SIGKILL)
             pytest.fail(f"the job did not end after Ctrl-C:\n{log.read_text()[-3000:]}")
@@ -75,10 +75,11 @@ def interrupted(command, folder, log, after):
 def test_ctrl_c_and_resume_on_two_ranks_give_the_numbers_of_one_process(environment, tmp_path, backend):
     job = [*HOROVODRUN, *BACKENDS[backend], "-np", "2", sys.executable, *TRAIN]
     options = ["--steps", "2000", "--evaluate-every", "4", "--out", str(tmp_path / "run")]
-    code = interrupted([*job, *RUN.split(), *options], tmp_path / "run", tmp_path / "log", after=5)
+    interrupted([*job, *RUN.split(), *options], tmp_path / "run", tmp_path / "log", after=5)
     folder = RunFolder(tmp_path / "run")
     told = (tmp_path / "log").read_text()[-3000:]
-    assert code != 0, told
+    # Neither exit code nor last words can be relied on: on Gloo horovodrun's helper may reap a rank's shell
+    # before its own wait does, and 130 becomes 0; mpirun may drop what a rank prints while it ends.
     assert not folder.complete, told
     stopped = folder.load_checkpoint()["step"]
     assert stopped >= 10, told

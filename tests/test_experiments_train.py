@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from horovod_byz.experiments import config as configs
-from horovod_byz.experiments.data import load_dataset
+from horovod_byz.experiments.data import Dataset, load_dataset
 from horovod_byz.experiments.interrupts import Interrupts
 from horovod_byz.experiments.progress import Silent
 from horovod_byz.experiments.ranks import Ranks
@@ -229,6 +229,22 @@ def test_without_attack_mean_equals_plain_minibatch_training(tmp_path):
         trainer.apply(*trainer.collect())
     for ours, theirs in zip(trainer.flat.model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_the_memory_format_of_images_changes_no_more_than_rounding():
+    """In a model without dropout, whose masks follow the order in memory."""
+    images, labels = torch.rand(90, 3, 32, 32), torch.arange(90) % 10
+    dataset = Dataset(images, labels, images[:20], labels[:20], 10, (3, 32, 32), "tiny", "here")
+    rows, losses = [], []
+    for memory_format in ("contiguous", "channels_last"):
+        options = {"batch": 4, "memory_format": memory_format}
+        trainer = Trainer(small(model="resnet18:width=4", data=options), dataset, Ranks())
+        trainer.compute()
+        rows.append(trainer.gradients.rows.clone())
+        losses.append(trainer.evaluate()["loss"])
+    assert trainer._laid_out(images).is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(*rows, rtol=1e-3, atol=1e-4)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_interrupts_wait_for_the_end_of_a_held_block():

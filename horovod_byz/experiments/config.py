@@ -70,6 +70,10 @@ class Data(_Table):
     normalise: Normalise = "unit"
     sampling: Sampling = "random"
     augment: bool = False
+    memory_format: Literal["contiguous", "channels_last"] = Field(
+        default="contiguous",
+        description="torch's memory format of the images; the other one has other last bits, and other speed",
+    )
     train_limit: int | None = Field(
         default=None, gt=0, description="use only the first training images (a reduced run)"
     )

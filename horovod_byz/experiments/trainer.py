@@ -25,6 +25,7 @@ from horovod_byz.experiments.tally import Tally
 __all__ = ["Trainer"]
 
 _REMEMBER = 10  # steps; the exchange of losses that it takes costs a rank less than a millisecond
+_MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 _CHUNK = 1000  # test images evaluated at once; fixed, so that a loss does not depend on the number of ranks
 
 
@@ -112,6 +113,7 @@ class Trainer:
         seeds = []
         if self.gradients.uses_seeds:
             seeds = [sampler.model_seed(self.step, worker) for worker in self._computed]
+        images = self._laid_out(images.flatten(0, 1)).unflatten(0, labels.shape)
         self.gradients.compute(images, labels, seeds)
 
     def collect(self) -> tuple[Collected, Tensor | None]:
@@ -163,7 +165,7 @@ class Trainer:
         mine = np.zeros((chunks, 3))
         for chunk in range(self.ranks.rank, chunks, self.ranks.size):
             part = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-            mine[chunk] = _scores(self.flat.model, test_x[part], test_y[part])
+            mine[chunk] = _scores(self.flat.model, self._laid_out(test_x[part]), test_y[part])
         sent = np.concatenate([mine.ravel(), self._losses.ravel()])
         shared = self.ranks.share(sent, "evaluation")
         scores = shared[: mine.size].reshape(mine.shape).sum(axis=0)
@@ -260,6 +262,10 @@ class Trainer:
         ]
         batches = [batch for batch, _ in order]
         return batches, [worker for _, worker in order], [rows[0] for rows in self._encoded_from]
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        """`(count, channels, height, width)` images in the run's memory format."""
+        return images.contiguous(memory_format=_MEMORY_FORMATS[self.config.data.memory_format])
 
     def _encoded(self, computed: Tensor) -> Tensor:
         """The rows that DRACO's workers send."""
