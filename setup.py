@@ -31,12 +31,12 @@ CXX = ["-std=c++17", "-O0" if DEBUG else "-O2", "-g0", "-ffp-contract=off", *WAR
 
 # Each instruction set: bytes per vector, straight-line networks up to so many rows of float32 and of float64
 # (more take longer to compile), compiler flags. best() in core/drive.cpp tests for these features.
-# -ffp-contract=off above: AVX2 and AVX-512 machines have fused multiply-add, the others have not, and the
-# results are to be the same.
+# -ffp-contract=off above: where results depend on fused multiply-add, fused() in core/vec.h says so, and gives
+# the same bits at levels that have none.
 X86 = {
     "generic": (16, 16, 16, []),
     "v2": (16, 32, 16, ["-msse4.2"]),
-    "avx2": (32, 64, 32, ["-mavx2"]),
+    "avx2": (32, 64, 32, ["-mavx2", "-mfma"]),
     "avx512": (
         64,
         64,
@@ -46,6 +46,7 @@ X86 = {
             "-mavx512bw",
             "-mavx512dq",
             "-mavx512vl",
+            "-mfma",
             "-mprefer-vector-width=512",
             "-Wno-uninitialized",
             "-Wno-maybe-uninitialized",  # GCC's header leaves a register undefined on purpose

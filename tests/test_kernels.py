@@ -291,6 +291,16 @@ def test_gram(dtype, d):
         np.testing.assert_allclose(distances.gram(Rows(x)), wanted, atol=1e-6 * np.abs(wanted).max())
 
 
+def test_products_are_added_with_one_rounding():
+    """2^70 + 2^47 + (2^46 - 1) lies just below the middle of two floats: via float64 it would round up."""
+    x = np.zeros((7, 32), np.float32)  # five zero rows: the median is 0
+    x[0, [0, 16]] = 2**23 + 1, 2**23 + 1  # columns 0 and 16 go to the same lane
+    x[1, [0, 16]] = 2**47, 2**23 - 1
+    assert distances.gram(Rows(x))[0, 1] == 2**70 + 2**47
+    x[1, 16] = -(2.0**23) + 1
+    assert distances.gram(Rows(x))[0, 1] == 2**70 + 2**47
+
+
 def test_gram_marks_rows_that_are_not_finite():
     x = normal(np.random.default_rng(14), 6, 5000, np.float32)
     clean_gram = distances.gram(Rows(x))

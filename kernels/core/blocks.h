@@ -10,7 +10,7 @@ struct Plan;
 constexpr ptrdiff_t TILE = 4096;  // columns whose statistics are summed up before the tree over tiles (rows.TILE)
 // Columns after which float32 lanes are added to float64 ones; both divide TILE.
 constexpr ptrdiff_t BLOCK = 256;  // 45 rows of a block fit level-1 cache
-constexpr ptrdiff_t PAIRS = 1024; // products of many rows: adding n^2 sums up more often would take as long as the sums
+constexpr ptrdiff_t PAIRS = 1024; // pairs of rows: adding n^2 sums up more often would take as long as the sums
 constexpr ptrdiff_t CENTRED = PAIRS + 80; // stride of centred rows: at 4096 bytes all would compete for the same cache lines
 
 template <class T> struct Tail {  // room for the last, partial vector of every row
@@ -43,9 +43,10 @@ template <class T> struct Blocks {
   ptrdiff_t (*checksum)(const T *row, ptrdiff_t begin, ptrdiff_t end);  // sum of the 32-bit words modulo 2^32
   bool (*equal)(const T *a, const T *b, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t next); // bit for bit; fetches `next` on
   // The rest add one block to lanes.  Rows point at the block; width, at most PAIRS or BLOCK, is a multiple of LANES<T>.
-  void (*squared)(Rows, ptrdiff_t n, ptrdiff_t width, double *lanes);                       // pairs i < j, BLOCK columns
+  // `next` points at the block after this one, which they fetch on the way.
+  void (*squared)(Rows, ptrdiff_t n, ptrdiff_t width, Rows next, double *lanes);            // pairs i < j, PAIRS columns
   void (*squared_wide)(const T *a, const T *b, ptrdiff_t begin, ptrdiff_t end, double *lanes); // in float64, any columns
-  void (*products)(Rows, ptrdiff_t n, ptrdiff_t width, double *lanes);                      // pairs i <= j, PAIRS columns
+  void (*products)(Rows, ptrdiff_t n, ptrdiff_t width, Rows next, double *lanes);           // pairs i <= j, PAIRS columns
   void (*to_point)(Rows, ptrdiff_t n, ptrdiff_t width, const T *point, double *lanes);      // rows, BLOCK columns
   void (*centre)(Rows, ptrdiff_t n, ptrdiff_t width, const T *point, T *out);               // out: n x CENTRED
   void (*brsgd)(Rows, ptrdiff_t n, ptrdiff_t width, const T *median, double *lanes, typename Key<T>::type *counts);

@@ -10,6 +10,7 @@ namespace hb {
 template <class T> struct Scratch {
   double *lanes;       // LANES per statistic
   const T **block;     // n pointers to the block's start
+  const T **next;      // n pointers to where the one after it starts
   T *padded;           // n x PAIRS: the last block beside zeros
   T *centred;          // n x CENTRED
   T *middle;           // TILE: medians
@@ -23,6 +24,7 @@ template <class T> Scratch<T> take_scratch(Arena &arena, ptrdiff_t n, ptrdiff_t 
   Scratch<T> s;
   s.lanes = arena.take<double>(statistics * LANES<T>);
   s.block = arena.take<const T *>(n);
+  s.next = arena.take<const T *>(n);
   s.padded = arena.take<T>(n * PAIRS);
   s.centred = centred ? arena.take<T>(n * CENTRED) : nullptr;
   s.middle = arena.take<T>(TILE);
@@ -42,6 +44,7 @@ void over_blocks(const T *const *rows, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t e
     const ptrdiff_t width = std::min(BLOCK, end - c), full = (width + LANES<T> - 1) / LANES<T> * LANES<T>;
     for (ptrdiff_t i = 0; i < n; i++) {
       s.block[i] = rows[i] + c;
+      s.next[i] = rows[i] + std::min(c + BLOCK, end);
       if (full == width) continue;
       T *copy = s.padded + i * BLOCK;
       memcpy(copy, rows[i] + c, width * sizeof(T));
@@ -87,8 +90,8 @@ template <class T> int squared(const T *const *rows, ptrdiff_t n, ptrdiff_t d, d
       d, pairs, threads, sums, [&](Arena &arena) { return take_scratch<T>(arena, n, pairs, false); },
       [&](ptrdiff_t begin, ptrdiff_t end, double *result, const Scratch<T> &s) {
         memset(s.lanes, 0, pairs * LANES<T> * sizeof(double));
-        over_blocks<T, BLOCK>(rows, n, begin, end, s, [&](ptrdiff_t, ptrdiff_t width, ptrdiff_t) {
-          blocks<T>()->squared(s.block, n, width, s.lanes);
+        over_blocks<T, PAIRS>(rows, n, begin, end, s, [&](ptrdiff_t, ptrdiff_t width, ptrdiff_t) {
+          blocks<T>()->squared(s.block, n, width, s.next, s.lanes);
         });
         blocks<T>()->reduce(s.lanes, pairs, result);
         for (ptrdiff_t i = 0, k = 0; i < n; i++)
@@ -134,7 +137,7 @@ template <class T> int gram(const T *const *rows, ptrdiff_t n, ptrdiff_t d, doub
           memset(s.point + width - padding, 0, padding * sizeof(T));
           blocks<T>()->centre(s.block, n, width, s.point, s.centred);
           for (ptrdiff_t i = 0; i < n; i++) s.block[i] = s.centred + i * CENTRED;
-          blocks<T>()->products(s.block, n, width, s.lanes);
+          blocks<T>()->products(s.block, n, width, s.next, s.lanes);
         });
         blocks<T>()->reduce(s.lanes, pairs, s.second);
         auto product = [&](ptrdiff_t i, ptrdiff_t j) {
