@@ -11,7 +11,6 @@ constexpr ptrdiff_t TILE = 4096;  // columns whose statistics are summed up befo
 // Columns after which float32 lanes are added to float64 ones; both divide TILE.
 constexpr ptrdiff_t BLOCK = 256;  // 45 rows of a block fit level-1 cache
 constexpr ptrdiff_t PAIRS = 1024; // pairs of rows: adding n^2 sums up more often would take as long as the sums
-constexpr ptrdiff_t CENTRED = PAIRS + 80; // stride of centred rows: at 4096 bytes all would compete for the same cache lines
 
 template <class T> struct Tail {  // room for the last, partial vector of every row
   T *values;                      // n x 64 bytes
@@ -46,9 +45,9 @@ template <class T> struct Blocks {
   // `next` points at the block after this one, which they fetch on the way.
   void (*squared)(Rows, ptrdiff_t n, ptrdiff_t width, Rows next, double *lanes);            // pairs i < j, PAIRS columns
   void (*squared_wide)(const T *a, const T *b, ptrdiff_t begin, ptrdiff_t end, double *lanes); // in float64, any columns
-  void (*products)(Rows, ptrdiff_t n, ptrdiff_t width, Rows next, double *lanes);           // pairs i <= j, PAIRS columns
+  void (*products)(Rows, ptrdiff_t n, ptrdiff_t width, Rows next, const T *point, double *lanes); // pairs i <= j of rows
+                                                                                            // less point, PAIRS columns
   void (*to_point)(Rows, ptrdiff_t n, ptrdiff_t width, const T *point, double *lanes);      // rows, BLOCK columns
-  void (*centre)(Rows, ptrdiff_t n, ptrdiff_t width, const T *point, T *out);               // out: n x CENTRED
   void (*brsgd)(Rows, ptrdiff_t n, ptrdiff_t width, const T *median, double *lanes, typename Key<T>::type *counts);
   void (*reduce)(const double *lanes, ptrdiff_t count, double *out); // each statistic's lanes to their sum
 };

@@ -31,7 +31,6 @@ const Blocks<HB_ISA::HB_F::T> HB_NAME = {
     HB_ISA::squared_wide<HB_ISA::HB_F>,
     HB_ISA::products<HB_ISA::HB_F>,
     HB_ISA::to_point<HB_ISA::HB_F>,
-    HB_ISA::centre<HB_ISA::HB_F>,
     HB_ISA::brsgd<HB_ISA::HB_F>,
     HB_ISA::reduce<HB_ISA::HB_F>,
 };

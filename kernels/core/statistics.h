@@ -12,7 +12,6 @@ template <class T> struct Scratch {
   const T **block;     // n pointers to the block's start
   const T **next;      // n pointers to where the one after it starts
   T *padded;           // n x PAIRS: the last block beside zeros
-  T *centred;          // n x CENTRED
   T *middle;           // TILE: medians
   T *point;            // PAIRS
   typename Key<T>::type *counts; // LANES for each of n rows
@@ -20,18 +19,17 @@ template <class T> struct Scratch {
   double *second;      // one per statistic
   Work<T> work;
 };
-template <class T> Scratch<T> take_scratch(Arena &arena, ptrdiff_t n, ptrdiff_t statistics, bool centred) {
+template <class T> Scratch<T> take_scratch(Arena &arena, ptrdiff_t n, ptrdiff_t statistics, bool twice) {
   Scratch<T> s;
   s.lanes = arena.take<double>(statistics * LANES<T>);
   s.block = arena.take<const T *>(n);
   s.next = arena.take<const T *>(n);
   s.padded = arena.take<T>(n * PAIRS);
-  s.centred = centred ? arena.take<T>(n * CENTRED) : nullptr;
   s.middle = arena.take<T>(TILE);
   s.point = arena.take<T>(PAIRS);
   s.counts = arena.take<typename Key<T>::type>(n * LANES<T>);
   s.scale = arena.take<double>(n);
-  s.second = centred ? arena.take<double>(statistics) : nullptr;
+  s.second = twice ? arena.take<double>(statistics) : nullptr;
   s.work = take_work<T>(arena, n);
   return s;
 }
@@ -135,9 +133,7 @@ template <class T> int gram(const T *const *rows, ptrdiff_t n, ptrdiff_t d, doub
           blocks<T>()->median(s.block, n, 0, width - padding, middle, s.work);
           memcpy(s.point, middle, (width - padding) * sizeof(T));
           memset(s.point + width - padding, 0, padding * sizeof(T));
-          blocks<T>()->centre(s.block, n, width, s.point, s.centred);
-          for (ptrdiff_t i = 0; i < n; i++) s.block[i] = s.centred + i * CENTRED;
-          blocks<T>()->products(s.block, n, width, s.next, s.lanes);
+          blocks<T>()->products(s.block, n, width, s.next, s.point, s.lanes);
         });
         blocks<T>()->reduce(s.lanes, pairs, s.second);
         auto product = [&](ptrdiff_t i, ptrdiff_t j) {
