@@ -31,8 +31,8 @@ CXX = ["-std=c++17", "-O0" if DEBUG else "-O2", "-g0", "-ffp-contract=off", *WAR
 
 # Each instruction set: bytes per vector, straight-line networks up to so many rows of float32 and of float64
 # (more take longer to compile), compiler flags. best() in core/drive.cpp tests for these features.
-# -ffp-contract=off above: where results depend on fused multiply-add, fused() in core/vec.h says so, and gives
-# the same bits at levels that have none.
+# -ffp-contract=off above: what is to be fused, fused() in core/vec.h fuses, with the same bits at levels that
+# have no such instruction.
 X86 = {
     "generic": (16, 16, 16, []),
     "v2": (16, 32, 16, ["-msse4.2"]),

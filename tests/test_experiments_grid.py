@@ -85,6 +85,17 @@ def test_a_grid_like_another_changes_what_it_states(experiments):
     assert merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}}) == {"a": {"b": 1, "c": 3}}
 
 
+def test_no_two_runs_share_a_folder(experiments):
+    path = experiments / "grids" / "small.toml"
+    path.write_text('[axes.epsilon]\n10 = {attack = "none"}\n"-10" = {attack = "none"}\n')
+    assert [cell.name for cell in Grid.read(path).cells] == ["10", "minus10"]
+    path.write_text('[axes.rule]\n"Krum, f = 1" = {rule = "krum:f=1"}\n"Krum f=1" = {rule = "krum:f=1"}\n')
+    with pytest.raises(
+        ConfigError, match="'Krum, f = 1' and 'Krum f=1' of axis 'rule' would share the folder"
+    ):
+        Grid.read(path)
+
+
 def test_a_wrong_run_is_named(experiments):
     path = experiments / "grids" / "small.toml"
     path.write_text(GRID.replace("krum:f=1", "krum:f=9"))
@@ -171,6 +182,25 @@ def test_killed_half_way_it_loses_the_runs_in_flight_only(experiments, tmp_path)
     assert {path: path.read_bytes() for path in kept} == kept
     assert len(list((out / "small").glob("*/run.json"))) == 11
     assert not [path for path in (out / "small").glob(".*.tmp") if path.is_dir()]
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_told_in_words(experiments, tmp_path):
+    path = experiments / "grids" / "small.toml"
+    path.write_text(GRID.replace("seeds = 2", "seeds = 6").replace("steps = 2", "steps = 400"))
+    command = [sys.executable, "-m", "horovod_byz.cli", "reproduce", "small", "--jobs", "1"]
+    command += ["--experiments", str(experiments), "--results", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("[ 1/11]"):
+                break
+        for worker in psutil.Process(process.pid).children():
+            if "spawn_main" in " ".join(worker.cmdline()):
+                worker.kill()
+        told = process.stdout.read()
+    assert process.returncode == 1
+    assert "a process that computed a run was killed" in told
+    assert "Traceback" not in told
 
 
 @pytest.mark.source

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from horovod_byz import _host
 from horovod_byz.experiments import config as configs
 from horovod_byz.experiments.grid import Cell
-from horovod_byz.experiments.runs import RunFolder
+from horovod_byz.experiments.runs import RunError, RunFolder
 
 __all__ = ["Workplace", "compute"]
 
@@ -65,7 +66,7 @@ def compute(cells: Sequence[Cell], place: Workplace, title: str) -> None:
     of any kind loses the runs in flight only. A second process that wants the same grid waits.
 
     Raises:
-        RunError: when a folder holds another run.
+        RunError: when a folder holds another run, or a run's process is killed.
         DatasetMissing: when the data are nowhere.
     """
     if all(cell.complete(place.results) for cell in cells):
@@ -91,6 +92,11 @@ def _compute(missing: Sequence[Cell], total: int, place: Workplace, title: str) 
                 if seconds is None:
                     raise KeyboardInterrupt
                 meter.advance(futures[future].name, seconds)
+    except BrokenProcessPool:
+        raise RunError(
+            f"{title}: a process that computed a run was killed, perhaps for want of memory. What is finished "
+            "stays: start again, with fewer runs at once (--jobs, or WORKERS= with make) if it happens again"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

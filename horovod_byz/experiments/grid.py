@@ -89,12 +89,19 @@ class Grid:
             steps: run so many steps instead; the grid's name then says so.
 
         Raises:
-            ConfigError: if the file is missing or not TOML.
+            ConfigError: if the file is missing or not TOML, or two runs would share a folder.
         """
         data = read_like(path)
         axes: dict[str, Any] = dict(data.get("axes", {}))
         if "seeds" in data:
             axes[SEED] = {str(seed): {"seed": seed} for seed in range(data["seeds"])}
+        for axis, labels in axes.items():
+            for one, other in itertools.combinations(labels, 2):
+                if _slug(one) == _slug(other):
+                    raise ConfigError(
+                        f"{path}: the labels {one!r} and {other!r} of axis {axis!r} would share the folder "
+                        f"name {_slug(one)!r}: rename one"
+                    )
         name = path.stem
         base = dict(data.get("base", {}))
         if steps is not None:
@@ -140,8 +147,9 @@ class Grid:
 
 
 def _slug(label: str) -> str:
-    """A label as a part of a file's name."""
-    return re.sub(r"[^\w.=+-]+", "-", label.replace(" = ", "=")).strip("-")
+    """A label as a part of a file's name, which never starts with a dash."""
+    label = re.sub(r"^-(?=[\d.])", "minus", label.replace(" = ", "="))
+    return re.sub(r"[^\w.=+-]+", "-", label).strip("-")
 
 
 def matches(labels: Mapping[str, str], where: Where) -> bool:
