@@ -94,7 +94,7 @@ def _compute(missing: Sequence[Cell], total: int, place: Workplace, title: str) 
                 meter.advance(futures[future].name, seconds)
     except BrokenProcessPool:
         raise RunError(
-            f"{title}: a process that computed a run was killed, perhaps for want of memory. What is finished "
+            f"{title}: a process that computed a run was killed, perhaps for want of memory. What is done "
             "stays: start again, with fewer runs at once (--jobs, or WORKERS= with make) if it happens again"
         ) from None
     finally:
