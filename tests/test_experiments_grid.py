@@ -159,6 +159,15 @@ def test_a_shortened_form_is_labelled_and_kept_apart(experiments, tmp_path):
     ]
 
 
+def test_a_form_of_an_artefact_explains_the_claims_that_it_took_over(experiments):
+    path = experiments / "form.toml"
+    path.write_text('like = "small"\n[explanations]\n"Krum is no oracle" = "It is, here."\n')
+    assert [one.explanation for one in Artefact.read(path).claims] == ["It is, here.", "It is none."]
+    path.write_text('like = "small"\n[explanations]\n"Krum is an oracle" = "?"\n')
+    with pytest.raises(ConfigError, match="unknown claim in explanations 'Krum is an oracle': did you mean"):
+        Artefact.read(path)
+
+
 @pytest.mark.slow
 def test_killed_half_way_it_loses_the_runs_in_flight_only(experiments, tmp_path):
     path = experiments / "grids" / "small.toml"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from horovod_byz.experiments import config as configs
 from horovod_byz.experiments.claims import Claim, Labels
 from horovod_byz.experiments.config import ConfigError
 from horovod_byz.experiments.grid import Cell, Grid, read_like
+from horovod_byz.experiments.known import known
 
 __all__ = ["Artefact", "Bar", "Figure", "Published", "Reference", "Slice", "Table", "names"]
 
@@ -89,6 +90,7 @@ class Artefact(_Part):
         minutes: what it takes on two cores, or on the GPU for the set "gpu".
         published: the paper's numbers; `says` what it says in words.
         differences: what differs from the paper and why, in words.
+        explanations: why claims fail, by their words: for a file that takes its claims over from another.
     """
 
     name: str
@@ -109,8 +111,20 @@ class Artefact(_Part):
     published: tuple[Published, ...] = ()
     says: str = ""
     differences: tuple[str, ...] = ()
+    explanations: dict[str, str] = {}
     repeats: int | None = Field(default=None, ge=1, description="use only the first seeds")
     steps: int | None = Field(default=None, ge=1, description="run so many steps instead of the grid's")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _explain(cls, data: Any) -> Any:
+        claims = [dict(claim) for claim in data.get("claims", ())]
+        for words, explanation in data.get("explanations", {}).items():
+            known(words, [claim.get("claim", "") for claim in claims], "claim in explanations")
+            for claim in claims:
+                if claim.get("claim") == words:
+                    claim["explanation"] = explanation
+        return {**data, "claims": claims}
 
     @classmethod
     def read(cls, path: Path, *, repeats: int | None = None, steps: int | None = None) -> Artefact:
