@@ -23,7 +23,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 CORE = Path("kernels/core")
-MODULES = ("brsgd", "coordinate", "dispatch", "distances", "linear", "rows", "scan", "vote")
+MODULES = ("brsgd", "coordinate", "dispatch", "distances", "linear", "rows", "scan", "signs", "vote")
 OBJECTS = Path(os.environ.get("HOROVOD_BYZ_CACHE", "build")).expanduser() / "objects"
 DEBUG = os.environ.get("HOROVOD_BYZ_DEBUG") == "1"
 WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-ignored-attributes"]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from horovod_byz import rows as reading
 from horovod_byz.decision import BLOCK, Decision, Segmented
 from horovod_byz.kernels.rows import Rows
-from horovod_byz.measure import Floats, Ints, Reduce, Source, Statistics, alone, shards
+from horovod_byz.measure import Floats, Ints, Packed, Reduce, Source, Statistics, alone, shards
 from horovod_byz.verdict import Verdict, judge
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ def _combine(
     offset, decision = statistics.offset, rule.decide(statistics)
     if isinstance(rows, Rows):
         decision.combine(rows, out, threads, offset)
-    else:  # combine is local to coordinates: the same bits block by block
+    elif not (isinstance(rows, Packed) and rows.combine(decision, out, threads)):
+        # combine is local to coordinates: the same bits block by block
         for begin in range(0, rows.d, BLOCK):
             end = min(begin + BLOCK, rows.d)
             decision.combine(rows.block(begin, end), out[begin:end], threads, offset + begin)

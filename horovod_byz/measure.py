@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,17 @@ class Source(Protocol):
     def block(self, begin: int, end: int) -> Rows: ...
 
     def take(self, indices: Sequence[int]) -> Source: ...
+
+
+@runtime_checkable
+class Packed(Source, Protocol):
+    """Rows in a form of their own, some passes over which need no values."""
+
+    def to_point(self, point: npt.NDArray[Any], begin: int, end: int, threads: int) -> Floats | None:
+        """Squared L2 distances to a point over [begin, end), (n,), if the packed form is enough, or None."""
+
+    def combine(self, decision: Any, out: npt.NDArray[Any], threads: int) -> bool:
+        """Writes the row that a decision gives, if the packed form is enough; says whether it did."""
 
 
 def alone(partial: Partial) -> list[Partial]:
@@ -182,7 +193,7 @@ class Statistics:
             open_ = np.flatnonzero(~self._shown_finite())
             if len(open_):
                 rows = self if len(open_) == self.n else self.take(open_)
-                total[open_] = rows._measure_now("nonfinite", rows._count_nonfinite, with_range=False)
+                total[open_] = rows._measure_now("nonfinite", rows._of_block(rows._count_nonfinite))
             self._known["nonfinite"] = total
         counts: Ints = self._known["nonfinite"]
         return counts
@@ -298,23 +309,30 @@ class Statistics:
             value: the point's coordinates on this rank's shard.
         """
 
-        def to_point(rows: Rows, begin: int, end: int) -> Floats:
-            apart: Floats = distances.to_point(rows, value[begin:end], self._threads)
+        def to_point(begin: int, end: int) -> Floats:
+            point, apart = value[begin:end], None
+            if isinstance(self.source, Packed):
+                apart = self.source.to_point(point, begin, end, self._threads)
+            if apart is None:
+                apart = distances.to_point(self.source.block(begin, end), point, self._threads)
             return apart
 
-        total: Floats = self._measure_now("distances_to", to_point, with_range=True)
+        total: Floats = self._measure_now("distances_to", to_point)
         self._known["distances_to"] = total  # for what it shows of the rows; the next point has its own
         return total
 
-    def _measure(self, name: str, kernel: Callable[..., Any], with_range: bool = False) -> Any:
+    def _measure(self, name: str, kernel: Callable[[Rows], Any]) -> Any:
         """One statistic, measured when it is first asked for.
 
         (Not functools.cached_property, which before Python 3.12 holds one lock for all instances:
         shards in threads of one process would wait for each other for ever.)
         """
         if name not in self._known:
-            self._known[name] = self._measure_now(name, kernel, with_range)
+            self._known[name] = self._measure_now(name, self._of_block(kernel))
         return self._known[name]
+
+    def _of_block(self, kernel: Callable[[Rows], Any]) -> Callable[[int, int], Any]:
+        return lambda begin, end: kernel(self.source.block(begin, end))
 
     def _by_segment(self, name: str, kernel: Callable[[Rows], Any]) -> Any:
         """A statistic of each segment; shape (segments, ...).
@@ -326,7 +344,8 @@ class Statistics:
             raise ValueError("the rows' segments are not known")
         ends = self.segments
 
-        def pieces(rows: Rows, low: int, high: int) -> Any:
+        def pieces(low: int, high: int) -> Any:
+            rows = self.source.block(low, high)
             cuts = overlaps(ends, self.offset + low, rows.d)
             none = kernel(rows.block(0, 0))
             return np.stack([kernel(rows.block(a, b)) if a < b else np.zeros_like(none) for a, b in cuts])
@@ -336,26 +355,29 @@ class Statistics:
             return not any(begin < cut < end for cut in ends)
 
         if name not in self._known:
-            self._known[name] = self._measure_now(name, pieces, True, inside)
+            self._known[name] = self._measure_now(name, pieces, inside)
         return self._known[name]
 
     def _measure_now(
         self,
         name: str,
-        kernel: Callable[..., Any],
-        with_range: bool,
+        kernel: Callable[[int, int], Any],
         at_once: Callable[[int, int], bool] = lambda first, size: True,
     ) -> Any:
-        """Runs a kernel node by node over this shard, then adds the shards up in the tree's order."""
+        """Runs a kernel node by node over this shard, then adds the shards up in the tree's order.
+
+        Args:
+            name: under which the shards exchange it.
+            kernel: the statistic of the columns [begin, end) of this shard.
+            at_once: whether a node, by first tile and number of tiles, may be measured in one call.
+        """
         begin, width = self.offset, self.source.d
         total = -(-self._d // TILE)
         known: dict[tuple[int, int], Any] = {}
 
         def on_range(first: int, size: int) -> Any:
             low = first * TILE - begin
-            high = min(low + size * TILE, width)
-            rows = self.source.block(low, high)
-            return kernel(rows, low, high) if with_range else kernel(rows)
+            return kernel(low, min(low + size * TILE, width))
 
         def leaf(first: int, size: int) -> Any:
             whole = isinstance(self.source, Rows) or size <= _BLOCK_TILES
@@ -363,7 +385,7 @@ class Statistics:
 
         mine = [tree_sum(first, size, total, leaf) for first, size in nodes(begin, begin + width, self._d)]
         if not mine:
-            mine = [kernel(self.source.block(0, 0), 0, 0) if with_range else kernel(self.source.block(0, 0))]
+            mine = [kernel(0, 0)]
         partials = self._reduce({name: np.stack(mine)})
         for (low, high), partial in zip(shards(self._d, len(partials)), partials, strict=True):
             known.update(zip(nodes(low, high, self._d), partial[name], strict=False))

@@ -1,7 +1,7 @@
 # Where every kernel comes from: the table of compiled functions at the instruction set in use.
 # C users include core/kernels.h (its folder ships beside this file), which also documents each function.
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 
 
 cdef extern from "core/kernels.h" nogil:
@@ -63,6 +63,10 @@ cdef extern from "core/kernels.h" nogil:
                          Py_ssize_t *, int) noexcept nogil
         int (*voted_f64)(const double *const *, Py_ssize_t, Py_ssize_t, const HbStage *, int, double *,
                          Py_ssize_t *, int) noexcept nogil
+        int (*bit_majority)(const uint8_t *const *, Py_ssize_t, Py_ssize_t, uint8_t *, uint8_t *,
+                            int) noexcept nogil
+        int (*bit_differences)(const uint8_t *const *, Py_ssize_t, Py_ssize_t, const uint8_t *,
+                               const uint8_t *, int64_t *, int) noexcept nogil
 
 
 # The table; it lives as long as the process.

@@ -17,7 +17,7 @@ from horovod_byz.kernels import dispatch, rows
 
 HERE = Path(__file__).parent
 KERNELS = Path(rows.__file__).parent
-PUBLIC = ["brsgd", "coordinate", "dispatch", "distances", "linear", "rows", "scan", "vote"]
+PUBLIC = ["brsgd", "coordinate", "dispatch", "distances", "linear", "rows", "scan", "signs", "vote"]
 
 
 def declared(text):

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.decision import BLOCK
+from horovod_byz.decision import BLOCK, Coordinatewise
+from horovod_byz.kernels import signs
 from horovod_byz.kernels.rows import Rows
-from horovod_byz.measure import Source
+from horovod_byz.measure import Floats, Source
 
 Array = npt.NDArray[Any]
 
@@ -95,7 +96,8 @@ class SignCompression(Compression):
     `numpy.copysign(1, rows)`. With `SignMajority()` the result is signSGD's majority vote, -1, 0 (a
     tie) or +1 per coordinate, and the step of `torch.optim.SGD` is w -= lr * majority, unscaled; with
     `Mean()` it is the mean of the signs. A message is d/8 bytes instead of 4d. The aggregator keeps
-    rows packed and unpacks 65536 coordinates at a time; the result travels in full.
+    rows packed: `SignMajority` and `Median` count bits, other rules have 65536 coordinates unpacked at a
+    time. The result travels in full.
 
     A simulated attack sees the received values, +1 and -1, and what it writes is reduced to its sign
     bit again: a Byzantine worker's message has no room for more.
@@ -142,7 +144,10 @@ class SignCompression(Compression):
 
 
 class SignRows:
-    """Rows of +1 and -1 that are kept as bits and unpacked block by block when they are read."""
+    """Rows of +1 and -1 that are kept as bits, and unpacked block by block where a rule asks for values.
+
+    Their majority, and their distances to a row of -1, 0 and 1 such as a majority, need the bits alone.
+    """
 
     def __init__(self, packed: Array, d: int, dtype: np.dtype[Any]) -> None:
         self.n, self.d = len(packed), d
@@ -156,6 +161,30 @@ class SignRows:
 
     def block(self, begin: int, end: int) -> Rows:
         return Rows(self.values(begin, end))
+
+    def combine(self, decision: Any, out: Array, threads: int) -> bool:
+        """The majority of signs, which is also their median, counted in bits; see `measure.Packed`."""
+        majority = isinstance(decision, Coordinatewise) and decision.kernel in ("sign_majority", "median")
+        if not majority or len(decision.chosen) == 0:
+            return False
+        negative, tied = signs.majority(self._packed[decision.chosen], threads)
+        whole = self.d // 8
+        np.take(self._table, negative[:whole], axis=0, out=out[: 8 * whole].reshape(-1, 8), mode="clip")
+        out[8 * whole :] = self._table[negative[whole:]].reshape(-1)[: self.d % 8]
+        if tied.any():
+            out[np.unpackbits(tied, count=self.d).view(np.bool_)] = 0
+        return True
+
+    def to_point(self, point: Array, begin: int, end: int, threads: int) -> Floats | None:
+        """4 for each sign that differs from the point's and 1 for each 0 of it; see `measure.Packed`."""
+        size = np.abs(point)
+        counted = size == 1
+        zeros = len(point) - np.count_nonzero(counted)
+        if np.count_nonzero(size == 0) != zeros:
+            return None
+        packed = self._packed[:, begin // 8 : -(-end // 8)]
+        differ = signs.differences(packed, np.packbits(np.signbit(point)), np.packbits(counted), threads)
+        return (4 * differ + zeros).astype(np.float64)
 
     def take(self, indices: Sequence[int]) -> SignRows:
         return SignRows(self._packed[list(indices)], self.d, self._table.dtype)

@@ -50,6 +50,11 @@ template <class T> struct Blocks {
   void (*to_point)(Rows, ptrdiff_t n, ptrdiff_t width, const T *point, double *lanes);      // rows, BLOCK columns
   void (*brsgd)(Rows, ptrdiff_t n, ptrdiff_t width, const T *median, double *lanes, typename Key<T>::type *counts);
   void (*reduce)(const double *lanes, ptrdiff_t count, double *out); // each statistic's lanes to their sum
+  // Signs as bits, bytes [begin, end); the same for either dtype.
+  void (*bit_majority)(const uint8_t *const *rows, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, uint8_t *negative,
+                       uint8_t *tied);
+  ptrdiff_t (*bit_difference)(const uint8_t *row, const uint8_t *point, const uint8_t *mask, ptrdiff_t begin,
+                              ptrdiff_t end);
 };
 
 struct Level {

@@ -175,6 +175,30 @@ template <class T> static int checksum(const T *const *rows, ptrdiff_t n, ptrdif
   return HB_OK;
 }
 
+static int bit_majority(const uint8_t *const *rows, ptrdiff_t n, ptrdiff_t bytes, uint8_t *negative, uint8_t *tied,
+                        int threads) {
+  constexpr ptrdiff_t CHUNK = 2 * TILE;
+  const ptrdiff_t chunks = (bytes + CHUNK - 1) / CHUNK;
+  threads = team(threads, chunks);
+  auto run = [&](ptrdiff_t k) {
+    blocks<float>()->bit_majority(rows, n, k * CHUNK, std::min(bytes, (k + 1) * CHUNK), negative, tied);
+  };
+  if (threads == 1) {
+    for (ptrdiff_t k = 0; k < chunks; k++) run(k);
+    return HB_OK;
+  }
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (ptrdiff_t k = 0; k < chunks; k++) run(k);
+  return HB_OK;
+}
+static int bit_differences(const uint8_t *const *rows, ptrdiff_t n, ptrdiff_t bytes, const uint8_t *point,
+                           const uint8_t *mask, int64_t *out, int threads) {
+  count_rows(rows, n, bytes, out, threads, [&](const uint8_t *row, ptrdiff_t begin, ptrdiff_t end) {
+    return blocks<float>()->bit_difference(row, point, mask, begin, end);
+  });
+  return HB_OK;
+}
+
 static int set_level(int index) {
   if (index < 0 || index > BEST) return -1;
   current = index;
@@ -196,6 +220,8 @@ static const HbKernels TABLE = {
     checksum<double>,
     voted<float>,
     voted<double>,
+    bit_majority,
+    bit_differences,
 };
 
 }  // namespace hb

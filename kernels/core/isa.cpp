@@ -14,6 +14,8 @@
 
 #include "pairs.inc"
 
+#include "bits.inc"
+
 namespace hb {
 extern const Blocks<HB_ISA::HB_F::T> HB_NAME;
 const Blocks<HB_ISA::HB_F::T> HB_NAME = {
@@ -33,5 +35,7 @@ const Blocks<HB_ISA::HB_F::T> HB_NAME = {
     HB_ISA::to_point<HB_ISA::HB_F>,
     HB_ISA::brsgd<HB_ISA::HB_F>,
     HB_ISA::reduce<HB_ISA::HB_F>,
+    HB_ISA::bit_majority,
+    HB_ISA::bit_difference,
 };
 } // namespace hb

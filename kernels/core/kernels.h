@@ -61,6 +61,12 @@ typedef struct HbKernels {
    * `out` holds nothing of use. Where `out` is null only the vote is held, and never undecided. */
   int (*voted_f32)(const float *const *, ptrdiff_t, ptrdiff_t, const HbStage *, int lazy, float *, ptrdiff_t *classes, int);
   int (*voted_f64)(const double *const *, ptrdiff_t, ptrdiff_t, const HbStage *, int lazy, double *, ptrdiff_t *classes, int);
+  /* Signs packed into `bytes` bytes per row, a set bit for a negative one. Bits of more than half of the rows, and of
+   * exactly half of them. */
+  int (*bit_majority)(const uint8_t *const *, ptrdiff_t n, ptrdiff_t bytes, uint8_t *negative, uint8_t *tied, int);
+  /* n numbers of bits in which a row differs from `point` where `mask` is set */
+  int (*bit_differences)(const uint8_t *const *, ptrdiff_t n, ptrdiff_t bytes, const uint8_t *point, const uint8_t *mask,
+                         int64_t *n_values, int);
 } HbKernels;
 
 const HbKernels *hb_kernels(void);
