@@ -50,6 +50,14 @@ class DistributedOptimizer(ForwardingOptimizer):
         with optimizer.skip_synchronize():
             optimizer.step()
 
+    With scaled losses, where the aggregate is finite also when the workers' gradients overflow:
+
+        scaler.scale(loss).backward()
+        optimizer.synchronize()
+        with optimizer.skip_synchronize():
+            scaler.step(optimizer)
+        scaler.update(scaler.get_scale() / 2 if optimizer.last.overflowed else None)
+
     With `collect=Root(dedicated=True)` rank 0 runs the same loop and holds no worker: it gets the same
     aggregate and so the same model, while its own gradients are not sent to anybody, and it may leave out
     the forward and backward pass. Worker i is then on rank i + 1; see `workers`.

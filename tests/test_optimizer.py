@@ -57,6 +57,32 @@ def test_schedulers_see_a_torch_optimizer_and_move_its_learning_rate():
     assert optimizer.param_groups is inner.param_groups
 
 
+@pytest.mark.parametrize("rule", [hb.Mean(), hb.Median()], ids=repr)
+def test_scaled_losses_give_the_steps_of_unscaled_ones(rule):
+    """By powers of two: bit for bit. Too large a scale shows in `overflowed`, and moves nothing."""
+    plain, scaled = model(), model()
+    inner = torch.optim.SGD(plain.parameters(), lr=0.1)
+    optimizer = hb.DistributedOptimizer(torch.optim.SGD(scaled.parameters(), lr=0.1), rule=rule)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    x, halved = torch.randn(6, 4), 0
+    while not optimizer.last or optimizer.last.overflowed:
+        before = copy.deepcopy(scaled.state_dict())
+        optimizer.zero_grad()
+        scaler.scale(1e4 * scaled(x).square().mean()).backward()
+        optimizer.synchronize()
+        with optimizer.skip_synchronize():
+            scaler.step(optimizer)
+        scaler.update(scaler.get_scale() / 2 if optimizer.last.overflowed else None)
+        if optimizer.last.overflowed:
+            halved += 1
+            assert all(torch.equal(p, before[name]) for name, p in scaled.named_parameters())
+    assert 0 < halved < 60
+    (1e4 * plain(x).square().mean()).backward()
+    inner.step()
+    for ours, theirs in zip(scaled.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_defaults_state_and_hooks_are_the_wrapped_optimizers():
     net = model()
     inner = OPTIMIZERS["adam"](net.parameters())

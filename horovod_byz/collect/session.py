@@ -57,6 +57,15 @@ class Collected:
         """One verdict per worker, in worker order."""
         return self.outcome.verdicts
 
+    @property
+    def overflowed(self) -> bool:
+        """Whether over half of the rows held NaN or infinities: more than a Byzantine minority can explain.
+
+        With scaled losses the scale is then too large. No optimizer can see that in the value, which is
+        finite always.
+        """
+        return bool(2 * np.count_nonzero(self.outcome.nonfinite) > len(self.outcome.nonfinite))
+
 
 @dataclass
 class Stopwatch:
