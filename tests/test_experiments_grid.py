@@ -13,6 +13,7 @@ from horovod_byz.experiments.artefact import Artefact, names
 from horovod_byz.experiments.compute import Workplace, compute
 from horovod_byz.experiments.config import ConfigError
 from horovod_byz.experiments.grid import Grid, merged
+from horovod_byz.experiments.overview import reproduce_all
 from horovod_byz.experiments.reproduce import look, reproduce
 from horovod_byz.experiments.runs import RunError, RunFolder
 
@@ -166,6 +167,23 @@ def test_a_form_of_an_artefact_explains_the_claims_that_it_took_over(experiments
     path.write_text('like = "small"\n[explanations]\n"Krum is an oracle" = "?"\n')
     with pytest.raises(ConfigError, match="unknown claim in explanations 'Krum is an oracle': did you mean"):
         Artefact.read(path)
+
+
+def test_the_overview_shows_the_fullest_form_there_is(experiments, tmp_path):
+    def line(**shortened):
+        reproduce_all(["small"], experiments, Workplace(tmp_path / "out", jobs=1), **shortened)
+        text = (tmp_path / "out" / "README.md").read_text()
+        return next(one for one in text.splitlines() if one.startswith("| Nothing"))
+
+    first = line(steps=1)
+    assert "[small-steps1](small-steps1/README.md)" in first
+    assert "Reduced: 1 steps only. In full: `make small`." in first
+    assert "[small-repeats1](" in line(repeats=1)
+    assert "[small-repeats1](" in line(repeats=1, steps=1)
+    assert "[small](small/README.md)" in line()
+    assert "[small](small/README.md)" in line(steps=1)
+    (tmp_path / "out" / "small" / "Krum_0" / "run.json").unlink()
+    assert "[small-steps1](" in line(steps=1)
 
 
 @pytest.mark.slow

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.markup import escape
@@ -19,6 +22,7 @@ from horovod_byz.terminal import console
 __all__ = ["chosen", "reproduce_all", "show", "write"]
 
 SETS = ("quick", "cpu", "gpu", "all")
+_FORM = re.compile(r"(?:-repeats(?P<repeats>\d+))?(?:-steps(?P<steps>\d+))?")
 
 
 def chosen(wanted: Sequence[str], experiments: Path) -> list[str]:
@@ -57,8 +61,7 @@ def reproduce_all(
         shown = reproduce(artefact, experiments, place)
         screen.print(_verdicts(shown))
         screen.print(f"{place.results / artefact.folder / 'README.md'}\n", highlight=False, soft_wrap=True)
-    if repeats is None and steps is None:
-        write(experiments, place.results)
+    write(experiments, place.results)
 
 
 def _shortened(path: Path, experiments: Path, repeats: int | None, steps: int | None) -> Artefact:
@@ -102,7 +105,8 @@ def write(experiments: Path, results: Path) -> None:
         "",
         "Every table and figure of the papers, as `make <name>` made it from the runs beside this file. "
         "A name that ends in `-small` is a reduced form: n, f and the attack are the paper's, the model, the "
-        "data or the number of steps are smaller. How to run and read them: docs/reproduction.md.",
+        "data or the number of steps are smaller; what ends in `-repeats2` or `-steps100` "
+        "is shortened so. How to run and read them: docs/reproduction.md.",
     ]
     read = [Artefact.read(experiments / f"{name}.toml") for name in names(experiments)]
     for paper, title in PAPERS.items():
@@ -116,24 +120,44 @@ def write(experiments: Path, results: Path) -> None:
 def _line(artefact: Artefact, experiments: Path, results: Path) -> str:
     name, paper = artefact.name, _published(artefact)
     differs = " ".join(artefact.differences)
-    try:
-        if not (results / artefact.folder / "README.md").is_file():
-            raise RunError("not computed")
-        shown = look(artefact, experiments, results)
-    except RunError:
-        device = " DEVICE=cuda" if "gpu" in artefact.sets else ""
-        return row(f"{artefact.shows}: `{name}`", paper, f"not computed: `make {name}{device}`", "", differs)
+    make = f"`make {name}{' DEVICE=cuda' if 'gpu' in artefact.sets else ''}`"
+    shown = _computed(artefact, experiments, results)
+    if shown is None:
+        return row(f"{artefact.shows}: `{name}`", paper, f"not computed: {make}", "", differs)
     failed = [one for one in shown.verdicts if one.status != "PASS"]
     why = [f"{one.status}: {one.claim} (measured {one.measured})" for one in failed]
-    if artefact.reduction:
-        differs = f"Reduced: {artefact.reduction}. {differs}"
+    if shown.artefact.reduction:
+        full = "" if shown.artefact == artefact else f" In full: {make}."
+        differs = f"Reduced: {shown.artefact.reduction}.{full} {differs}"
+    folder = shown.artefact.folder
     return row(
-        f"{artefact.shows}: [{name}]({name}/README.md)",
+        f"{artefact.shows}: [{folder}]({folder}/README.md)",
         paper,
         _ours(shown),
         count(shown.verdicts) + "".join(f"<br>{one}" for one in why),
         differs,
     )
+
+
+def _length(artefact: Artefact) -> tuple[float, float]:
+    return artefact.steps or math.inf, artefact.repeats or math.inf
+
+
+def _computed(artefact: Artefact, experiments: Path, results: Path) -> Shown | None:
+    """An artefact whose runs are all there: itself, else the longest of its shortened forms."""
+    file = experiments / f"{artefact.name}.toml"
+    forms = [artefact]
+    for path in results.glob(f"{artefact.name}-*"):
+        found = _FORM.fullmatch(path.name.removeprefix(artefact.name))
+        if found:
+            numbers = {word: int(number) for word, number in found.groupdict().items() if number}
+            forms.append(Artefact.read(file, **numbers))
+    forms[1:] = sorted(forms[1:], key=_length, reverse=True)
+    for form in forms:
+        if (results / form.folder / "README.md").is_file():
+            with suppress(RunError):
+                return look(form, experiments, results)
+    return None
 
 
 def _published(artefact: Artefact) -> str:
