@@ -81,7 +81,7 @@ template <int N, int FIRST, int LAST> struct Network {
 // all: enough to cover the memory's latency when rows are few, a part of level-1 cache when they are many.
 constexpr ptrdiff_t ahead(ptrdiff_t n) {
   const ptrdiff_t lines = 12288 / 64 / n;
-  return 64 * (lines < 2 ? 2 : lines > 16 ? 16 : lines);
+  return 64 * (lines < 2 ? 2 : lines > 64 ? 64 : lines);
 }
 
 // Keyed on the two slots, not on the network: networks of all sizes share these, which halves the compile time.
