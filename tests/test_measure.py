@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from horovod_byz.kernels.rows import TILE, Rows
-from horovod_byz.measure import Statistics, nodes, shards
+from horovod_byz.measure import Statistics
+from horovod_byz.tiles import nodes, shards
 from sharding import on_shards
 
 

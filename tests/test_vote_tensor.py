@@ -12,7 +12,8 @@ from torch import nn
 import horovod_byz as hb
 from horovod_byz.collect import Layout, Root, Sharded, Symmetric
 from horovod_byz.experiments import config as configs
-from horovod_byz.measure import TILE, overlaps
+from horovod_byz.kernels.rows import TILE
+from horovod_byz.tiles import overlaps
 from horovod_byz.wrapper.flat import FlatGradient
 from sharding import run_sharded
 from thread_ranks import on_ranks
