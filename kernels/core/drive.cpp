@@ -17,7 +17,7 @@ HB_DECLARE(avx512)
 static const Level LEVELS[] = {HB_ENTRY(generic), HB_ENTRY(v2), HB_ENTRY(avx2), HB_ENTRY(avx512)};
 static int best() { // must name every feature that setup.py compiles the level with
   __builtin_cpu_init();
-  if (!__builtin_cpu_supports("sse4.2")) return 0;
+  if (!__builtin_cpu_supports("sse4.2") || !__builtin_cpu_supports("popcnt")) return 0; // -msse4.2 brings popcnt along
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 1;
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
