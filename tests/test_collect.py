@@ -22,9 +22,10 @@ from horovod_byz.collect import (
     split,
 )
 from horovod_byz.collect.header import Header
+from horovod_byz.collect.session import Job
 from horovod_byz.collect.transport import pieces
 from horovod_byz.collect.watchdog import Watchdog
-from thread_ranks import on_ranks, on_ranks_that_fail
+from thread_ranks import collect, on_ranks_that_fail
 
 COLLECTORS = [Symmetric(), Root(), Sharded()]
 RULES = [hb.Mean(), hb.Median(), hb.TrimmedMean(f=1), hb.Krum(f=1), hb.Bulyan(f=1), hb.GeometricMedian()]
@@ -36,21 +37,6 @@ def matrix(n, d, dtype=np.float32, seed=0):
     if d > 2:
         rows[n - 1, d // 2] = np.nan
     return rows
-
-
-def collect(collector, rule, rows, layout, wire=None, prepare=None, steps=1, most=None):
-    """What each rank collected, the rows being spread over ranks as the layout says."""
-
-    def work(transport):
-        if prepare is not None:
-            prepare(transport)
-        if most is not None:
-            transport.most = most
-        workers = Layout(layout).workers(transport.rank)
-        session = collector._session(transport, rows.shape[1], rows.dtype, len(workers), 1, "")
-        return [session.step(rows[workers.start : workers.stop], rule, wire) for _ in range(steps)][-1]
-
-    return on_ranks(len(layout), work)
 
 
 def value(found):
@@ -84,8 +70,11 @@ def test_any_length(collector, d, dtype):
 
 @pytest.mark.parametrize("collector", COLLECTORS, ids=repr)
 def test_large_operations_are_split(collector):
+    def narrow(transport):
+        transport.most = 9_000
+
     rows = matrix(5, 20_000)
-    for found in collect(collector, hb.Krum(f=1), rows, (2, 1, 2), most=9_000):
+    for found in collect(collector, hb.Krum(f=1), rows, (2, 1, 2), prepare=narrow):
         np.testing.assert_array_equal(value(found), hb.Krum(f=1)(rows))
 
 
@@ -148,7 +137,7 @@ def on_liars(lie, rank=1):
     rows = matrix(6, 100)
 
     def work(transport):
-        session = Symmetric()._session(transport, rows.shape[1], rows.dtype, 2, 1, "")
+        session = Symmetric().session(Job(transport, rows.shape[1], rows.dtype, 2))
         if transport.rank == rank:
             transport.lie = lie
         return session.step(rows[session.workers.start : session.workers.stop], hb.Median())
@@ -185,9 +174,8 @@ class TestReplicas:
         def work(transport):
             if prepare is not None:
                 prepare(transport)
-            session = Sharded(replicas=replicas)._session(
-                transport, 30_000, self.ROWS.dtype, (2, 2, 2, 1)[transport.rank], 1, ""
-            )
+            job = Job(transport, 30_000, self.ROWS.dtype, (2, 2, 2, 1)[transport.rank])
+            session = Sharded(replicas=replicas).session(job)
             mine = self.ROWS[session.workers.start : session.workers.stop]
             return session.step(mine, rule, liar if transport.rank == 1 else None)
 

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 import horovod_byz as hb
+import thread_ranks
 from horovod_byz.attacks import Constant, Fixed, ReversedGradient, Wire
-from horovod_byz.collect import HeaderMismatchError, Layout, Root, Sharded, SignCompression, Symmetric, bind
+from horovod_byz.collect import HeaderMismatchError, Root, Sharded, SignCompression, Symmetric, bind
 from horovod_byz.collect.compression import SignRows, Uncompressed
-from thread_ranks import on_ranks, on_ranks_that_fail
+from horovod_byz.collect.session import Job
+from thread_ranks import on_ranks_that_fail
 
 SIGNS = SignCompression()
 COLLECTORS = [Symmetric(), Root(), Sharded(), Sharded(replicas=3)]
@@ -50,17 +52,8 @@ def replicated(groups, d, seed=0):
     return rows
 
 
-def collect(collector, rule, rows, layout, wire=None, compression=SIGNS, prepare=None):
-    def work(transport):
-        if prepare is not None:
-            prepare(transport)
-        workers = Layout(layout).workers(transport.rank)
-        session = collector._session(
-            transport, rows.shape[1], rows.dtype, len(workers), 1, "", compression=compression
-        )
-        return session.step(rows[workers.start : workers.stop], rule, wire)
-
-    return on_ranks(len(layout), work)
+def collect(*args, **more):
+    return thread_ranks.collect(*args, compression=SIGNS, **more)
 
 
 def check(found, want):
@@ -185,8 +178,8 @@ def test_a_rewritten_row_is_found_by_its_digest_and_put_right():
 @pytest.mark.parametrize("collector", [Symmetric(), Root(), Sharded()], ids=repr)
 def test_a_rank_with_another_compression_is_named(collector):
     def work(transport):
-        compression = None if transport.rank == 1 else SIGNS
-        return collector._session(transport, 100, np.float32, 1, 1, "", compression)
+        compression = Uncompressed() if transport.rank == 1 else SIGNS
+        return collector.session(Job(transport, 100, np.float32, compression=compression))
 
     for error in on_ranks_that_fail(3, work):
         assert isinstance(error, HeaderMismatchError)

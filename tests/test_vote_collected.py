@@ -10,8 +10,10 @@ import pytest
 import torch
 
 import horovod_byz as hb
+import thread_ranks
 from horovod_byz.attacks import Fixed, NotANumber, Wire, Zero
 from horovod_byz.collect import HeaderMismatchError, Layout, Root, Sharded, Symmetric, header
+from horovod_byz.collect.session import Job
 from thread_ranks import on_ranks, on_ranks_that_fail
 
 COLLECTORS = [Symmetric(), Root(), Root(dedicated=True), Sharded(), Sharded(replicas=3)]
@@ -36,13 +38,7 @@ def honest(d=9001, seed=0):
 
 def collect(collector, rule, rows, wire=None):
     counts = (0, 5, 5, 5) if collector == Root(dedicated=True) else (4, 4, 4, 3)
-
-    def work(transport):
-        workers = Layout(counts).workers(transport.rank)
-        session = collector._session(transport, rows.shape[1], rows.dtype, len(workers), 1, "")
-        return session.step(rows[workers.start : workers.stop], rule, wire)
-
-    found = on_ranks(4, work)
+    found = thread_ranks.collect(collector, rule, rows, counts, wire)
     for one in found:
         assert not isinstance(one, Exception), one
     return found
@@ -129,7 +125,7 @@ def test_a_rank_that_announces_a_row_of_another_length_is_named(collector):
 
     def work(transport):
         workers = Layout((0, 5, 5, 5)).workers(transport.rank)
-        session = collector._session(transport, 9001, np.float32, len(workers), 1, "")
+        session = collector.session(Job(transport, 9001, np.float32, len(workers)))
         if transport.rank == 2:
             transport.lie = longer
         return session.step(rows[workers.start : workers.stop], PAIRINGS["median"])
@@ -144,7 +140,7 @@ def test_a_rank_that_sends_less_than_it_announced_is_named():
     rows = honest()
 
     def work(transport):
-        session = Sharded()._session(transport, 9001, np.float32, 5, 1, "")
+        session = Sharded().session(Job(transport, 9001, np.float32, 5))
         if transport.rank == 1:
             whole = transport.alltoall
 
@@ -172,7 +168,7 @@ def test_memory_per_rank_of_sharded_detox_does_not_grow_with_the_workers(rule):
         held = [0] * size
 
         def work(transport):
-            session = Sharded()._session(transport, d, np.float32, 1, 1, "")
+            session = Sharded().session(Job(transport, d, np.float32))
             arrays = [a for a in vars(session).values() if isinstance(a, np.ndarray)]
             held[transport.rank] = sum(a.nbytes for a in arrays)
             return session.step(row, detox)

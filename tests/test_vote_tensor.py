@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 import horovod_byz as hb
-from horovod_byz.collect import Layout, Root, Sharded, Symmetric
+from horovod_byz.collect import Root, Sharded, Symmetric
 from horovod_byz.experiments import config as configs
 from horovod_byz.kernels.rows import TILE
 from horovod_byz.tiles import overlaps
 from horovod_byz.wrapper.flat import FlatGradient
 from sharding import run_sharded
-from thread_ranks import on_ranks
+from thread_ranks import collect
 
 EXACT = hb.MajorityVote(scope="tensor")
 NEAR = hb.MajorityVote(tolerance=1e-5, scope="tensor")
@@ -126,14 +126,7 @@ def test_every_way_to_collect_gives_the_same_bits(collector, vote):
     rows[0, 2], rows[1, TILE], rows[2, 20_000], rows[3] = 7.0, np.nan, -1.0, -rows[3]
     want = hb.aggregate(rows, rule, segments=ENDS)
     counts = (0, 3, 3, 3) if collector == Root(dedicated=True) else (3, 2, 2, 2)
-
-    def work(transport):
-        workers = Layout(counts).workers(transport.rank)
-        session = collector._session(transport, D, np.float32, len(workers), 1, "")
-        session.segments = ENDS
-        return session.step(rows[workers.start : workers.stop], rule)
-
-    for found in on_ranks(4, work):
+    for found in collect(collector, rule, rows, counts, segments=ENDS):
         assert not isinstance(found, Exception), found
         np.testing.assert_array_equal(found.value, want.value)
         np.testing.assert_array_equal(found.weights, want.weights)

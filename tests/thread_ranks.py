@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from horovod_byz.collect.channels import Silent
+from horovod_byz.collect.layout import Layout
+from horovod_byz.collect.session import Job
 from horovod_byz.collect.transport import MOST_ELEMENTS, check_received
 from horovod_byz.collect.watchdog import Watchdog
 
@@ -60,8 +62,11 @@ class ThreadRank:
         value[:] = self._swap(value.copy())[0]
 
 
-def on_ranks(size, work):
-    """Runs `work(transport)` on `size` ranks; returns each rank's result, or the exception it raised."""
+def on_ranks(size, work, aborting=True):
+    """Runs `work(transport)` on `size` ranks; returns each rank's result, or the exception it raised.
+
+    The first exception wakes the ranks that wait, unless every rank is expected to raise by itself.
+    """
     barrier = threading.Barrier(size)
     board = [None] * size
 
@@ -69,7 +74,8 @@ def on_ranks(size, work):
         try:
             return work(ThreadRank(rank, board, barrier))
         except Exception as error:  # noqa: BLE001 - the test says which one it expects
-            barrier.abort()
+            if aborting:
+                barrier.abort()
             return error
 
     with ThreadPoolExecutor(size) as pool:
@@ -78,14 +84,22 @@ def on_ranks(size, work):
 
 def on_ranks_that_fail(size, work):
     """As `on_ranks`, where all ranks are expected to raise, each by itself."""
-    barrier = threading.Barrier(size)
-    board = [None] * size
+    return on_ranks(size, work, aborting=False)
 
-    def one(rank):
-        try:
-            return work(ThreadRank(rank, board, barrier))
-        except Exception as error:  # noqa: BLE001 - the test says which one it expects
-            return error
 
-    with ThreadPoolExecutor(size) as pool:
-        return list(pool.map(one, range(size)))
+def collect(collector, rule, rows, layout, wire=None, *, prepare=None, steps=1, **job):
+    """What each rank collected at the last step, the rows being spread over ranks as the layout says.
+
+    Args:
+        prepare: called with each rank's transport first; may make it misbehave.
+        job: more of `Job`.
+    """
+
+    def work(transport):
+        if prepare is not None:
+            prepare(transport)
+        workers = Layout(layout).workers(transport.rank)
+        session = collector.session(Job(transport, rows.shape[1], rows.dtype, len(workers), **job))
+        return [session.step(rows[workers.start : workers.stop], rule, wire) for _ in range(steps)][-1]
+
+    return on_ranks(len(layout), work)

@@ -13,16 +13,13 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
-from horovod_byz.collect.compression import Compression, SignCompression
+from horovod_byz.collect.compression import Compression, SignCompression, Uncompressed
 from horovod_byz.collect.errors import EquivocationError, HeaderMismatchError, LateRanksError, TransportError
 from horovod_byz.collect.layout import Layout, split
-from horovod_byz.collect.session import Collected, Session, Wire
-
-if TYPE_CHECKING:
-    from horovod_byz.collect.transport import Transport
+from horovod_byz.collect.session import Collected, Job, Session, Wire
 
 __all__ = [
     "Collected",
@@ -98,45 +95,32 @@ class Collector(ABC):
         if compression is not None and not isinstance(compression, Compression):
             raise TypeError(f"compression must be SignCompression() or None, got {compression!r}")
         transport = connect(name, timeout)
-        threads = default_threads() if threads is None else threads
-        if segments is None:
-            return self._session(transport, d, dtype, local_workers, threads, layout, compression)
-        ends = checked_segments(segments, d)
-        shared = f"{layout} segments={ends}"
-        session = self._session(transport, d, dtype, local_workers, threads, shared, compression)
-        session.segments = ends
-        return session
+        ends = None if segments is None else checked_segments(segments, d)
+        job = Job(
+            transport,
+            d,
+            dtype,
+            local_workers,
+            threads=default_threads() if threads is None else threads,
+            shared=layout if ends is None else f"{layout} segments={ends}",
+            compression=Uncompressed() if compression is None else compression,
+            segments=ends,
+        )
+        return self.session(job)
 
     @abstractmethod
-    def _session(
-        self,
-        transport: Transport,
-        d: int,
-        dtype: Any,
-        local_workers: int,
-        threads: int,
-        layout: str,
-        compression: Compression | None = None,
-    ) -> Session: ...
+    def session(self, job: Job) -> Session:
+        """A session for the job. All ranks call it together."""
 
 
 @dataclass(frozen=True)
 class Symmetric(Collector):
     """Every rank gathers all rows by allgather, checks them by digests, and aggregates."""
 
-    def _session(
-        self,
-        transport: Transport,
-        d: int,
-        dtype: Any,
-        local_workers: int,
-        threads: int,
-        layout: str,
-        compression: Compression | None = None,
-    ) -> Session:
+    def session(self, job: Job) -> Session:
         from horovod_byz.collect.symmetric import SymmetricSession
 
-        return SymmetricSession(transport, d, dtype, local_workers, threads, layout, compression)
+        return SymmetricSession(job)
 
 
 @dataclass(frozen=True)
@@ -149,23 +133,14 @@ class Root(Collector):
 
     dedicated: bool = False
 
-    def _session(
-        self,
-        transport: Transport,
-        d: int,
-        dtype: Any,
-        local_workers: int,
-        threads: int,
-        layout: str,
-        compression: Compression | None = None,
-    ) -> Session:
+    def session(self, job: Job) -> Session:
         from horovod_byz.collect.root import RootSession
 
-        if self.dedicated and transport.size < 2:
+        if self.dedicated and job.transport.size < 2:
             raise ValueError("Root(dedicated=True) needs at least 2 ranks: rank 0 holds no worker")
-        if self.dedicated and transport.rank == 0:
-            local_workers = 0
-        return RootSession(transport, d, dtype, local_workers, threads, layout, compression)
+        if self.dedicated and job.transport.rank == 0:
+            job = replace(job, local_workers=0)
+        return RootSession(job)
 
 
 @dataclass(frozen=True)
@@ -184,25 +159,14 @@ class Sharded(Collector):
         if not isinstance(self.replicas, int) or self.replicas < 1:
             raise ValueError(f"Sharded: replicas must be a whole number >= 1, got {self.replicas!r}")
 
-    def _session(
-        self,
-        transport: Transport,
-        d: int,
-        dtype: Any,
-        local_workers: int,
-        threads: int,
-        layout: str,
-        compression: Compression | None = None,
-    ) -> Session:
+    def session(self, job: Job) -> Session:
         if self.replicas == 1:
             from horovod_byz.collect.sharded import ShardedSession
 
-            return ShardedSession(transport, d, dtype, local_workers, threads, layout, compression)
+            return ShardedSession(job)
         from horovod_byz.collect.replicated import ReplicatedSession
 
-        return ReplicatedSession(
-            transport, d, dtype, local_workers, threads, layout, self.replicas, compression
-        )
+        return ReplicatedSession(job, self.replicas)
 
 
 _BY_NAME = {"symmetric": Symmetric(), "root": Root(), "sharded": Sharded()}

@@ -13,22 +13,18 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from horovod_byz import engine
 from horovod_byz.collect import digest, partials
-from horovod_byz.collect.compression import Compression
 from horovod_byz.collect.errors import EquivocationError, names
-from horovod_byz.collect.header import Header
 from horovod_byz.collect.partials import Partial
-from horovod_byz.collect.session import Collected, Session, Stopwatch, Wire
+from horovod_byz.collect.session import Collected, Job, Session, Step
 from horovod_byz.collect.sharded import scatter
-from horovod_byz.collect.transport import Array, Transport
-
-if TYPE_CHECKING:
-    from horovod_byz.rules.base import Rule
+from horovod_byz.collect.transport import Array
 
 _NOBODY = 255
 
@@ -40,28 +36,17 @@ class ReplicatedSession(Session):
 
     mode = "sharded-voted"
 
-    def __init__(
-        self,
-        transport: Transport,
-        d: int,
-        dtype: Any,
-        local_workers: int,
-        threads: int,
-        layout: str,
-        replicas: int,
-        compression: Compression | None = None,
-    ) -> None:
-        size = transport.size
+    def __init__(self, job: Job, replicas: int) -> None:
+        rank, size = job.transport.rank, job.transport.size
         if replicas > min(size, _NOBODY):
             raise ValueError(
                 f"Sharded(replicas={replicas}) needs at least {replicas} ranks, got {size}: "
                 "use fewer replicas, or start more ranks"
             )
         self.replicas = replicas
-        shared = f"{layout} replicas={replicas}"
-        super().__init__(transport, d, dtype, local_workers, threads, shared, compression)
+        super().__init__(replace(job, shared=f"{job.shared} replicas={replicas}"))
         self.shards = engine.shards(self.d, size)
-        mine = [self.shards[self._shard(transport.rank, role)] for role in range(replicas)]
+        mine = [self.shards[self._shard(rank, role)] for role in range(replicas)]
         self._cuts = [self.compression.cut(*shard) for shard in self.shards]
         self._blocks = [self.compression.room(self.n, end - begin, self.dtype) for begin, end in mine]
         self._results = [np.empty(end - begin, self.dtype) for begin, end in mine]
@@ -73,28 +58,20 @@ class ReplicatedSession(Session):
     def _aggregator(self, shard: int, role: int) -> int:
         return (shard + role) % self.layout.size
 
-    def _aggregate(
-        self,
-        rows: Array,
-        rule: Rule,
-        wire: Wire | None,
-        step: int,
-        headers: list[Header],
-        clock: Stopwatch,
-    ) -> Collected:
+    def _aggregate(self, rows: Array, step: Step) -> Collected:
         self._outvoted: set[int] = set()
-        with clock("collect"):
+        with step.clock("collect"):
             for role, block in enumerate(self._blocks):
                 ranges = [self._cuts[self._shard(rank, role)] for rank in range(self.layout.size)]
                 scatter(self.transport, self.layout, rows, ranges, block)
-        with clock("aggregate"):
-            outcome = self._play(rule, wire, step)
-        with clock("return"):
+        with step.clock("aggregate"):
+            outcome = self._play(step)
+        with step.clock("return"):
             self._gather_results()
         outvoted = tuple(sorted(self._outvoted))
-        return Collected(self._value, outcome, (), clock.seconds, step, outvoted)
+        return Collected(self._value, outcome, (), step.clock.seconds, step.number, outvoted)
 
-    def _play(self, rule: Rule, wire: Wire | None, step: int) -> engine.Outcome:
+    def _play(self, step: Step) -> engine.Outcome:
         """Runs all roles side by side, since they must decide on the same elected statistics."""
         meeting = _Meeting(self.replicas, self._elect_statistics)
 
@@ -102,7 +79,7 @@ class ReplicatedSession(Session):
             begin, _ = self.shards[self._shard(self.transport.rank, role)]
             block, out = self._blocks[role], self._results[role]
             try:
-                return self._run(rule, block, out, step, wire, begin, lambda own: meeting.bring(role, own))
+                return self._run(step, block, out, begin, lambda own: meeting.bring(role, own))
             except BaseException:
                 meeting.break_up()
                 raise

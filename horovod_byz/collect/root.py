@@ -6,19 +6,13 @@ the root has to be trusted. A dedicated root holds no worker, as in the papers' 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 
 from horovod_byz import engine
 from horovod_byz.collect import digest
 from horovod_byz.collect.errors import TransportError
-from horovod_byz.collect.header import Header
-from horovod_byz.collect.session import Collected, Session, Stopwatch, Wire
+from horovod_byz.collect.session import Collected, Job, Session, Step
 from horovod_byz.collect.transport import Array
-
-if TYPE_CHECKING:
-    from horovod_byz.rules.base import Rule
 
 
 class RootSession(Session):
@@ -26,35 +20,27 @@ class RootSession(Session):
 
     mode = "root"
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
         self._is_root = self.transport.rank == 0
         self._rows = self.compression.room(self.n, self.d, self.dtype) if self._is_root else None
         self._value = np.empty(self.d, self.dtype)
 
-    def _aggregate(
-        self,
-        rows: Array,
-        rule: Rule,
-        wire: Wire | None,
-        step: int,
-        headers: list[Header],
-        clock: Stopwatch,
-    ) -> Collected:
-        with clock("collect"):
+    def _aggregate(self, rows: Array, step: Step) -> Collected:
+        with step.clock("collect"):
             self.transport.gather(rows, self._rows, self.layout)
-        with clock("aggregate"):
+        with step.clock("aggregate"):
             note = np.zeros(4 * 8 * self.n + digest.SIZE, np.uint8)
             if self._rows is not None:
-                outcome = self._run(rule, self._rows, self._value, step, wire)
+                outcome = self._run(step, self._rows, self._value)
                 note = _note(outcome, digest.digest(self._value))
-        with clock("return"):
+        with step.clock("return"):
             self.transport.hand_out(self._value)
             note = self.transport.exchange(note, "hand-out of the verdicts")[0]
             outcome, stated = _read(note, self.n)
             if digest.digest(self._value) != stated:
                 raise TransportError("the result that rank 0 sent does not have the digest it gave", [0])
-        return Collected(self._value, outcome, (), clock.seconds, step)
+        return Collected(self._value, outcome, (), step.clock.seconds, step.number)
 
 
 def _note(outcome: engine.Outcome, stated: bytes) -> Array:

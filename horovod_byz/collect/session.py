@@ -82,20 +82,62 @@ class Stopwatch:
             self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
 
-class Session(ABC):
-    """A collector bound to a length, a dtype and the workers of a job.
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a session is bound to; but for the transport and the threads all ranks must agree.
 
-    Args:
+    Attributes:
         transport: the ranks.
         d: number of coordinates.
         dtype: float32 or float64.
-        local_workers: how many logical workers this rank holds.
+        local_workers: how many logical workers this rank holds; may differ between ranks.
         threads: threads for kernels and digests; the result does not depend on it.
-        layout: text that all ranks must share, such as the names and shapes of the parameters.
+        shared: text that all ranks must share, such as the names and shapes of the parameters.
         compression: what travels in place of a row; default the row itself.
+        segments: the coordinate after each tensor's last, or None; see `Collector.bind`.
+
+    Raises:
+        ValueError: if the dtype is another, or a number is negative.
+    """
+
+    transport: Transport
+    d: int
+    dtype: Any
+    local_workers: int = 1
+    threads: int = 1
+    shared: str = ""
+    compression: Compression = field(default_factory=Uncompressed)
+    segments: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if np.dtype(self.dtype).name not in _DTYPES or self.d < 0 or self.local_workers < 0:
+            raise ValueError(
+                f"bind needs float32 or float64, d >= 0 and local_workers >= 0, "
+                f"got {np.dtype(self.dtype)}, {self.d} and {self.local_workers}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One call of `Session.step`, after the ranks greeted one another.
 
     Attributes:
-        segments: the coordinate after each tensor's last, or None; see `Collector.bind`.
+        number: the optimizer step.
+        rule: the aggregation rule.
+        wire: the simulated attack, or None.
+        headers: what each rank announced.
+        clock: takes the time of the step's parts.
+    """
+
+    number: int
+    rule: Rule
+    wire: Wire | None
+    headers: list[Header]
+    clock: Stopwatch
+
+
+class Session(ABC):
+    """A collector bound to a job.
 
     Raises:
         HeaderMismatchError: if the ranks bind different things.
@@ -103,29 +145,14 @@ class Session(ABC):
 
     mode: str
 
-    def __init__(
-        self,
-        transport: Transport,
-        d: int,
-        dtype: Any,
-        local_workers: int,
-        threads: int,
-        layout: str,
-        compression: Compression | None = None,
-    ) -> None:
-        self.transport, self.d, self.dtype = transport, d, np.dtype(dtype)
-        self.compression = Uncompressed() if compression is None else compression
-        self.threads, self.next_step, self._shared = threads, 0, layout
-        self.segments: tuple[int, ...] | None = None
-        if self.dtype.name not in _DTYPES or d < 0 or local_workers < 0:
-            raise ValueError(
-                f"bind needs float32 or float64, d >= 0 and local_workers >= 0, "
-                f"got {self.dtype}, {d} and {local_workers}"
-            )
-        transport.watchdog.begin(-1)
+    def __init__(self, job: Job) -> None:
+        self.transport, self.d, self.dtype = job.transport, job.d, np.dtype(job.dtype)
+        self.compression, self.segments, self.threads = job.compression, job.segments, job.threads
+        self.next_step, self._shared = 0, job.shared
+        self.transport.watchdog.begin(-1)
         sent = self.compression.label(self.dtype)
-        own = Header(-1, d, local_workers, sent, self.mode, digest.of_text(layout))
-        headers = header.check(transport.exchange(own.pack(), "header exchange"))
+        own = Header(-1, self.d, job.local_workers, sent, self.mode, digest.of_text(self._shared))
+        headers = header.check(self.transport.exchange(own.pack(), "header exchange"))
         self.layout = Layout(tuple(h.rows for h in headers))
         if self.layout.n == 0:
             raise ValueError("no rank holds a worker: bind with local_workers >= 1 on at least one rank")
@@ -166,20 +193,12 @@ class Session(ABC):
         with clock("collect"):
             packed = self.compression.pack(checked)
             headers = self._greet(packed, rule, step)
-        collected = self._aggregate(packed, rule, wire, step, headers, clock)
+        collected = self._aggregate(packed, Step(step, rule, wire, headers, clock))
         self.next_step = step + 1
         return collected
 
     @abstractmethod
-    def _aggregate(
-        self,
-        rows: Array,
-        rule: Rule,
-        wire: Wire | None,
-        step: int,
-        headers: list[Header],
-        clock: Stopwatch,
-    ) -> Collected:
+    def _aggregate(self, rows: Array, step: Step) -> Collected:
         """Collects the packed rows, aggregates them, and brings the result to every rank."""
 
     def _digest(self, rows: Array) -> bytes:
@@ -205,31 +224,24 @@ class Session(ABC):
         return np.ascontiguousarray(rows)
 
     def _run(
-        self,
-        rule: Rule,
-        block: Array,
-        out: Array,
-        step: int,
-        wire: Wire | None,
-        offset: int = 0,
-        reduce: Any = None,
+        self, step: Step, block: Array, out: Array, offset: int = 0, reduce: Any = None
     ) -> engine.Outcome:
         """Lets the simulated attack act on a received block of packed rows, and aggregates it."""
 
         def rewrite(values: Array, begin: int) -> None:
-            if wire is not None:
-                wire(values, offset + begin, self.d, step)
+            if step.wire is not None:
+                step.wire(values, offset + begin, self.d, step.number)
 
-        attacked = None if wire is None else rewrite
+        attacked = None if step.wire is None else rewrite
         source = self.compression.read(block, out.size, self.dtype, attacked)
         options = {} if reduce is None else {"reduce": reduce}
         return engine.run(
-            rule,
+            step.rule,
             source,
             out,
             offset=offset,
             d=self.d,
-            step=step,
+            step=step.number,
             threads=self.threads,
             segments=self.segments,
             **options,

@@ -8,20 +8,15 @@ aggregator has to be trusted: each is the only authority for its shard.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from horovod_byz import engine
 from horovod_byz.collect import digest, partials, relay
-from horovod_byz.collect.header import Header
 from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.partials import Partial
-from horovod_byz.collect.session import Collected, Session, Stopwatch, Wire
+from horovod_byz.collect.session import Collected, Job, Session, Step
 from horovod_byz.collect.transport import Array, Transport, pieces
-
-if TYPE_CHECKING:
-    from horovod_byz.rules.base import Rule
 
 
 class ShardedSession(Session):
@@ -29,8 +24,8 @@ class ShardedSession(Session):
 
     mode = "sharded"
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
         self.shards = engine.shards(self.d, self.layout.size)
         begin, end = self.shards[self.transport.rank]
         self._cuts = [self.compression.cut(*shard) for shard in self.shards]
@@ -38,23 +33,15 @@ class ShardedSession(Session):
         self._result = np.empty(end - begin, self.dtype)
         self._value = np.empty(self.d, self.dtype)
 
-    def _aggregate(
-        self,
-        rows: Array,
-        rule: Rule,
-        wire: Wire | None,
-        step: int,
-        headers: list[Header],
-        clock: Stopwatch,
-    ) -> Collected:
-        with clock("collect"):
+    def _aggregate(self, rows: Array, step: Step) -> Collected:
+        with step.clock("collect"):
             scatter(self.transport, self.layout, rows, self._cuts, self._block)
-        with clock("aggregate"):
+        with step.clock("aggregate"):
             offset = self.shards[self.transport.rank][0]
-            outcome = self._run(rule, self._block, self._result, step, wire, offset, self._reduce)
-        with clock("return"):
+            outcome = self._run(step, self._block, self._result, offset, self._reduce)
+        with step.clock("return"):
             self._gather_results()
-        return Collected(self._value, outcome, (), clock.seconds, step)
+        return Collected(self._value, outcome, (), step.clock.seconds, step.number)
 
     def _reduce(self, partial: Partial) -> list[Partial]:
         received = self.transport.exchange_any(partials.pack(partial), "exchange of statistics")

@@ -6,17 +6,11 @@ so they get the same result bit for bit without sending it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 
 from horovod_byz.collect import digest, relay
-from horovod_byz.collect.header import Header
-from horovod_byz.collect.session import Collected, Session, Stopwatch, Wire
+from horovod_byz.collect.session import Collected, Job, Session, Step
 from horovod_byz.collect.transport import Array, pieces
-
-if TYPE_CHECKING:
-    from horovod_byz.rules.base import Rule
 
 
 class SymmetricSession(Session):
@@ -24,30 +18,22 @@ class SymmetricSession(Session):
 
     mode = "symmetric"
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
         self._rows = self.compression.room(self.n, self.d, self.dtype)
         self._value = np.empty(self.d, self.dtype)
 
     def _digest(self, rows: Array) -> bytes:
         return digest.digest(rows) if self.transport.size > 1 else super()._digest(rows)
 
-    def _aggregate(
-        self,
-        rows: Array,
-        rule: Rule,
-        wire: Wire | None,
-        step: int,
-        headers: list[Header],
-        clock: Stopwatch,
-    ) -> Collected:
-        with clock("collect"):
+    def _aggregate(self, rows: Array, step: Step) -> Collected:
+        with step.clock("collect"):
             self._allgather(rows)
-            ranks = self._check(rows, [h.digest for h in headers])
-        with clock("aggregate"):
-            outcome = self._run(rule, self._rows, self._value, step, wire)
+            ranks = self._check(rows, [header.digest for header in step.headers])
+        with step.clock("aggregate"):
+            outcome = self._run(step, self._rows, self._value)
         rewritten = tuple(worker for rank in ranks for worker in self.layout.workers(rank))
-        return Collected(self._value, outcome, rewritten, clock.seconds, step)
+        return Collected(self._value, outcome, rewritten, step.clock.seconds, step.number)
 
     def _check(self, rows: Array, given: list[bytes]) -> tuple[int, ...]:
         if self.transport.size == 1:  # nothing was relayed
