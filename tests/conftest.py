@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 # Set before torch or the kernels are imported: tests run side by side, so each keeps to one thread
 # unless it asks for more.
@@ -16,6 +16,8 @@ os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
 
 import pytest
 from hypothesis import settings
+
+from horovod_byz.kernels import dispatch
 
 # Runs before the code of `interpreter`: makes top-level modules as absent as if they had not been installed.
 HIDE = """
@@ -39,6 +41,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("horovod") or item.get_closest_marker("multihost"):
             item.add_marker(pytest.mark.xdist_group("ranks"))
+
+
+@pytest.fixture(params=dispatch.levels())
+def level(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each test runs at every instruction set this machine has."""
+    before = dispatch.level()
+    dispatch.use(request.param)
+    yield request.param
+    dispatch.use(before)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 import horovod_byz as hb
 from horovod_byz import engine
-from horovod_byz.kernels import dispatch, vote
+from horovod_byz.kernels import vote
 from horovod_byz.kernels.rows import TILE, Rows
 
 D = 2 * TILE + 77
@@ -20,12 +20,7 @@ PIPELINES = [
 ]
 
 
-@pytest.fixture(params=dispatch.levels(), autouse=True)
-def level(request):
-    before = dispatch.level()
-    dispatch.use(request.param)
-    yield request.param
-    dispatch.use(before)
+pytestmark = pytest.mark.usefixtures("level")
 
 
 def honest(groups, n, dtype=np.float32, d=D):
