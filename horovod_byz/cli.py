@@ -212,8 +212,10 @@ def reproduce(
         from horovod_byz.experiments import overview
         from horovod_byz.experiments.compute import Workplace
 
-        place = Workplace(results, data_dir, jobs, device, threads)
         if names:
+            from horovod_byz.experiments.device import find
+
+            place = Workplace(results, data_dir, jobs, find(device), threads)
             overview.reproduce_all(names, experiments, place, repeats=repeats, steps=steps)
         else:
             overview.show(experiments, results)

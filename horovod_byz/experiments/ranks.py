@@ -38,6 +38,15 @@ class Ranks:
         self.rank, self.size = self._transport.rank, self._transport.size
 
     @property
+    def local_rank(self) -> int:
+        """This rank's number among those on its host."""
+        if self.size == 1:
+            return 0
+        import horovod.torch as hvd
+
+        return int(hvd.local_rank())
+
+    @property
     def first(self) -> bool:
         """Whether this rank reports and writes the files."""
         return self.rank == 0

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from horovod_byz.collect import TransportError
-from horovod_byz.experiments import environment
+from horovod_byz.experiments import device, environment
 from horovod_byz.experiments.config import RunConfig
 from horovod_byz.experiments.data import Dataset, load_dataset
 from horovod_byz.experiments.interrupts import Interrupts
@@ -45,7 +45,7 @@ class Launch:
         resume: continue the run in `out` from its checkpoint; a complete run is left as it is.
         overwrite: replace a run that `out` holds.
         checkpoint_every: steps between checkpoints, 0 for none before the end.
-        device: where gradients are computed.
+        device: where gradients are computed; see `device.find`.
         threads: torch and kernel threads of this rank; more may change the last bits of gradients.
         title: what the progress display calls the run.
     """
@@ -96,11 +96,13 @@ def train(
 
     Raises:
         RunError: when the folder cannot be used as asked.
+        ValueError: when the device cannot be used.
         TransportError: when other ranks are late or lie; what was reached is kept as a checkpoint.
         Stopped: after Ctrl-C or termination, once the checkpoint is written.
     """
     _settle(launch)
     ranks = ranks if ranks is not None else Ranks()
+    place = device.find(launch.device, ranks.local_rank)
     folder = RunFolder(launch.out)
     if launch.resume and folder.exists:
         _check_same(config, folder)
@@ -108,8 +110,8 @@ def train(
             return folder.read_json("summary.json")
     with Interrupts() as interrupts:
         if dataset is None:
-            dataset = prepare(config, launch.data_dir, launch.device)
-        trainer = Trainer(config, dataset, ranks, launch.device)
+            dataset = prepare(config, launch.data_dir, place)
+        trainer = Trainer(config, dataset, ranks, place)
         run = _Run(trainer, folder, launch, interrupts, reporter if ranks.first and reporter else Silent())
         run.begin()
         try:
