@@ -137,6 +137,17 @@ class Ledger:
             "workers": [account.report() for account in self._sorted()],
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, in plain values that `torch.save` and `torch.load(weights_only=True)` take."""
+        accounts = [{**vars(account), "reasons": dict(account.reasons)} for account in self._sorted()]
+        return {"steps": self.steps, "accounts": accounts, "outvoted_ranks": dict(self._outvoted_ranks)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up what `state_dict` gave, in place of what is here: a resumed run goes on counting."""
+        accounts = (Account(**{**one, "reasons": Counter(one["reasons"])}) for one in state["accounts"])
+        self._accounts = {account.worker: account for account in accounts}
+        self.steps, self._outvoted_ranks = state["steps"], Counter(state["outvoted_ranks"])
+
     def to_json(self) -> str:
         """`report()` as JSON text."""
         return json.dumps(self.report(), indent=2, allow_nan=False)

@@ -267,6 +267,22 @@ class TestLedger:
         assert report["workers"][3]["last_suspect_step"] == 9
         assert report["workers"][0]["mean_weight"] == pytest.approx(1 / 3)
 
+    def test_a_resumed_ledger_counts_on(self, tmp_path):
+        whole, first, second = hb.Ledger(), hb.Ledger(), hb.Ledger()
+        result = hb.aggregate(self.rows(), hb.Mean())
+        steps = [(whole, 0), (first, 0), (whole, 7)]
+        for ledger, step in steps:
+            ledger.add(result, step, groups=((0, 1), (2, 3)))
+            ledger.absent([1], step)
+        torch.save(first.state_dict(), tmp_path / "ledger.pt")
+        first.add(result)  # what was saved does not change
+        second.add(result)  # replaced
+        second.load_state_dict(torch.load(tmp_path / "ledger.pt", weights_only=True))
+        second.add(result, 7, groups=((0, 1), (2, 3)))
+        second.absent([1], 7)
+        assert second.report() == whole.report()
+        assert second.state_dict() == whole.state_dict()
+
     def test_is_json_and_a_table(self):
         import json
 
