@@ -20,7 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 REQUIREMENT = HERE.parent / "requirements" / "horovod.txt"
 PIP = [sys.executable, "-m", "pip"]
-RECIPE = 2  # part of the cache key: raise it when the steps below change what they produce
+RECIPE = 3  # part of the cache key: raise it when the steps below change what they produce
 
 OPTIONS = {
     "HOROVOD_WITH_PYTORCH": "1",
@@ -46,6 +46,17 @@ PATCHES = {
         "class RendezvousHTTPServer(socketserver.ThreadingMixIn, HTTPServer, object):\n",
         "class RendezvousHTTPServer(socketserver.ThreadingMixIn, HTTPServer, object):\n"
         "    request_queue_size = 1024\n\n",
+    ),
+    # The context of a process set, the global one included, forgets --network-interface and takes the address
+    # of the host's name. Debian maps that name to 127.0.1.1, where no other host can connect: ranks abort.
+    "horovod/common/gloo/gloo_context.cc": (
+        "  assert(global_context.IsEnabled());\n",
+        "  assert(global_context.IsEnabled());\n  gloo_iface_ = global_context.gloo_iface_;\n",
+    ),
+    # Ranks were written beyond the end of an empty vector: with Gloo the stall check looked at nobody.
+    "horovod/common/gloo/gloo_controller.cc": (
+        "global_ranks_.reserve(size_);",
+        "global_ranks_.resize(size_);",
     ),
 }
 

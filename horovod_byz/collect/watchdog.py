@@ -1,6 +1,6 @@
 """Bounds every wait between ranks and names the ranks that did not arrive.
 
-Horovod's own stall check never fires on Gloo (0.28.1: `gloo_controller.cc` reserves where it must
+The stall check of Horovod 0.28.1 as released never fires on Gloo (`gloo_controller.cc` reserves where it must
 resize), and under MPI a stopped rank hangs all others for ever. Who is late cannot be asked by a
 collective, which would need the late rank; so a rank that has waited for a while announces on a side
 channel where it stands, and whoever reaches its timeout reads the announcements.

@@ -1,0 +1,42 @@
+"""Horovod's own collectives beside ours: its stall check, which `make setup` mends, names who is late."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytestmark = [pytest.mark.horovod, pytest.mark.slow]
+
+LAUNCHER = "import sys; from horovod.runner.launch import run_commandline as run; sys.exit(run())"
+LATE = """
+    import time, torch, horovod.torch as hvd
+    hvd.init()
+    if hvd.rank() == 1:
+        time.sleep(8)
+    assert hvd.allreduce(torch.ones(2), name="x").tolist() == [1, 1]
+"""
+
+
+def test_the_stall_check_names_the_late_rank_on_gloo():
+    """Horovod 0.28.1: with Gloo a stalled rank is never reported, whatever HOROVOD_STALL_CHECK_TIME_SECONDS
+    says. Cause: gloo_controller.cc reserves room for the ranks' numbers where it must resize."""
+    pytest.importorskip("horovod.torch", reason="Horovod is not installed", exc_type=ImportError)
+    command = [
+        sys.executable,
+        "-c",
+        LAUNCHER,
+        "--gloo",
+        "-np",
+        "2",
+        sys.executable,
+        "-c",
+        textwrap.dedent(LATE),
+    ]
+    env = {**os.environ, "HOROVOD_STALL_CHECK_TIME_SECONDS": "2"}
+    job = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert job.returncode == 0, job.stderr
+    assert "1: [allreduce.x]" in job.stdout + job.stderr
