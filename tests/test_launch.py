@@ -1,0 +1,258 @@
+"""The launch scripts, with programs in place of AWS, ssh, Slurm and horovodrun that note their arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.source
+
+LAUNCH = pathlib.Path(__file__).parents[1] / "launch"
+PRETENDER = """#!{python}
+import json, os, sys
+with open(os.environ["CALLS"], "a") as calls:
+    calls.write(json.dumps([os.path.basename(sys.argv[0]), *sys.argv[1:]]) + "\\n")
+{code}
+"""
+# Three instances; NOBODY stands for none.
+AWS = """
+addresses = {"PublicIpAddress": "54.0.0.%d", "PrivateIpAddress": "10.0.0.%d", "InstanceId": "i-%d"}
+if "describe-instances" in sys.argv and not os.environ.get("NOBODY"):
+    asked = sys.argv[-1].rpartition("[")[2].rstrip("]")
+    print("\\n".join(addresses[asked] % i for i in (1, 2, 3)))
+"""
+SSH = """
+if "cat .ssh/id_ed25519.pub" in " ".join(sys.argv):
+    print("ssh-ed25519 KEY root")
+if os.environ.get("BROKEN", "nowhere") in " ".join(sys.argv) and "make setup" in sys.argv[-1]:
+    sys.exit(1)
+"""
+SCONTROL = 'print("node1\\nnode2")'
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """`launch(script, *arguments, **environment)`; its `calls()` are what was called since."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    codes = {"aws": AWS, "ssh": SSH, "rsync": "", "scontrol": SCONTROL, "horovodrun": ""}
+    for name, code in codes.items():
+        (programs / name).write_text(PRETENDER.format(python=sys.executable, code=code))
+        (programs / name).chmod(0o755)
+    log = tmp_path / "calls"
+    # A checkout of its own, without .venv, whose horovodrun would come first.
+    root = tmp_path / "checkout"
+    root.mkdir()
+    (root / "launch").symlink_to(LAUNCH)
+
+    def run(script, *arguments, **more):
+        log.write_text("")
+        env = {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": "/home/me", "CALLS": str(log), **more}
+        command = ["bash", f"launch/{script}", *arguments]
+        return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=60)
+
+    run.root = root
+    run.calls = lambda: [json.loads(line) for line in log.read_text().splitlines()]
+    return run
+
+
+class TestHosts:
+    def test_every_slot_gets_a_rank_and_the_first_host_comes_first(self, launch):
+        (launch.root / "hosts").write_text("# the cluster\nb slots=2  # big\n\n a\nc slots=10")
+        done = launch("hosts.sh", "--nic", "ens5", "hosts", "train", "a b", "$HOME")
+        assert done.returncode == 0, done.stderr
+        (called,) = launch.calls()
+        assert called[:5] == ["horovodrun", "--gloo", "-np", "13", "-H"]
+        assert called[5:] == [
+            *("b:2,a:1,c:10", "--start-timeout", "600", "--network-interface", "ens5"),
+            *("train", "a b", "$HOME"),
+        ]
+
+    def test_print_prints_what_would_run_and_runs_nothing(self, launch):
+        (launch.root / "hosts").write_text("a\nb\n")
+        arguments = ["--mpi", "hosts", "train", "a b"]
+        assert launch("hosts.sh", *arguments).returncode == 0
+        called = launch.calls()
+        assert "--binding-args=--bind-to none --map-by slot" in called[0]
+        printed = launch("hosts.sh", "--print", *arguments)
+        assert launch.calls() == []
+        assert [shlex.split(line) for line in printed.stdout.splitlines()] == called
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("a slots=2\nb slots=two\n", "hosts, line 2: 'b slots=two' is not 'name slots=NUMBER'"),
+            ("a slots=0\n", "hosts, line 1"),
+            ("a 4\n", "hosts, line 1"),
+            ("a slots=1 max=2\n", "hosts, line 1"),
+            ("# nobody\n", "hosts names no host"),
+        ],
+    )
+    def test_a_hostfile_that_cannot_be_read_is_refused(self, launch, text, told):
+        (launch.root / "hosts").write_text(text)
+        done = launch("hosts.sh", "hosts", "train")
+        assert (done.returncode, launch.calls()) == (2, [])
+        assert told in done.stderr
+
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            ((), "needs a hostfile and a command"),
+            (("hosts",), "needs a hostfile and a command"),
+            (("nowhere", "train"), "cannot read the hostfile nowhere"),
+            (("--fast", "hosts", "train"), "unknown option --fast"),
+            (("--nic",), "--nic needs the name of an interface"),
+        ],
+    )
+    def test_what_is_missing_is_said(self, launch, arguments, told):
+        (launch.root / "hosts").write_text("a\n")
+        done = launch("hosts.sh", *arguments)
+        assert (done.returncode, launch.calls()) == (2, [])
+        assert told in done.stderr
+
+
+class TestSlurm:
+    def test_one_rank_for_each_task(self, launch):
+        job = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_SUBMIT_DIR": str(launch.root)}
+        done = launch("slurm.sh", "train", "a b", SLURM_NTASKS_PER_NODE="4", NIC="ib0", **job)
+        assert done.returncode == 0, done.stderr
+        asked, called = launch.calls()
+        assert asked == ["scontrol", "show", "hostnames", "node[1-2]"]
+        assert called[2:6] == ["-np", "8", "-H", "node1:4,node2:4"]
+        assert called[-4:] == ["--network-interface", "ib0", "train", "a b"]
+
+    def test_outside_a_job_it_says_how_to_start_it(self, launch):
+        done = launch("slurm.sh", "train")
+        assert (done.returncode, launch.calls()) == (2, [])
+        assert "sbatch launch/slurm.sh COMMAND" in done.stderr
+
+
+SETTINGS = {"AMI": "ami-7", "KEY_NAME": "mine", "SECURITY_GROUP": "sg-1", "COUNT": "3"}
+
+
+class TestEc2:
+    def test_up_asks_for_the_papers_machines(self, launch):
+        done = launch("ec2.sh", "up", **SETTINGS, SPOT_PRICE="0.155", NOBODY="yes")
+        there, started, *_ = launch.calls()
+        assert "describe-instances" in there
+        assert started[:4] == ["aws", "--region", "us-west-2", "ec2"]
+        options = dict(zip(started[5::2], started[6::2], strict=True))
+        assert options["--instance-type"] == "m5.2xlarge"
+        assert options["--count"] == "3"
+        assert options["--image-id"] == "ami-7"
+        assert options["--placement"] == "AvailabilityZone=us-west-2c"
+        assert "MaxPrice=0.155" in options["--instance-market-options"]
+        assert "Key=horovod_byz,Value=horovod_byz" in options["--tag-specifications"]
+        assert done.returncode == 2  # the pretended AWS started nobody
+        assert "no instance of cluster horovod_byz runs" in done.stderr
+
+    def test_up_does_not_start_a_second_cluster_of_that_name(self, launch):
+        done = launch("ec2.sh", "up", **SETTINGS)
+        assert done.returncode == 2
+        assert "cluster horovod_byz runs already" in done.stderr
+        assert all("run-instances" not in call for call in launch.calls())
+
+    def test_on_demand_without_a_price(self, launch):
+        printed = launch("ec2.sh", "--print", "up", **SETTINGS)
+        assert "run-instances" in printed.stdout
+        assert "spot" not in printed.stdout
+        assert launch.calls() == []
+
+    def test_the_hostfile_starts_the_ranks(self, launch):
+        assert launch("ec2.sh", "hosts", **SETTINGS).returncode == 0
+        assert (launch.root / "hosts.horovod_byz").read_text() == "".join(
+            f"10.0.0.{i} slots=1\n" for i in (1, 2, 3)
+        )
+        assert "&AmiLaunchIndex" in launch.calls()[0][-1]
+        launch("hosts.sh", "hosts.horovod_byz", "train")
+        assert launch.calls()[0][2:6] == ["-np", "3", "-H", "10.0.0.1:1,10.0.0.2:1,10.0.0.3:1"]
+
+    def test_setup_reaches_every_instance(self, launch):
+        done = launch("ec2.sh", "setup", **SETTINGS, DATA="/data/sets")
+        assert done.returncode == 0, done.stderr
+        calls = launch.calls()
+        for i in (1, 2, 3):
+            mine = [call for call in calls if f"admin@54.0.0.{i}" in " ".join(call)]
+            assert "apt-get" in mine[0][-1]
+            assert [call[-1].rpartition(":")[2] for call in mine[1:3]] == [
+                "horovod_byz/",
+                "horovod_byz/data/",
+            ]
+            assert mine[3][-1] == "cd horovod_byz && make setup"
+            assert "ssh-ed25519 KEY root" in mine[-1][-1]
+            assert "authorized_keys" in mine[-1][-1]
+
+    def test_setup_names_the_instances_that_failed(self, launch):
+        done = launch("ec2.sh", "setup", **SETTINGS, BROKEN="54.0.0.2")
+        assert done.returncode == 2
+        assert "setup failed on 54.0.0.2; it may be called again" in done.stderr
+
+    def test_run_starts_the_ranks_from_the_root(self, launch):
+        (launch.root / "hosts.horovod_byz").write_text("10.0.0.1\n")
+        done = launch("ec2.sh", "run", "horovod-byz", "train", "a b", **SETTINGS)
+        assert done.returncode == 0, done.stderr
+        copied, started = launch.calls()[1:]
+        assert copied[-2:] == ["hosts.horovod_byz", "admin@54.0.0.1:horovod_byz/hosts"]
+        assert "launch/hosts.sh --nic ens5 hosts horovod-byz train a\\ b" in started[-1]
+
+    def test_what_run_sends_outlives_its_terminal_and_passes_the_status_on(self, launch, tmp_path):
+        (launch.root / "hosts.horovod_byz").write_text("10.0.0.1\n")
+        launch("ec2.sh", "run", "horovod-byz", "train", **SETTINGS)
+        remote = launch.calls()[-1][-1]
+        home = tmp_path / "home"
+        (home / "horovod_byz" / "launch").mkdir(parents=True)
+        script = home / "horovod_byz" / "launch" / "hosts.sh"
+        script.write_text("#!/bin/sh\necho the ranks say $*; exit 3\n")
+        script.chmod(0o755)
+        done = subprocess.run(["bash", "-c", remote], cwd=home, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 3
+        assert "the ranks say --nic ens5 hosts horovod-byz train" in done.stdout
+        assert (home / "horovod_byz" / "run.log").read_text() == done.stdout
+
+    def test_fetch_and_down(self, launch):
+        assert launch("ec2.sh", "fetch", **SETTINGS).returncode == 0
+        assert launch.calls()[-1][-4:] == [
+            *(f"admin@54.0.0.1:horovod_byz/{what}" for what in ("runs", "results", "run.log")),
+            "./",
+        ]
+        assert launch("ec2.sh", "down", **SETTINGS).returncode == 0
+        ended = launch.calls()[-1]
+        assert ended[ended.index("--instance-ids") + 1 :][:3] == ["i-1", "i-2", "i-3"]
+        done = launch("ec2.sh", "down", **SETTINGS, NOBODY="yes")
+        assert done.returncode == 2
+        assert all("terminate-instances" not in call for call in launch.calls())
+
+    @pytest.mark.parametrize("verb", ["up", "hosts", "setup", "run train", "fetch", "down"])
+    def test_print_calls_nothing(self, launch, verb):
+        printed = launch("ec2.sh", "--print", *verb.split(), **SETTINGS)
+        assert printed.returncode == 0, printed.stderr
+        assert printed.stdout
+        assert launch.calls() == []
+
+    def test_what_is_missing_is_said(self, launch):
+        for verb, told in {"up": "up needs AMI", "fetch": "fetch needs KEY_NAME", "go": "'go'"}.items():
+            done = launch("ec2.sh", verb)
+            assert (done.returncode, launch.calls()) == (2, [])
+            assert told in done.stderr
+        assert "COUNT=x is not a number" in launch("ec2.sh", "up", COUNT="x").stderr
+
+    def test_help_names_every_setting_that_the_script_reads(self, launch):
+        told = launch("ec2.sh", "help").stdout
+        for name in (
+            "AMI",
+            "KEY_FILE",
+            "SUBNET",
+            "SPOT_PRICE",
+            "DISK_DEVICE",
+            "LOGIN",
+            "HOSTFILE",
+            "DATA",
+            "NIC",
+        ):
+            assert name in told
