@@ -41,7 +41,7 @@ endef
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | \
+	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | \
 	  awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 	@echo; echo "  The papers' tables and figures:"
 	@grep -H '^title' $(EXPERIMENTS:%=launch/experiments/%.toml) | \
@@ -144,6 +144,14 @@ bench-peers: ## Install byzfl and byzpy beside this package, for make bench
 .PHONY: instructions
 instructions: setup ## Count the kernels' instructions under callgrind against results/bench/instructions.json
 	$(BIN)/python tools/count_instructions.py --compare
+
+.PHONY: test-46
+test-46: setup ## The papers' 1 + 45 machines as 46 ranks on this one, for minutes
+	$(BIN)/python -m pytest -m many tests/ranks/test_papers_cluster.py $(ARGS)
+
+.PHONY: test-hosts
+test-hosts: setup ## Jobs over three emulated hosts (root; part of make test where it can be done)
+	$(BIN)/python -m pytest -m multihost tests/ranks $(ARGS)
 
 LEVELS := generic v2 avx2 avx512
 .PHONY: test-levels
