@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from horovod_byz.kernels import coordinate, linear
 from horovod_byz.kernels.rows import TILE, Rows
-from horovod_byz.measure import Floats, Ints, Source
+from horovod_byz.source import Floats, Ints, Source
 from horovod_byz.tiles import overlaps
 
 Kernel = Literal["median", "trimmed_mean", "mean_around_median", "sign_majority"]

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from horovod_byz import rows as reading
 from horovod_byz.decision import BLOCK, Decision, Segmented
 from horovod_byz.kernels.rows import Rows
-from horovod_byz.measure import Floats, Ints, Packed, Reduce, Source, Statistics, alone
+from horovod_byz.measure import Reduce, Statistics, alone
+from horovod_byz.source import Floats, Ints, Packed, Source
 from horovod_byz.tiles import shards
 from horovod_byz.verdict import Verdict, judge
 

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from horovod_byz.measure import Groups
+from horovod_byz.source import Groups
 from horovod_byz.verdict import Verdict
 
 

@@ -7,49 +7,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from horovod_byz.kernels import brsgd, distances, scan, vote
 from horovod_byz.kernels.rows import TILE, Rows
-from horovod_byz.tiles import nodes, overlaps, shards, tree_sum
+from horovod_byz.segments import BySegment
+from horovod_byz.source import Floats, Groups, Ints, Packed, Source
+from horovod_byz.tiles import nodes, shards, tree_sum
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Groups = tuple[tuple[int, ...], ...]
 Partial = dict[str, npt.NDArray[Any]]
 Reduce = Callable[[Partial], list[Partial]]
 
 # Virtual rows are materialised at most this many tiles at a time: 64k coordinates stay in the cache
 # of a core for the usual number of virtual rows, and the blocks are nodes of the summation tree.
 _BLOCK_TILES = 16
-
-
-class Source(Protocol):
-    """Rows over the coordinates that this rank holds: real ones, or combinations of real ones."""
-
-    @property
-    def n(self) -> int: ...
-
-    @property
-    def d(self) -> int: ...
-
-    def block(self, begin: int, end: int) -> Rows: ...
-
-    def take(self, indices: Sequence[int]) -> Source: ...
-
-
-@runtime_checkable
-class Packed(Source, Protocol):
-    """Rows in a form of their own, some passes over which need no values."""
-
-    def to_point(self, point: npt.NDArray[Any], begin: int, end: int, threads: int) -> Floats | None:
-        """Squared L2 distances to a point over [begin, end), (n,), if the packed form is enough, or None."""
-
-    def combine(self, decision: Any, out: npt.NDArray[Any], threads: int) -> bool:
-        """Writes the row that a decision gives, if the packed form is enough; says whether it did."""
 
 
 def alone(partial: Partial) -> list[Partial]:
@@ -66,6 +40,8 @@ class Statistics:
         step: optimizer step, from which rules that draw at random take their draw.
         excluded: how many rows were already taken out as certainly Byzantine (non-finite).
         offset: first coordinate of this rank's shard.
+        d: number of coordinates, all shards together.
+        threads: threads for the kernels.
         segments: the coordinate after each tensor's last, where the caller said so.
     """
 
@@ -87,15 +63,20 @@ class Statistics:
         self.step = step
         self.excluded = excluded
         self.offset = offset
-        self._d = source.d if d is None else d
+        self.d = source.d if d is None else d
         self._reduce = reduce
-        self._threads = threads
+        self.threads = threads
         self._known: dict[str, Any] = {}
 
     @property
     def alone(self) -> bool:
         """Whether this rank holds every coordinate."""
         return self._reduce is alone
+
+    @property
+    def by_segment(self) -> BySegment:
+        """Statistics of each segment by itself."""
+        return BySegment(self)
 
     def take(self, indices: Sequence[int] | Ints, excluded: int = 0) -> Statistics:
         """The statistics of some of the rows only."""
@@ -110,10 +91,10 @@ class Statistics:
         return Statistics(
             source,
             offset=self.offset,
-            d=self._d,
+            d=self.d,
             reduce=self._reduce,
             step=self.step,
-            threads=self._threads,
+            threads=self.threads,
             excluded=excluded,
             segments=self.segments,
         )
@@ -129,13 +110,13 @@ class Statistics:
             open_ = np.flatnonzero(~self._shown_finite())
             if len(open_):
                 rows = self if len(open_) == self.n else self.take(open_)
-                total[open_] = rows._measure_now("nonfinite", rows._of_block(rows._count_nonfinite))
+                total[open_] = rows.measured("nonfinite", rows._of_block(rows._count_nonfinite))
             self._known["nonfinite"] = total
         counts: Ints = self._known["nonfinite"]
         return counts
 
     def _count_nonfinite(self, rows: Rows) -> Ints:
-        return scan.nonfinite(rows, self._threads)
+        return scan.nonfinite(rows, self.threads)
 
     def _shown_finite(self) -> npt.NDArray[np.bool_]:
         """Rows of which some known sum over all coordinates is finite: so is each of their values."""
@@ -158,13 +139,13 @@ class Statistics:
     @property
     def distances(self) -> Floats:
         """Squared L2 distances between rows, from direct differences; shape (n, n)."""
-        total: Floats = self._measure("distances", lambda rows: distances.squared(rows, self._threads))
+        total: Floats = self._measure("distances", lambda rows: distances.squared(rows, self.threads))
         return total
 
     @property
     def gram(self) -> Floats:
         """Inner products of the rows minus their coordinate-wise median; shape (n, n)."""
-        total: Floats = self._measure("gram", lambda rows: distances.gram(rows, self._threads))
+        total: Floats = self._measure("gram", lambda rows: distances.gram(rows, self.threads))
         return total
 
     def replicas(self, groups: Groups) -> list[npt.NDArray[np.bool_]]:
@@ -176,7 +157,7 @@ class Statistics:
 
         def differ(rows: Rows) -> Ints:
             found = np.zeros((rows.n, width), np.int64)
-            first = vote.equal(rows.take(members), taken, threads=self._threads)
+            first = vote.equal(rows.take(members), taken, threads=self.threads)
             for group, places in zip(groups, taken, strict=True):
                 same = first[list(places)]
                 found[list(group), : len(group)] = same[:, None] != same[None, :]
@@ -185,45 +166,12 @@ class Statistics:
         total = self._measure(f"replicas of {groups}", differ)
         return [total[np.asarray(group), : len(group)] > 0 for group in groups]
 
-    def replicas_by_segment(self, groups: Groups) -> list[list[npt.NDArray[np.bool_]]]:
-        """As `replicas`, for each segment by itself: per group, per segment, which rows differ there."""
-        width = max(len(group) for group in groups)
-
-        def differ(rows: Rows) -> Ints:
-            found = np.zeros((len(groups), width, width), np.int64)
-            for k, group in enumerate(groups):
-                r = len(group)
-                found[k, :r, :r] = vote.mismatches(rows.take(group), self._threads)
-            return found
-
-        total = self._by_segment(f"replicas of {groups} by segment", differ)
-        return [list(total[:, k, : len(group), : len(group)] > 0) for k, group in enumerate(groups)]
-
-    def apart_by_segment(self, groups: Groups) -> list[list[tuple[Floats, Floats, Ints]]]:
-        """Per group, per segment: squared distances (r, r), squared norms (r,), non-finite values (r,)."""
-        width = max(len(group) for group in groups)
-
-        def apart(rows: Rows) -> Floats:
-            found = np.zeros((len(groups), width, width + 2))
-            for k, group in enumerate(groups):
-                r, own = len(group), rows.take(group)
-                found[k, :r, :r] = distances.squared(own, self._threads)
-                found[k, :r, -2] = distances.to_point(own, np.zeros(own.d, own.dtype), self._threads)
-                found[k, :r, -1] = scan.nonfinite(own, self._threads)
-            return found
-
-        total = self._by_segment(f"distances of {groups} by segment", apart)
-        return [
-            [(one[k, :r, :r], one[k, :r, -2], one[k, :r, -1].astype(np.int64)) for one in total]
-            for k, r in enumerate(map(len, groups))
-        ]
-
     @property
     def squared_norms(self) -> Floats:
         """Squared L2 norm of each row; shape (n,)."""
 
         def norms(rows: Rows) -> Floats:
-            length: Floats = distances.to_point(rows, np.zeros(rows.d, rows.dtype), self._threads)
+            length: Floats = distances.to_point(rows, np.zeros(rows.d, rows.dtype), self.threads)
             return length
 
         total: Floats = self._measure("squared_norms", norms)
@@ -234,7 +182,7 @@ class Statistics:
         """BrSGD's scores (n,) and L1 distances to the coordinate-wise median (n,)."""
         both: Floats = self._measure(
             "brsgd",
-            lambda rows: np.stack([np.asarray(x, np.float64) for x in brsgd.statistics(rows, self._threads)]),
+            lambda rows: np.stack([np.asarray(x, np.float64) for x in brsgd.statistics(rows, self.threads)]),
         )
         return both[0].astype(np.int64), both[1]
 
@@ -248,12 +196,12 @@ class Statistics:
         def to_point(begin: int, end: int) -> Floats:
             point, apart = value[begin:end], None
             if isinstance(self.source, Packed):
-                apart = self.source.to_point(point, begin, end, self._threads)
+                apart = self.source.to_point(point, begin, end, self.threads)
             if apart is None:
-                apart = distances.to_point(self.source.block(begin, end), point, self._threads)
+                apart = distances.to_point(self.source.block(begin, end), point, self.threads)
             return apart
 
-        total: Floats = self._measure_now("distances_to", to_point)
+        total: Floats = self.measured("distances_to", to_point)
         self._known["distances_to"] = total  # for what it shows of the rows; the next point has its own
         return total
 
@@ -263,38 +211,23 @@ class Statistics:
         (Not functools.cached_property, which before Python 3.12 holds one lock for all instances:
         shards in threads of one process would wait for each other for ever.)
         """
+        return self.known(name, self._of_block(kernel))
+
+    def known(
+        self,
+        name: str,
+        kernel: Callable[[int, int], Any],
+        at_once: Callable[[int, int], bool] = lambda first, size: True,
+    ) -> Any:
+        """As `measured`, once for each name."""
         if name not in self._known:
-            self._known[name] = self._measure_now(name, self._of_block(kernel))
+            self._known[name] = self.measured(name, kernel, at_once)
         return self._known[name]
 
     def _of_block(self, kernel: Callable[[Rows], Any]) -> Callable[[int, int], Any]:
         return lambda begin, end: kernel(self.source.block(begin, end))
 
-    def _by_segment(self, name: str, kernel: Callable[[Rows], Any]) -> Any:
-        """A statistic of each segment; shape (segments, ...).
-
-        A node of the tree is measured at once where it lies in one segment; else down to single tiles, whose
-        pieces are cut at coordinates that do not depend on shards.
-        """
-        if self.segments is None:
-            raise ValueError("the rows' segments are not known")
-        ends = self.segments
-
-        def pieces(low: int, high: int) -> Any:
-            rows = self.source.block(low, high)
-            cuts = overlaps(ends, self.offset + low, rows.d)
-            none = kernel(rows.block(0, 0))
-            return np.stack([kernel(rows.block(a, b)) if a < b else np.zeros_like(none) for a, b in cuts])
-
-        def inside(first: int, size: int) -> bool:
-            begin, end = first * TILE, min((first + size) * TILE, self._d)
-            return not any(begin < cut < end for cut in ends)
-
-        if name not in self._known:
-            self._known[name] = self._measure_now(name, pieces, inside)
-        return self._known[name]
-
-    def _measure_now(
+    def measured(
         self,
         name: str,
         kernel: Callable[[int, int], Any],
@@ -308,7 +241,7 @@ class Statistics:
             at_once: whether a node, by first tile and number of tiles, may be measured in one call.
         """
         begin, width = self.offset, self.source.d
-        total = -(-self._d // TILE)
+        total = -(-self.d // TILE)
         known: dict[tuple[int, int], Any] = {}
 
         def on_range(first: int, size: int) -> Any:
@@ -319,12 +252,12 @@ class Statistics:
             whole = isinstance(self.source, Rows) or size <= _BLOCK_TILES
             return on_range(first, size) if whole and (size == 1 or at_once(first, size)) else None
 
-        mine = [tree_sum(first, size, total, leaf) for first, size in nodes(begin, begin + width, self._d)]
+        mine = [tree_sum(first, size, total, leaf) for first, size in nodes(begin, begin + width, self.d)]
         if not mine:
             mine = [kernel(0, 0)]
         partials = self._reduce({name: np.stack(mine)})
-        for (low, high), partial in zip(shards(self._d, len(partials)), partials, strict=True):
-            known.update(zip(nodes(low, high, self._d), partial[name], strict=False))
+        for (low, high), partial in zip(shards(self.d, len(partials)), partials, strict=True):
+            known.update(zip(nodes(low, high, self.d), partial[name], strict=False))
         if not known:  # no coordinates at all
             return partials[0][name][0]
         root = 1

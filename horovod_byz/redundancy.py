@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from horovod_byz.checks import count
-from horovod_byz.measure import Groups
+from horovod_byz.source import Groups
 
 if TYPE_CHECKING:
     from horovod_byz.sampling import RedundantSampler, SeededDataset

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from horovod_byz.decision import BLOCK, Coordinatewise
 from horovod_byz.kernels import signs
 from horovod_byz.kernels.rows import Rows
-from horovod_byz.measure import Floats, Source
+from horovod_byz.source import Floats, Source
 
 Array = npt.NDArray[Any]
 
@@ -163,7 +163,7 @@ class SignRows:
         return Rows(self.values(begin, end))
 
     def combine(self, decision: Any, out: Array, threads: int) -> bool:
-        """The majority of signs, which is also their median, counted in bits; see `measure.Packed`."""
+        """The majority of signs, which is also their median, counted in bits; see `source.Packed`."""
         majority = isinstance(decision, Coordinatewise) and decision.kernel in ("sign_majority", "median")
         if not majority or len(decision.chosen) == 0:
             return False
@@ -176,7 +176,7 @@ class SignRows:
         return True
 
     def to_point(self, point: Array, begin: int, end: int, threads: int) -> Floats | None:
-        """4 for each sign that differs from the point's and 1 for each 0 of it; see `measure.Packed`."""
+        """4 for each sign that differs from the point's and 1 for each 0 of it; see `source.Packed`."""
         size = np.abs(point)
         counted = size == 1
         zeros = len(point) - np.count_nonzero(counted)

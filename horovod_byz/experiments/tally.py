@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from horovod_byz.measure import Groups
+from horovod_byz.source import Groups
 from horovod_byz.verdict import Verdict
 
 __all__ = ["Tally"]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from horovod_byz import Draco, Median, replicas
+from horovod_byz import Median, replicas
 from horovod_byz.attacks import LabelFlip, Script
 from horovod_byz.collect import Collected, Root
 from horovod_byz.experiments import models
@@ -20,6 +20,7 @@ from horovod_byz.experiments.gradients import FlatModel, Gradients
 from horovod_byz.experiments.ranks import Ranks
 from horovod_byz.experiments.runs import finite
 from horovod_byz.experiments.sampling import Sampler, take
+from horovod_byz.experiments.shares import share
 from horovod_byz.experiments.tally import Tally
 
 __all__ = ["Trainer"]
@@ -64,11 +65,8 @@ class Trainer:
         self.sampler = Sampler(
             config.seed, len(dataset.train_y), config.data.batch, streams, config.data.sampling
         )
-        self._encoder = self.rule if isinstance(self.rule, Draco) and self.rule.code == "cyclic" else None
-        # Of each computation of this rank: whose batch it is, and who computes it; and for each worker of
-        # this rank the computation that is its own.
-        self._computed, self._computers, self._shares = self._share([streams[w] for w in self.workers])
-        self.gradients = Gradients(self.flat, len(self._computed))
+        self.shares = share(config, self.workers, streams)
+        self.gradients = Gradients(self.flat, len(self.shares.batches))
         self.optimizer = _optimizer(self.flat.theta, config.optimizer)
         self.session = collector.bind(
             self.flat.d,
@@ -103,16 +101,16 @@ class Trainer:
         """Fill the gradient rows of this rank's workers at the current step."""
         if not self.workers:
             return
-        sampler, dataset = self.sampler, self.dataset
-        images, labels = take(dataset.train_x, dataset.train_y, sampler.indices(self.step, self._computed))
-        for row, worker in enumerate(self._computed):
+        sampler, dataset, batches = self.sampler, self.dataset, self.shares.batches
+        images, labels = take(dataset.train_x, dataset.train_y, sampler.indices(self.step, batches))
+        for row, worker in enumerate(batches):
             if self.config.data.augment:
                 images[row] = augment(images[row], sampler.augmentation(self.step, worker))
-            for attack in self._poisons(self._computers[row]):
+            for attack in self._poisons(self.shares.computers[row]):
                 labels[row] = attack.labels(labels[row], dataset.classes)
         seeds = []
         if self.gradients.uses_seeds:
-            seeds = [sampler.model_seed(self.step, worker) for worker in self._computed]
+            seeds = [sampler.model_seed(self.step, worker) for worker in batches]
         images = self._laid_out(images.flatten(0, 1)).unflatten(0, labels.shape)
         self.gradients.compute(images, labels, seeds)
 
@@ -123,13 +121,12 @@ class Trainer:
             The aggregate gradient, and the aggregate of the batch normalisation statistics where there are
             any.
         """
-        computed = self.gradients.rows.cpu()
-        rows = self._encoded(computed) if self._encoder else self._per_worker(computed)
+        rows = self.shares.sent(self.gradients.rows.cpu())
         collected = self.session.step(rows, self.rule, self.wire, self.step)
         if self._statistics_session is None:
             return collected, None
         # What a Byzantine worker would report about its batch is not simulated; the median would bear it.
-        rows = self._per_worker(self.gradients.statistics.cpu())
+        rows = self.shares.own_of(self.gradients.statistics.cpu())
         statistics = self._statistics_session.step(rows, Median(), step=self.step)
         return collected, torch.from_numpy(statistics.value)
 
@@ -146,7 +143,7 @@ class Trainer:
         self.step += 1
         for row, worker in enumerate(self.workers):
             if worker not in byzantine:
-                self._count_loss(worker, float(self.gradients.losses[self._shares[row]]))
+                self._count_loss(worker, float(self.gradients.losses[self.shares.own[row]]))
 
     @property
     def byzantine(self) -> tuple[int, ...]:
@@ -234,52 +231,9 @@ class Trainer:
         self.diverged_at = state["diverged_at"]
         self.ranks.agree(self.digest(), "checkpoint")
 
-    def _share(self, streams: list[int]) -> tuple[list[int], list[int], list[int]]:
-        """Whose batches this rank computes, who computes each, and which computation is each worker's own.
-
-        Replicas' gradients agree bit for bit, so one computation serves all that this rank holds, unless
-        every replica is to compute, or labels may be poisoned for some of them.
-        """
-        attack = self.config.make_attack()
-        poisoned = isinstance(attack, LabelFlip) or bool(self.config.script)
-        every = self.config.redundancy.compute == "every" or poisoned
-        if self._encoder is not None:
-            return self._share_batches(self._encoder, every)
-        if every:
-            return list(self.workers), list(self.workers), list(range(len(self.workers)))
-        order = {stream: row for row, stream in enumerate(dict.fromkeys(streams))}
-        first = {stream: worker for worker, stream in reversed(list(zip(self.workers, streams, strict=True)))}
-        computed = [first[stream] for stream in order]
-        return computed, computed, [order[stream] for stream in streams]
-
-    def _share_batches(self, rule: Draco, every: bool) -> tuple[list[int], list[int], list[int]]:
-        """As `_share` for DRACO's cyclic code, where batch k is that of worker k; the first is its own."""
-        wanted = {worker: rule.batches(worker, self.config.workers) for worker in self.workers}
-        pairs = [(batch, worker if every else -1) for worker in self.workers for batch in wanted[worker]]
-        order = {pair: row for row, pair in enumerate(dict.fromkeys(pairs))}
-        self._encoded_from = [
-            [order[batch, worker if every else -1] for batch in wanted[worker]] for worker in self.workers
-        ]
-        batches = [batch for batch, _ in order]
-        return batches, [worker for _, worker in order], [rows[0] for rows in self._encoded_from]
-
     def _laid_out(self, images: Tensor) -> Tensor:
         """`(count, channels, height, width)` images in the run's memory format."""
         return images.contiguous(memory_format=_MEMORY_FORMATS[self.config.data.memory_format])
-
-    def _encoded(self, computed: Tensor) -> Tensor:
-        """The rows that DRACO's workers send."""
-        if self._encoder is None:
-            raise RuntimeError("only DRACO's cyclic code encodes rows")
-        n = self.config.workers
-        sent = [
-            self._encoder.encode([computed[row] for row in parts], worker, n)
-            for worker, parts in zip(self.workers, self._encoded_from, strict=True)
-        ]
-        return torch.stack(sent) if sent else computed[:0]
-
-    def _per_worker(self, computed: Tensor) -> Tensor:
-        return computed[self._shares] if self._shares != list(range(len(computed))) else computed
 
     def _count_loss(self, worker: int, loss: float) -> None:
         self._losses[worker, :2] += (loss, 1)

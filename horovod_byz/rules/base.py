@@ -12,7 +12,8 @@ import numpy.typing as npt
 from horovod_byz.checks import count
 from horovod_byz.decision import Decision, Weighted
 from horovod_byz.kernels.rows import Rows
-from horovod_byz.measure import Floats, Statistics
+from horovod_byz.measure import Statistics
+from horovod_byz.source import Floats
 
 
 @dataclass(frozen=True)

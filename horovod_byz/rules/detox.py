@@ -12,7 +12,7 @@ from horovod_byz.checks import count
 from horovod_byz.decision import Coordinatewise, Decision, Kernel, Weighted, compose, virtual_rows
 from horovod_byz.kernels import vote as kernel
 from horovod_byz.kernels.rows import Rows
-from horovod_byz.measure import Ints, Statistics
+from horovod_byz.measure import Statistics
 from horovod_byz.redundancy import Redundancy
 from horovod_byz.rules.base import Facts, Rule
 from horovod_byz.rules.coordinatewise import MeanAroundMedian, Median, SignMajority, TrimmedMean
@@ -21,6 +21,7 @@ from horovod_byz.rules.hierarchical import Hierarchical
 from horovod_byz.rules.krum import Bulyan, MultiKrum
 from horovod_byz.rules.mean import Mean
 from horovod_byz.rules.vote import MajorityVote, winners
+from horovod_byz.source import Ints
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from horovod_byz.checks import count
 from horovod_byz.decision import Decision, Weighted
 from horovod_byz.kernels import linear
 from horovod_byz.kernels.rows import Rows
-from horovod_byz.measure import Floats, Source, Statistics
+from horovod_byz.measure import Statistics
 from horovod_byz.redundancy import Redundancy
 from horovod_byz.rules import cyclic
 from horovod_byz.rules.base import BoundedRule, Facts
 from horovod_byz.rules.detox import Detox
 from horovod_byz.rules.mean import Mean
+from horovod_byz.source import Floats, Source
 
 # Rounding that a row may carry, in units of the dtype's eps and of the median row's length. A worker that
 # adds up its batches in float64 and rounds once stays below one; sums in the row's own dtype below ten.

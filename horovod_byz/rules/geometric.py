@@ -9,9 +9,10 @@ import numpy as np
 
 from horovod_byz.checks import count
 from horovod_byz.decision import Weighted
-from horovod_byz.measure import Floats, Statistics
+from horovod_byz.measure import Statistics
 from horovod_byz.rules.base import ROW_EXCLUDED, Facts, RowRule
 from horovod_byz.rules.weiszfeld import weiszfeld
+from horovod_byz.source import Floats
 
 
 @dataclass(frozen=True)

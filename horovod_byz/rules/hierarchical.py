@@ -9,8 +9,9 @@ import numpy as np
 
 from horovod_byz.checks import count
 from horovod_byz.decision import Decision, compose, virtual_rows
-from horovod_byz.measure import Ints, Statistics
+from horovod_byz.measure import Statistics
 from horovod_byz.rules.base import Facts, Rule
+from horovod_byz.source import Ints
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import numpy as np
 
 from horovod_byz.checks import count
 from horovod_byz.decision import Coordinatewise, Decision, Weighted
-from horovod_byz.measure import Floats, Ints, Statistics
+from horovod_byz.measure import Statistics
 from horovod_byz.rules.base import ROW_EXCLUDED, BoundedRule, Facts, RowRule
+from horovod_byz.source import Floats, Ints
 
 
 def scores(distances: Floats, f: int) -> Floats:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from horovod_byz.decision import Weighted
-from horovod_byz.measure import Floats, Statistics
+from horovod_byz.measure import Statistics
 from horovod_byz.rules.base import Facts, RowRule
+from horovod_byz.source import Floats
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from horovod_byz.decision import Decision, Segmented, Weighted
 from horovod_byz.kernels import vote as kernel
 from horovod_byz.kernels.rows import Rows
-from horovod_byz.measure import Floats, Groups, Ints, Statistics
+from horovod_byz.measure import Statistics
 from horovod_byz.rules.base import Facts, Rule
+from horovod_byz.source import Floats, Groups, Ints
 
 # Which replicas agree, (r, r), and how far apart they are.
 Agreement = tuple[npt.NDArray[np.bool_], Floats]
@@ -149,11 +150,11 @@ class MajorityVote(Rule):
         if self.tolerance == 0:
             return [
                 [(~differ, np.zeros(differ.shape)) for differ in by_tensor]
-                for by_tensor in statistics.replicas_by_segment(groups)
+                for by_tensor in statistics.by_segment.replicas(groups)
             ]
         return [
             [self._near(np.sqrt(apart), np.sqrt(norms), bad == 0) for apart, norms, bad in by_tensor]
-            for by_tensor in statistics.apart_by_segment(groups)
+            for by_tensor in statistics.by_segment.apart(groups)
         ]
 
     def _agreements(self, statistics: Statistics, groups: Groups) -> list[Agreement]:

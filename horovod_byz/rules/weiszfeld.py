@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from horovod_byz.measure import Floats
+from horovod_byz.source import Floats
 
 
 def weiszfeld(gram: Floats, tolerance: float, max_iterations: int) -> Floats:
