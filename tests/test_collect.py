@@ -8,40 +8,23 @@ import pytest
 import horovod_byz as hb
 from horovod_byz.collect import (
     EquivocationError,
-    HeaderMismatchError,
-    LateRanksError,
     Layout,
     Root,
     Sharded,
     Symmetric,
     TransportError,
     bind,
-    header,
     partials,
     resolve,
     split,
 )
-from horovod_byz.collect.header import Header
 from horovod_byz.collect.session import Job
 from horovod_byz.collect.transport import pieces
-from horovod_byz.collect.watchdog import Watchdog
-from thread_ranks import collect, on_ranks_that_fail
+from thread_ranks import collect, matrix, on_ranks_that_fail, value
 
 COLLECTORS = [Symmetric(), Root(), Sharded()]
 RULES = [hb.Mean(), hb.Median(), hb.TrimmedMean(f=1), hb.Krum(f=1), hb.Bulyan(f=1), hb.GeometricMedian()]
 LAYOUTS = [(7,), (4, 3), (0, 7), (1, 5, 1), (2, 2, 0, 2, 1)]
-
-
-def matrix(n, d, dtype=np.float32, seed=0):
-    rows = np.random.default_rng(seed).standard_normal((n, d)).astype(dtype)
-    if d > 2:
-        rows[n - 1, d // 2] = np.nan
-    return rows
-
-
-def value(found):
-    assert not isinstance(found, Exception), found
-    return found.value
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
@@ -163,163 +146,6 @@ def test_statistics_that_cannot_be_read_name_their_sender():
         with pytest.raises(TransportError, match="rank 4") as error:
             partials.unpack(bad, mine, 4)
         assert error.value.ranks == (4,)
-
-
-class TestReplicas:
-    """Sharded(replicas=3) on four ranks, one of which aggregates wrongly."""
-
-    ROWS = matrix(7, 30_000)
-
-    def collect(self, liar, rule=hb.Krum(f=1), prepare=None, replicas=3):  # noqa: B008 - a frozen value
-        def work(transport):
-            if prepare is not None:
-                prepare(transport)
-            job = Job(transport, 30_000, self.ROWS.dtype, (2, 2, 2, 1)[transport.rank])
-            session = Sharded(replicas=replicas).session(job)
-            mine = self.ROWS[session.workers.start : session.workers.stop]
-            return session.step(mine, rule, liar if transport.rank == 1 else None)
-
-        return on_ranks_that_fail(4, work)
-
-    @pytest.mark.parametrize("replicas", [2, 3, 4])
-    @pytest.mark.parametrize("rule", RULES, ids=repr)
-    def test_the_same_bits_as_the_whole_matrix(self, rule, replicas):
-        for found in self.collect(None, rule, replicas=replicas):
-            np.testing.assert_array_equal(value(found), rule(self.ROWS))
-            assert found.outvoted_ranks == ()
-
-    @pytest.mark.parametrize("rule", RULES, ids=repr)
-    def test_a_wrong_aggregator_is_outvoted_and_named_on_every_rank(self, rule):
-        def spoil(block, offset, d, step):
-            block[:3] = 7.0  # so its statistics and its results are wrong
-
-        for found in self.collect(spoil, rule):
-            np.testing.assert_array_equal(value(found), rule(self.ROWS))
-            assert found.outvoted_ranks == (1,)
-
-    def test_rewritten_results_are_fetched_from_another_aggregator(self):
-        def prepare(transport):
-            if transport.rank == 2:
-                transport.tamper = lambda out: out[:20_000].fill(666.0)
-
-        for found in self.collect(None, prepare=prepare):
-            np.testing.assert_array_equal(value(found), hb.Krum(f=1)(self.ROWS))
-
-    def test_two_replicas_detect_only(self):
-        def spoil(block, offset, d, step):
-            block[:3] = 7.0
-
-        found = self.collect(spoil, replicas=2)
-        assert all(isinstance(error, EquivocationError) and 1 in error.ranks for error in found), found
-        assert "no majority for the statistics of shard" in str(found[0])
-
-    def test_statistics_that_are_nonsense_lose_the_vote(self):
-        def prepare(transport):
-            if transport.rank == 1:
-                transport.lie = nonsense
-
-        def nonsense(phase, message, to):
-            return message[: 5 * to] if phase == "exchange of statistics" else message
-
-        for found in self.collect(None, prepare=prepare):
-            np.testing.assert_array_equal(value(found), hb.Krum(f=1)(self.ROWS))
-            assert found.outvoted_ranks == (1,)
-
-    def test_needs_as_many_ranks(self):
-        with pytest.raises(ValueError, match=r"replicas=3\) needs at least 3 ranks, got 1"):
-            bind(Sharded(replicas=3), 10, np.float32)
-        for wrong in (0, -1, 1.5):
-            with pytest.raises(ValueError, match="whole number >= 1"):
-                Sharded(replicas=wrong)
-
-
-class TestHeader:
-    BASE = Header(3, 100, 2, "float32", "root", b"r" * 16, b"d" * 16)
-
-    def received(self, *headers):
-        return np.stack([h.pack() if isinstance(h, Header) else h for h in headers])
-
-    def test_round_trip(self):
-        assert header.unpack(self.BASE.pack()) == self.BASE
-        assert self.BASE.pack().size == header.SIZE
-
-    def test_names_the_odd_rank_and_its_fault(self):
-        odd = Header(3, 99, 2, "float64", "root", b"r" * 16)
-        with pytest.raises(
-            HeaderMismatchError, match=r"rank 1: length 99 where most have 100, dtype"
-        ) as error:
-            header.check(self.received(self.BASE, odd, self.BASE))
-        assert error.value.ranks == (1,)
-
-    def test_names_a_rank_that_brings_other_rows_than_it_was_bound_with(self):
-        with pytest.raises(HeaderMismatchError, match="rank 0: rows 2 where 3 were bound"):
-            header.check(self.received(self.BASE, self.BASE), rows=(3, 2))
-
-    def test_names_a_rank_whose_header_cannot_be_read(self):
-        with pytest.raises(HeaderMismatchError, match="rank 1: unreadable"):
-            header.check(self.received(self.BASE, np.zeros(header.SIZE, np.uint8), self.BASE))
-
-    def test_of_two_ranks_the_lower_one_is_believed(self):
-        with pytest.raises(HeaderMismatchError) as error:
-            header.check(self.received(self.BASE, Header(4, 100, 2, "float32", "root", b"r" * 16)))
-        assert error.value.ranks == (1,)
-
-
-class Board:
-    """A side channel on which the other ranks stand where the test says."""
-
-    def __init__(self, others):
-        self.others, self.published = others, []
-
-    def publish(self, position):
-        self.published.append(position)
-
-    def positions(self):
-        return self.others
-
-
-class TestWatchdog:
-    def dog(self, others, rank=0, size=4):
-        board = Board(others)
-        dog = Watchdog(rank, size, board, 0.05)
-        dog.begin(7)
-        return dog, board
-
-    def test_names_those_that_did_not_reach_this_wait(self):
-        here = (7 + 2) * 2**20 + 1
-        dog, board = self.dog({1: here, 2: here - 1, 3: here + 5})
-        with pytest.raises(LateRanksError, match=r"gather of step 7 .* rank 2 did not arrive") as error:
-            dog.wait(lambda: False, "gather")
-        assert error.value.ranks == (2,)
-        assert board.published == [-1, here]
-
-    def test_a_rank_that_never_announced_is_late(self):
-        dog, _ = self.dog({})
-        with pytest.raises(LateRanksError, match="ranks 1, 2 and 3 did not arrive"):
-            dog.wait(lambda: False, "gather")
-
-    def test_says_so_when_all_arrived_or_nothing_is_known(self):
-        dog, _ = self.dog(dict.fromkeys(range(4), 2**40))
-        with pytest.raises(LateRanksError, match="all ranks arrived"):
-            dog.wait(lambda: False, "gather")
-        dog, _ = self.dog(None)
-        with pytest.raises(LateRanksError, match="could not be learnt"):
-            dog.wait(lambda: False, "gather")
-
-    def test_a_short_wait_announces_nothing(self):
-        dog, board = self.dog({})
-        dog.wait(lambda: True, "gather")
-        assert board.published == [-1]
-
-    def test_a_broken_operation_names_the_absent(self):
-        dog, _ = self.dog({1: 2**40, 2: 2**40})
-        with pytest.raises(LateRanksError, match=r"broke off \(reset by peer\): rank 3") as error:
-            dog.broke("gather", OSError("reset by peer\nand more"))
-        assert isinstance(error.value.__cause__, OSError)
-
-    def test_refuses_a_timeout_that_is_none(self):
-        with pytest.raises(ValueError, match="positive number of seconds, got 0"):
-            Watchdog(0, 1, Board({}), 0)
 
 
 class TestOneProcess:

@@ -103,3 +103,15 @@ def collect(collector, rule, rows, layout, wire=None, *, prepare=None, steps=1, 
         return [session.step(rows[workers.start : workers.stop], rule, wire) for _ in range(steps)][-1]
 
     return on_ranks(len(layout), work)
+
+
+def matrix(n, d, dtype=np.float32, seed=0):
+    rows = np.random.default_rng(seed).standard_normal((n, d)).astype(dtype)
+    if d > 2:
+        rows[n - 1, d // 2] = np.nan
+    return rows
+
+
+def value(found):
+    assert not isinstance(found, Exception), found
+    return found.value
