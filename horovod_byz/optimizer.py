@@ -15,7 +15,7 @@ import torch
 
 from horovod_byz import replicas
 from horovod_byz.buffers import Buffers, NamedBuffers
-from horovod_byz.collect import Collected, Collector, Session, Wire, resolve
+from horovod_byz.collect import Collected, Collector, LateRanksError, Session, Wire, resolve
 from horovod_byz.ledger import Ledger
 from horovod_byz.rules import Mean
 from horovod_byz.wrapper.arguments import (
@@ -180,11 +180,17 @@ class DistributedOptimizer(ForwardingOptimizer):
 
         Raises:
             TypeError: if a gradient is sparse, unless `sparse_as_dense`.
-            LateRanksError, HeaderMismatchError, EquivocationError: as `Session.step`.
+            LateRanksError: as `Session.step`; the ledger has the late workers as absent.
+            HeaderMismatchError, EquivocationError: as `Session.step`.
         """
         session = self._bind()
         rows = self._flat.fill()[: len(session.workers)]
-        self.last = session.step(rows, self.rule, self.wire)
+        try:
+            self.last = session.step(rows, self.rule, self.wire)
+        except LateRanksError as error:  # elastic training goes on, and would never show its text
+            late = [worker for rank in error.ranks for worker in session.layout.workers(rank)]
+            self.ledger.absent(late, session.next_step)
+            raise
         self._flat.write(self.last.value)
         if self._buffers:
             self._buffers.synchronize()
@@ -240,7 +246,8 @@ class DistributedOptimizer(ForwardingOptimizer):
     def rebind(self) -> None:
         """Forgets the ranks; call it when Horovod was reset, as in elastic training.
 
-        The next `synchronize()` agrees anew with the ranks that are there then, from step 0 on.
+        The next `synchronize()` agrees anew with the ranks that are there then, from step 0 on. The ledger
+        stays, though worker i may be on another host from then on: begin a new one in its place.
         """
         self._session = None
         if self._buffers:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import horovod_byz as hb
+from horovod_byz.collect import LateRanksError, Layout
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
@@ -241,6 +242,21 @@ def test_buffers_are_aggregated():
     assert net[1].running_var.min() == 0.0
     assert net[1].running_mean[1] == 0.0
     assert net[1].num_batches_tracked == 4
+
+
+def test_workers_that_do_not_arrive_are_absent_in_the_ledger(monkeypatch):
+    optimizer = hb.DistributedOptimizer(torch.optim.SGD(model().parameters(), lr=0.1))
+    session = optimizer._bind()
+    monkeypatch.setattr(session, "layout", Layout((2, 1, 2)))
+
+    def step(*arguments):
+        raise LateRanksError("rank 2 did not arrive", [2])
+
+    monkeypatch.setattr(session, "step", step)
+    with pytest.raises(LateRanksError):
+        optimizer.synchronize()
+    absent = {one["worker"]: one["absent"] for one in optimizer.ledger.report()["workers"]}
+    assert absent == {3: 1, 4: 1}
 
 
 class TestLedger:

@@ -44,7 +44,9 @@ class Rendezvous:
     """
 
     def __init__(self, rank: int, size: int, name: str, address: str) -> None:
-        self._rank, self._size, self._name, self._address = rank, size, name, address
+        self._rank, self._size, self._address = rank, size, address
+        # With the size, so that after an elastic reset nobody is taken for a rank of before.
+        self._scope = f"horovod_byz.{name}.{size}"
 
     @classmethod
     def find(cls, rank: int, size: int, name: str) -> Rendezvous | Silent:
@@ -69,7 +71,7 @@ class Rendezvous:
     def _ask(self, method: str, rank: int, text: bytes | None = None) -> bytes | None:
         connection = http.client.HTTPConnection(self._address, timeout=_HTTP_SECONDS)
         try:
-            connection.request(method, f"/horovod_byz.{self._name}/{rank}", body=text)
+            connection.request(method, f"/{self._scope}/{rank}", body=text)
             answer = connection.getresponse()
             return answer.read(64) if answer.status == http.client.OK else None
         except (OSError, http.client.HTTPException):  # the store may be gone with the launcher

@@ -14,6 +14,8 @@ from functools import cache
 
 import pytest
 
+from emulated_hosts import Cluster
+
 CHECKS = pathlib.Path(__file__).parent / "checks"
 TIMEOUT = 900
 
@@ -97,3 +99,9 @@ def results():
         return found
 
     return find
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with Cluster(3) as found:
+        yield found

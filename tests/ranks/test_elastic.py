@@ -1,0 +1,45 @@
+"""Horovod Elastic: a host dies in the middle, and `launch/examples/elastic.py` trains on with the others."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [pytest.mark.horovod, pytest.mark.multihost, pytest.mark.slow, pytest.mark.source]
+
+EXAMPLE = pathlib.Path(__file__).parents[2] / "launch" / "examples" / "elastic.py"
+
+
+def test_training_goes_on_when_a_host_dies(cluster, tmp_path):
+    pytest.importorskip("horovod.torch", reason="Horovod is not installed", exc_type=ImportError)
+    env = {**cluster.prepare(tmp_path), "HOROVOD_GLOO_TIMEOUT_SECONDS": "5", "OMP_NUM_THREADS": "1"}
+    discover = tmp_path / "discover.sh"
+    discover.write_text("".join(["#!/bin/sh\n", *(f"echo {address}:1\n" for address in cluster.addresses)]))
+    discover.chmod(0o755)
+    command = [tmp_path / "on", "1", "horovodrun", "--gloo", "-np", "3", "--min-np", "2", "--max-np", "3"]
+    command += ["--host-discovery-script", discover, "--network-interface", "eth0", "--start-timeout", "200"]
+    command += [sys.executable, EXAMPLE, "--dataset", "digits", "--epochs", "12"]
+    printed = []
+    with subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as job:
+        assert job.stdout is not None
+        for line in job.stdout:
+            printed.append(line)
+            if " step 20 " in line and not any("step 20 " in before for before in printed[:-1]):
+                for pid, words in cluster.processes(3).items():
+                    if str(EXAMPLE) in words and words[0] == sys.executable:
+                        os.kill(pid, signal.SIGKILL)
+    told = "".join(printed)
+    assert job.returncode == 0, told
+    assert "3 workers train from epoch 0, step 0" in told
+    (step,) = re.findall(r"2 workers train from epoch \d+, step (\d+)", told)
+    assert int(step) % 10 == 0  # the last commit
+    (accuracy,) = re.findall(r"done with 2 workers .* accuracy ([\d.]+) %", told)
+    assert float(accuracy) > 90
