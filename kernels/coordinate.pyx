@@ -11,6 +11,13 @@ from horovod_byz.kernels.rows cimport Rows, check, checked_output, checked_rows,
 
 import operator
 
+ctypedef int (*rule_f32)(const float *const *, Py_ssize_t, Py_ssize_t, float *, int) noexcept nogil
+ctypedef int (*rule_f64)(const double *const *, Py_ssize_t, Py_ssize_t, double *, int) noexcept nogil
+ctypedef int (*dropping_f32)(const float *const *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *,
+                             int) noexcept nogil
+ctypedef int (*dropping_f64)(const double *const *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *,
+                             int) noexcept nogil
+
 
 cdef int median_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, float *out,
                     int threads) noexcept nogil:
@@ -52,11 +59,34 @@ cdef int sign_majority_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d
     return kernels().sign_majority_f64(rows, n, d, out, threads)
 
 
-cdef Py_ssize_t checked_f(object f, Py_ssize_t most, str what, Py_ssize_t n) except -1:
-    cdef Py_ssize_t count = operator.index(f)
-    if not 0 <= count <= most:
-        raise ValueError(f"{what} of n = {n} rows needs 0 <= f <= {most}, got f = {f}")
-    return count
+cdef int write(object rows, object out, object threads, rule_f32 single, rule_f64 double_) except -1:
+    """Lets a kernel write its result over all columns."""
+    cdef Rows source = checked_rows(rows)
+    cdef int team = checked_threads(threads), status
+    cdef void *to = checked_output(source, out)
+    with nogil:
+        if source.is_double:
+            status = double_(<const double *const *>source.pointers, source.n, source.d, <double *>to, team)
+        else:
+            status = single(<const float *const *>source.pointers, source.n, source.d, <float *>to, team)
+    return check(status)
+
+
+cdef int write_without(object rows, object out, object f, Py_ssize_t ends, str what, object threads,
+                       dropping_f32 single, dropping_f64 double_) except -1:
+    """As `write`, for a kernel that leaves f values out of each of so many ends of a column."""
+    cdef Rows source = checked_rows(rows)
+    cdef int team = checked_threads(threads), status
+    cdef Py_ssize_t drop = operator.index(f), most = (source.n - 1) // ends
+    if not 0 <= drop <= most:
+        raise ValueError(f"{what} of n = {source.n} rows needs 0 <= f <= {most}, got f = {f}")
+    cdef void *to = checked_output(source, out)
+    with nogil:
+        if source.is_double:
+            status = double_(<const double *const *>source.pointers, source.n, source.d, drop, <double *>to, team)
+        else:
+            status = single(<const float *const *>source.pointers, source.n, source.d, drop, <float *>to, team)
+    return check(status)
 
 
 def median(rows: Rows, out: object, threads: int = 1) -> None:
@@ -72,16 +102,7 @@ def median(rows: Rows, out: object, threads: int = 1) -> None:
     Raises:
         TypeError, ValueError: an argument does not fit; nothing was written.
     """
-    cdef Rows source = checked_rows(rows)
-    cdef int team = checked_threads(threads), status
-    cdef void *to = checked_output(source, out)
-    with nogil:
-        if source.is_double:
-            status = median_f64(<const double *const *>source.pointers, source.n, source.d, <double *>to,
-                                team)
-        else:
-            status = median_f32(<const float *const *>source.pointers, source.n, source.d, <float *>to, team)
-    check(status)
+    write(rows, out, threads, median_f32, median_f64)
 
 
 def trimmed_mean(rows: Rows, out: object, f: int, threads: int = 1) -> None:
@@ -98,18 +119,7 @@ def trimmed_mean(rows: Rows, out: object, f: int, threads: int = 1) -> None:
     Raises:
         TypeError, ValueError: an argument does not fit; nothing was written.
     """
-    cdef Rows source = checked_rows(rows)
-    cdef int team = checked_threads(threads), status
-    cdef Py_ssize_t drop = checked_f(f, (source.n - 1) // 2, "trimmed mean", source.n)
-    cdef void *to = checked_output(source, out)
-    with nogil:
-        if source.is_double:
-            status = trimmed_mean_f64(<const double *const *>source.pointers, source.n, source.d, drop,
-                                      <double *>to, team)
-        else:
-            status = trimmed_mean_f32(<const float *const *>source.pointers, source.n, source.d, drop,
-                                      <float *>to, team)
-    check(status)
+    write_without(rows, out, f, 2, "trimmed mean", threads, trimmed_mean_f32, trimmed_mean_f64)
 
 
 def mean_around_median(rows: Rows, out: object, f: int, threads: int = 1) -> None:
@@ -128,18 +138,7 @@ def mean_around_median(rows: Rows, out: object, f: int, threads: int = 1) -> Non
     Raises:
         TypeError, ValueError: an argument does not fit; nothing was written.
     """
-    cdef Rows source = checked_rows(rows)
-    cdef int team = checked_threads(threads), status
-    cdef Py_ssize_t drop = checked_f(f, source.n - 1, "mean around median", source.n)
-    cdef void *to = checked_output(source, out)
-    with nogil:
-        if source.is_double:
-            status = mean_around_median_f64(<const double *const *>source.pointers, source.n, source.d, drop,
-                                            <double *>to, team)
-        else:
-            status = mean_around_median_f32(<const float *const *>source.pointers, source.n, source.d, drop,
-                                            <float *>to, team)
-    check(status)
+    write_without(rows, out, f, 1, "mean around median", threads, mean_around_median_f32, mean_around_median_f64)
 
 
 def sign_majority(rows: Rows, out: object, threads: int = 1) -> None:
@@ -153,14 +152,4 @@ def sign_majority(rows: Rows, out: object, threads: int = 1) -> None:
     Raises:
         TypeError, ValueError: an argument does not fit; nothing was written.
     """
-    cdef Rows source = checked_rows(rows)
-    cdef int team = checked_threads(threads), status
-    cdef void *to = checked_output(source, out)
-    with nogil:
-        if source.is_double:
-            status = sign_majority_f64(<const double *const *>source.pointers, source.n, source.d,
-                                       <double *>to, team)
-        else:
-            status = sign_majority_f32(<const float *const *>source.pointers, source.n, source.d, <float *>to,
-                                       team)
-    check(status)
+    write(rows, out, threads, sign_majority_f32, sign_majority_f64)

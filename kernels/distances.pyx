@@ -12,6 +12,24 @@ from horovod_byz.kernels.rows cimport Rows, check, checked_point, checked_rows, 
 
 import numpy as np
 
+ctypedef int (*pairs_f32)(const float *const *, Py_ssize_t, Py_ssize_t, double *, int) noexcept nogil
+ctypedef int (*pairs_f64)(const double *const *, Py_ssize_t, Py_ssize_t, double *, int) noexcept nogil
+
+
+cdef object of_pairs(object rows, object threads, pairs_f32 single, pairs_f64 double_):
+    """What a kernel finds for each pair of rows, float64 of shape (n, n)."""
+    cdef Rows source = checked_rows(rows)
+    cdef int team = checked_threads(threads), status
+    result = np.empty((source.n, source.n), dtype=np.float64)
+    cdef double[:, ::1] to = result
+    with nogil:
+        if source.is_double:
+            status = double_(<const double *const *>source.pointers, source.n, source.d, &to[0, 0], team)
+        else:
+            status = single(<const float *const *>source.pointers, source.n, source.d, &to[0, 0], team)
+    check(status)
+    return result
+
 
 cdef int squared_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, double *n_by_n,
                      int threads) noexcept nogil:
@@ -59,17 +77,7 @@ def squared(rows: Rows, threads: int = 1) -> np.ndarray:
     Raises:
         TypeError, ValueError: an argument does not fit.
     """
-    cdef Rows source = checked_rows(rows)
-    cdef int team = checked_threads(threads), status
-    result = np.empty((source.n, source.n), dtype=np.float64)
-    cdef double[:, ::1] to = result
-    with nogil:
-        if source.is_double:
-            status = squared_f64(<const double *const *>source.pointers, source.n, source.d, &to[0, 0], team)
-        else:
-            status = squared_f32(<const float *const *>source.pointers, source.n, source.d, &to[0, 0], team)
-    check(status)
-    return result
+    return of_pairs(rows, threads, squared_f32, squared_f64)
 
 
 def gram(rows: Rows, threads: int = 1) -> np.ndarray:
@@ -89,17 +97,7 @@ def gram(rows: Rows, threads: int = 1) -> np.ndarray:
     Raises:
         TypeError, ValueError: an argument does not fit.
     """
-    cdef Rows source = checked_rows(rows)
-    cdef int team = checked_threads(threads), status
-    result = np.empty((source.n, source.n), dtype=np.float64)
-    cdef double[:, ::1] to = result
-    with nogil:
-        if source.is_double:
-            status = gram_f64(<const double *const *>source.pointers, source.n, source.d, &to[0, 0], team)
-        else:
-            status = gram_f32(<const float *const *>source.pointers, source.n, source.d, &to[0, 0], team)
-    check(status)
-    return result
+    return of_pairs(rows, threads, gram_f32, gram_f64)
 
 
 def to_point(rows: Rows, point: np.ndarray, threads: int = 1) -> np.ndarray:
