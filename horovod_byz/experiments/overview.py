@@ -99,7 +99,12 @@ def show(experiments: Path, results: Path) -> None:
 
 
 def write(experiments: Path, results: Path) -> None:
-    """Write results/README.md: for every artefact the paper's number beside ours, and the verdicts."""
+    """Write results/README.md."""
+    replace_file(results / "README.md", text(experiments, results).encode())
+
+
+def text(experiments: Path, results: Path) -> str:
+    """For every artefact the paper's number beside ours, and the verdicts."""
     lines = [
         "# Results",
         "",
@@ -114,7 +119,7 @@ def write(experiments: Path, results: Path) -> None:
         if mine:
             lines += ["", f"## {title}", "", *head("artefact", "paper", "ours", "claims", "what differs")]
             lines += [_line(one, experiments, results) for one in mine]
-    replace_file(results / "README.md", ("\n".join(lines) + "\n").encode())
+    return "\n".join(lines) + "\n"
 
 
 def _line(artefact: Artefact, experiments: Path, results: Path) -> str:

@@ -114,10 +114,9 @@ def page(shown: Shown) -> str:
         lines += ["", *_conditions(shown), "", *tables.accuracies(artefact, shown.series, shown.references)]
         if artefact.figure.kind != "none":
             lines += ["", "![the figure](figure.png)"]
-            lines += [
-                "",
-                "Lines are means over the repeats; bands, dots and brackets go from lowest to highest.",
-            ]
+            if any(len(one.runs) > 1 for one in shown.series):
+                told = "Lines are means over the repeats; bands, dots and brackets go from lowest to highest."
+                lines += ["", told]
     if shown.values:
         lines += ["", *tables.calculated(shown.values)]
         if artefact.figure.bars:
@@ -146,11 +145,12 @@ def _conditions(shown: Shown) -> list[str]:
     subject = each(f"{one.model} on {one.data.name}" for one in configs)
     batch = each(sorted({one.data.batch for one in configs}))
     rate = each(sorted({one.optimizer.lr for one in configs}))
+    counts = sorted({len(one.runs) for one in shown.series})
+    repeats = f"{each(counts)} repeats. Means over the repeats, with the lowest to the highest in brackets."
     lines = [
         f"{subject}; {each(one.workers for one in configs)} workers, batch {batch} per worker, "
         f"{each(one.steps for one in configs)} steps, learning rate {rate}; "
-        f"{each(sorted({len(one.runs) for one in shown.series}))} repeats. "
-        "Means over the repeats, with the lowest to the highest in brackets."
+        f"{'one repeat.' if counts == [1] else repeats}"
     ]
     votes = []
     for one in shown.series:

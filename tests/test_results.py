@@ -1,0 +1,41 @@
+"""The committed evidence: every page is what the present code makes of its runs, and every target has one."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from horovod_byz.experiments import overview
+from horovod_byz.experiments.artefact import Artefact
+from horovod_byz.experiments.reproduce import look, page
+
+pytestmark = pytest.mark.source
+
+ROOT = pathlib.Path(__file__).parents[1]
+EXPERIMENTS, RESULTS = ROOT / "launch" / "experiments", ROOT / "results"
+NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.toml") if "\ntitle" in "\n" + path.read_text())
+SHOWN = [name for name in NAMES if (RESULTS / name).is_dir()]
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_page_is_made_of_its_runs(name):
+    shown = look(Artefact.read(EXPERIMENTS / f"{name}.toml"), EXPERIMENTS, RESULTS)
+    assert (RESULTS / name / "README.md").read_text() == page(shown), f"stale: make {name}"
+    if "figure.png" in page(shown):
+        assert (RESULTS / name / "figure.png").is_file()
+
+
+def test_every_target_has_evidence_of_its_own_or_of_its_small_form():
+    assert [name for name in NAMES if name not in SHOWN and f"{name}-small" not in SHOWN] == []
+
+
+def test_what_fails_is_explained():
+    for name in SHOWN:
+        for verdict in look(Artefact.read(EXPERIMENTS / f"{name}.toml"), EXPERIMENTS, RESULTS).verdicts:
+            if verdict.status == "FAIL":
+                assert verdict.note, f"{name}: {verdict.claim}"
+
+
+def test_the_overview_is_made_of_the_results():
+    assert (RESULTS / "README.md").read_text() == overview.text(EXPERIMENTS, RESULTS)
