@@ -153,6 +153,18 @@ def test_the_same_series_give_the_same_picture(figure, tmp_path):
     assert np.ptp(matplotlib.image.imread(pictures[0])) > 0
 
 
+def test_a_sweep_may_begin_above_zero_and_hides_no_value(tmp_path):
+    shown = [series("A", (10, 20, value), (12, 30, value + 5), f=str(value)) for value in (72, 80)]
+
+    def picture(lowest):
+        figure = {"kind": "sweep", "x": "f", "lowest": lowest}
+        figures.draw(artefact(figure=figure), shown, {}, tmp_path / "figure.png")
+        return (tmp_path / "figure.png").read_bytes()
+
+    assert picture(70) != picture(0)
+    assert picture(73) == picture(0)
+
+
 def test_bars_are_made_of_calculated_parts(tmp_path):
     parts = [{"name": "A", "parts": {"one": "x", "two": "y"}}, {"name": "B", "parts": {"two": "y"}}]
     shown = artefact(figure={"kind": "bars", "x_label": "s", "bars": parts})

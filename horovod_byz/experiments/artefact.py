@@ -55,7 +55,7 @@ class Figure(_Part):
     """What is drawn.
 
     "curves" over steps, a "sweep" of final values over an axis, "pairs" of dots; or "bars" of calculated
-    quantities.
+    quantities. `lowest` is where a sweep's axis of percent begins, unless a value lies below.
     """
 
     kind: Literal["curves", "sweep", "pairs", "bars", "none"] = "curves"
@@ -66,6 +66,7 @@ class Figure(_Part):
     metrics: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
     bars: tuple[Bar, ...] = ()
+    lowest: float = Field(0, ge=0, lt=100)
 
 
 class Published(_Part):

@@ -146,6 +146,8 @@ def _sweep(
     axes.set_xticks(range(len(places)), places)
     axes.set_xlabel(figure.x_label or figure.x)
     _finish(axes, metric)
+    if metric != "loss" and min(one.final(metric).min() for one in shown) >= figure.lowest:
+        axes.set_ylim(figure.lowest, 100)
 
 
 def _pairs(axes: Axes, artefact: Artefact, shown: Sequence[Series], references: Mapping[str, Series]) -> None:
