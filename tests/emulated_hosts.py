@@ -56,18 +56,23 @@ class Cluster:
                 ip("link", "set", "eth0", "up", namespace=namespace)
                 ip("link", "set", f"port{i}", "master", "br0", namespace=self.switch)
                 ip("link", "set", f"port{i}", "up", namespace=self.switch)
+            probe = "mount --bind /etc/hosts /etc/hosts && hostname probe"
+            inside = ["nsenter", f"--net=/run/netns/{self.namespaces[1]}", "unshare", "--mount", "--uts"]
+            subprocess.run([*inside, "bash", "-c", probe], check=True, capture_output=True, text=True)
         except subprocess.CalledProcessError as error:
             self.__exit__()
-            pytest.skip(f"this machine lets nobody make network namespaces: {error.stderr.strip()}")
-        except FileNotFoundError:
-            pytest.skip("no program `ip`: install iproute2")
+            pytest.skip(f"this machine lets nobody emulate hosts by namespaces: {error.stderr.strip()}")
+        except FileNotFoundError as error:
+            self.__exit__()
+            pytest.skip(f"{error.filename} is not installed: apt install iproute2 util-linux")
         return self
 
     def __exit__(self, *exception):
         for namespace in self.namespaces:
-            pids = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True)
-            subprocess.run(["kill", "-9", *pids.stdout.split()], capture_output=True)
-            subprocess.run(["ip", "netns", "del", namespace], capture_output=True)
+            with suppress(FileNotFoundError):  # of the programs that were looked for above
+                pids = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True)
+                subprocess.run(["kill", "-9", *pids.stdout.split()], capture_output=True)
+                subprocess.run(["ip", "netns", "del", namespace], capture_output=True)
 
     def prepare(self, folder):
         """Writes `on` and `ssh` into a folder; returns an environment that has them first on PATH."""
