@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pathlib
 import subprocess
-import sys
 from contextlib import suppress
 
 import pytest
@@ -74,15 +73,13 @@ class Cluster:
                 subprocess.run(["kill", "-9", *pids.stdout.split()], capture_output=True)
                 subprocess.run(["ip", "netns", "del", namespace], capture_output=True)
 
-    def prepare(self, folder):
-        """Writes `on` and `ssh` into a folder; returns an environment that has them first on PATH."""
+    def prepare(self, folder, env):
+        """Writes `on` and `ssh` into a folder; returns the environment with them first on PATH."""
         for name, text in {"on": ON, "ssh": SSH}.items():
             program = folder / name
             program.write_text(text.replace("{folder}", str(folder)).replace("{prefix}", self.prefix))
             program.chmod(0o755)
-        path = f"{folder}:{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
-        modules = os.pathsep.join(path for path in sys.path if path)
-        return {**os.environ, "PATH": path, "PYTHONPATH": modules}
+        return {**env, "PATH": f"{folder}{os.pathsep}{env['PATH']}"}
 
     def processes(self, host):
         """Ids and command lines of what runs on a host; the first is 1."""

@@ -1,36 +1,22 @@
 """Training on Horovod ranks: the same numbers as in one process, also through Ctrl-C and --resume."""
 
-import fcntl
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
 
+import rank_jobs
 from horovod_byz.experiments import launcher
 from horovod_byz.experiments.progress import Silent
 from horovod_byz.experiments.runs import RunFolder
+from rank_jobs import BACKENDS, HOROVODRUN, need_horovod, one_at_a_time
 
-pytest.importorskip("horovod.torch", reason="Horovod is not installed", exc_type=ImportError)
+need_horovod()
 pytestmark = pytest.mark.horovod
 
-BACKENDS = {
-    "gloo": ["--gloo"],
-    "mpi": [
-        "--mpi",
-        "--binding-args=--bind-to none --map-by slot:oversubscribe",
-        "--mpi-args=-mca mpi_yield_when_idle 1",
-    ],
-}
-HOROVODRUN = [
-    sys.executable,
-    "-c",
-    "import sys; from horovod.runner.launch import run_commandline as r; sys.exit(r())",
-]
 TRAIN = ["-m", "horovod_byz.cli", "train"]
 RUN = "--steps 60 --workers 7 --byzantine 2 --attack omniscient --rule krum --model mlp:width=16 --batch 8"
 FILES = ("metrics.jsonl", "verdicts.json", "summary.json", "config.toml")
@@ -39,11 +25,9 @@ FILES = ("metrics.jsonl", "verdicts.json", "summary.json", "config.toml")
 @pytest.fixture
 def environment(monkeypatch):
     """One job at a time, whose ranks import the package that is tested."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    monkeypatch.setenv("PATH", path)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(part for part in sys.path if part))
-    with Path(tempfile.gettempdir(), "horovod_byz_tests.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    for name, value in rank_jobs.environment().items():
+        monkeypatch.setenv(name, value)
+    with one_at_a_time():
         yield
 
 

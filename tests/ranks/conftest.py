@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import pathlib
@@ -15,20 +14,10 @@ from functools import cache
 import pytest
 
 from emulated_hosts import Cluster
+from rank_jobs import BACKENDS, HOROVODRUN, environment, need_horovod, one_at_a_time
 
 CHECKS = pathlib.Path(__file__).parent / "checks"
 TIMEOUT = 900
-
-# Open MPI 5 does not read the single-dash options that horovodrun passes; ranks outnumber cores here.
-_MPI = [
-    "--mpi",
-    "--binding-args=--bind-to none --map-by slot:oversubscribe",
-    "--mpi-args=-mca mpi_yield_when_idle 1",
-]
-
-
-# Not the horovodrun on PATH: the tests' interpreter has the packages under test.
-_LAUNCHER = "import sys; from horovod.runner.launch import run_commandline as run; sys.exit(run())"
 
 
 def built(backend: str) -> bool:
@@ -44,17 +33,10 @@ def run(size: int, backend: str, *groups: str) -> list[dict] | str:
     Returns:
         Each rank's results; or what was printed, if a rank left none.
     """
-    command = [sys.executable, "-c", _LAUNCHER, "-np", str(size), *(_MPI if backend == "mpi" else ["--gloo"])]
+    command = [*HOROVODRUN, "-np", str(size), *BACKENDS[backend]]
     command += [sys.executable, str(CHECKS / "run.py"), *groups]
-    folder = pathlib.Path(sys.executable).parent  # where mpirun is, if it came as a wheel
     with tempfile.TemporaryDirectory() as results:
-        env = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}",
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "RANK_RESULTS": results,
-        }
+        env = {**os.environ, **environment(), "RANK_RESULTS": results}
         printed = _alone(command, env)
         files = [pathlib.Path(results, f"{rank}.json") for rank in range(size)]
         if not all(file.exists() for file in files):
@@ -63,9 +45,8 @@ def run(size: int, backend: str, *groups: str) -> list[dict] | str:
 
 
 def _alone(command: list[str], env: dict[str, str]) -> str:
-    """One job at a time on this machine, also when tests run in parallel; its whole process group ends."""
-    with pathlib.Path(tempfile.gettempdir(), "horovod_byz_tests.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Runs a job with no other beside it; its whole process group ends. Returns what it printed."""
+    with one_at_a_time():
         job = subprocess.Popen(
             command,
             env=env,
@@ -86,7 +67,7 @@ def results():
     """`results(check, size, backend, group)`: what each rank found in one check; fails on its errors."""
 
     def find(check: str, size: int, backend: str, *groups: str) -> list:
-        pytest.importorskip("horovod.torch", reason="Horovod is not installed", exc_type=ImportError)
+        need_horovod()
         if not built(backend):
             pytest.skip(f"Horovod was built without {backend}")
         ranks = run(size, backend, *groups)
@@ -105,3 +86,11 @@ def results():
 def cluster():
     with Cluster(3) as found:
         yield found
+
+
+@pytest.fixture
+def ranks():
+    """The environment of a job that the test itself starts; no other runs beside it."""
+    need_horovod()
+    with one_at_a_time():
+        yield {**os.environ, **environment()}

@@ -14,9 +14,8 @@ HOSTS_SH = pathlib.Path(__file__).parents[2] / "launch" / "hosts.sh"
 
 
 @pytest.mark.parametrize("collect", ["symmetric", "root:dedicated=true", "sharded"])
-def test_three_hosts_give_the_numbers_of_one_process(cluster, collect, tmp_path):
-    pytest.importorskip("horovod.torch", reason="Horovod is not installed", exc_type=ImportError)
-    env = cluster.prepare(tmp_path)
+def test_three_hosts_give_the_numbers_of_one_process(cluster, ranks, collect, tmp_path):
+    env = cluster.prepare(tmp_path, ranks)
     hostfile = tmp_path / "hostfile"
     hostfile.write_text("".join(f"{address} slots=1\n" for address in cluster.addresses))
     train = [sys.executable, "-m", "horovod_byz.cli", "train", "--data", "digits", "--workers", "6"]

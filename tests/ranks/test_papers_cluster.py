@@ -33,14 +33,13 @@ batch = 24
 
 
 @pytest.mark.parametrize("collect", ["root:dedicated=true", "sharded"])
-def test_46_ranks_give_the_numbers_of_one_process(collect, tmp_path):
-    pytest.importorskip("horovod.torch", reason="Horovod is not installed", exc_type=ImportError)
+def test_46_ranks_give_the_numbers_of_one_process(ranks, collect, tmp_path):
     config = tmp_path / "detox.toml"
     config.write_text(DETOX)
     train = [sys.executable, "-m", "horovod_byz.cli", "train", str(config)]
     dedicated = collect != "sharded"
     job = ["--ranks", "46" if dedicated else "45", "--collect", collect, "--out", str(tmp_path / "many")]
-    done = subprocess.run([*train, *job], capture_output=True, text=True, timeout=900)
+    done = subprocess.run([*train, *job], env=ranks, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     here = ["--collect", "root" if dedicated else collect, "--out", str(tmp_path / "one")]
     alone = subprocess.run([*train, *here], capture_output=True, text=True, timeout=900)

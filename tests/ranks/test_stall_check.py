@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
+from rank_jobs import HOROVODRUN
+
 pytestmark = [pytest.mark.horovod, pytest.mark.slow]
 
-LAUNCHER = "import sys; from horovod.runner.launch import run_commandline as run; sys.exit(run())"
 LATE = """
     import time, torch, horovod.torch as hvd
     hvd.init()
@@ -21,22 +21,11 @@ LATE = """
 """
 
 
-def test_the_stall_check_names_the_late_rank_on_gloo():
+def test_the_stall_check_names_the_late_rank_on_gloo(ranks):
     """Horovod 0.28.1: with Gloo a stalled rank is never reported, whatever HOROVOD_STALL_CHECK_TIME_SECONDS
     says. Cause: gloo_controller.cc reserves room for the ranks' numbers where it must resize."""
-    pytest.importorskip("horovod.torch", reason="Horovod is not installed", exc_type=ImportError)
-    command = [
-        sys.executable,
-        "-c",
-        LAUNCHER,
-        "--gloo",
-        "-np",
-        "2",
-        sys.executable,
-        "-c",
-        textwrap.dedent(LATE),
-    ]
-    env = {**os.environ, "HOROVOD_STALL_CHECK_TIME_SECONDS": "2"}
+    command = [*HOROVODRUN, "--gloo", "-np", "2", sys.executable, "-c", textwrap.dedent(LATE)]
+    env = {**ranks, "HOROVOD_STALL_CHECK_TIME_SECONDS": "2"}
     job = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert job.returncode == 0, job.stderr
     assert "1: [allreduce.x]" in job.stdout + job.stderr
