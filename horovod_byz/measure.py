@@ -206,11 +206,7 @@ class Statistics:
         return total
 
     def _measure(self, name: str, kernel: Callable[[Rows], Any]) -> Any:
-        """One statistic, measured when it is first asked for.
-
-        (Not functools.cached_property, which before Python 3.12 holds one lock for all instances:
-        shards in threads of one process would wait for each other for ever.)
-        """
+        """One statistic of all columns alike, measured when it is first asked for."""
         return self.known(name, self._of_block(kernel))
 
     def known(
@@ -219,7 +215,11 @@ class Statistics:
         kernel: Callable[[int, int], Any],
         at_once: Callable[[int, int], bool] = lambda first, size: True,
     ) -> Any:
-        """As `measured`, once for each name."""
+        """As `measured`, once for each name.
+
+        (Not functools.cached_property, which before Python 3.12 holds one lock for all instances:
+        shards in threads of one process would wait for each other for ever.)
+        """
         if name not in self._known:
             self._known[name] = self.measured(name, kernel, at_once)
         return self._known[name]

@@ -22,28 +22,32 @@ class Shares:
         workers: this rank's workers.
         batches: of each computation, a worker whose batch it is.
         computers: of each computation, who computes it.
-        own: for each worker of this rank, the computation of its own batch.
-        parts: for each worker of this rank, the computations of which it sends a combination; None where
-            each sends its own.
-        encoder: what combines them; None likewise.
+        parts: for each worker of this rank, the computations that it sends a combination of; first that of
+            its own batch.
         n: number of workers of the job.
+        encoder: what combines them; None where each worker sends its own.
     """
 
     workers: range
     batches: list[int]
     computers: list[int]
-    own: list[int]
+    parts: list[list[int]]
     n: int
-    parts: list[list[int]] | None = None
     encoder: Draco | None = None
+
+    @property
+    def own(self) -> list[int]:
+        """For each worker of this rank, the computation of its own batch."""
+        return [rows[0] for rows in self.parts]
 
     def own_of(self, computed: Tensor) -> Tensor:
         """Of each worker what was computed on its own batch; `(computations, k)` to `(workers, k)`."""
-        return computed[self.own] if self.own != list(range(len(computed))) else computed
+        own = self.own
+        return computed[own] if own != list(range(len(computed))) else computed
 
     def sent(self, computed: Tensor) -> Tensor:
         """The rows that the workers send; `(computations, d)` to `(workers, d)`."""
-        if self.encoder is None or self.parts is None:
+        if self.encoder is None:
             return self.own_of(computed)
         rows = [
             self.encoder.encode([computed[row] for row in parts], worker, self.n)
@@ -70,12 +74,13 @@ def share(config: RunConfig, workers: range, streams: list[int]) -> Shares:
         return _share_coded(rule, config.workers, workers, every)
     mine = list(workers)
     if every:
-        return Shares(workers, mine, mine, list(range(len(mine))), config.workers)
+        return Shares(workers, mine, mine, [[row] for row in range(len(mine))], config.workers)
     first: dict[int, int] = {}
     for worker in workers:
         first.setdefault(streams[worker], worker)
     computed, order = list(first.values()), {stream: row for row, stream in enumerate(first)}
-    return Shares(workers, computed, computed, [order[streams[worker]] for worker in workers], config.workers)
+    parts = [[order[streams[worker]]] for worker in workers]
+    return Shares(workers, computed, computed, parts, config.workers)
 
 
 def _share_coded(rule: Draco, n: int, workers: range, every: bool) -> Shares:
@@ -85,4 +90,4 @@ def _share_coded(rule: Draco, n: int, workers: range, every: bool) -> Shares:
     order = {pair: row for row, pair in enumerate(distinct)}
     parts = [[order[pair] for pair in pairs[worker]] for worker in workers]
     batches, computers = [k for k, _ in order], [worker for _, worker in order]
-    return Shares(workers, batches, computers, [rows[0] for rows in parts], n, parts, rule)
+    return Shares(workers, batches, computers, parts, n, rule)

@@ -141,9 +141,9 @@ class Trainer:
             self.flat.update_statistics(statistics.to(self.device))
         self.tally.add(collected.verdicts, byzantine)
         self.step += 1
-        for row, worker in enumerate(self.workers):
+        for row, worker in zip(self.shares.own, self.workers, strict=True):
             if worker not in byzantine:
-                self._count_loss(worker, float(self.gradients.losses[self.shares.own[row]]))
+                self._count_loss(worker, float(self.gradients.losses[row]))
 
     @property
     def byzantine(self) -> tuple[int, ...]:
