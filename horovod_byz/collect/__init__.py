@@ -20,6 +20,7 @@ from horovod_byz.collect.compression import Compression, SignCompression, Uncomp
 from horovod_byz.collect.errors import EquivocationError, HeaderMismatchError, LateRanksError, TransportError
 from horovod_byz.collect.layout import Layout, split
 from horovod_byz.collect.session import Collected, Job, Session, Wire
+from horovod_byz.collect.transport import ranks
 
 __all__ = [
     "Collected",
@@ -37,6 +38,7 @@ __all__ = [
     "TransportError",
     "Wire",
     "bind",
+    "ranks",
     "resolve",
     "split",
 ]
@@ -108,6 +110,10 @@ class Collector(ABC):
         )
         return self.session(job)
 
+    def workers_of(self, size: int) -> int:
+        """Number of workers in a job of `size` ranks that hold one each."""
+        return size
+
     @abstractmethod
     def session(self, job: Job) -> Session:
         """A session for the job. All ranks call it together."""
@@ -132,6 +138,9 @@ class Root(Collector):
     """
 
     dedicated: bool = False
+
+    def workers_of(self, size: int) -> int:
+        return size - self.dedicated
 
     def session(self, job: Job) -> Session:
         from horovod_byz.collect.root import RootSession

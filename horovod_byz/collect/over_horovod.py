@@ -23,12 +23,21 @@ from horovod_byz.collect.watchdog import Watchdog
 
 # Elements that the root sends in one go when it hands out the result: 16 MiB of float32.
 _HAND_OUT = 2**22
+# Named, since a script may have set another default device.
+_CPU = torch.device("cpu")
 
 
 def initialized() -> bool:
     """Whether `hvd.init()` was called in this process."""
     hvd = sys.modules.get("horovod.torch")
     return bool(hvd is not None and hvd.is_initialized())
+
+
+def ranks() -> tuple[int, int]:
+    """This rank, and how many there are, in an initialised job."""
+    import horovod.torch as hvd
+
+    return int(hvd.rank()), int(hvd.size())
 
 
 def connect(name: str, timeout: float) -> Transport:
@@ -63,6 +72,10 @@ class Horovod:
         self.watchdog = Watchdog(self.rank, self.size, channel, timeout, late_error())
         self._ops, self._world, self._name = mpi_ops, hvd.global_process_set, name
 
+    @property
+    def is_current(self) -> bool:
+        return initialized() and ranks() == (self.rank, self.size)
+
     def exchange(self, message: Bytes, phase: str) -> Bytes:
         out = np.empty((self.size, message.size), np.uint8)
         even = [message.size] * self.size
@@ -71,7 +84,7 @@ class Horovod:
 
     def exchange_any(self, message: Bytes, phase: str) -> list[Bytes]:
         splits = [message.size] * self.size
-        out = torch.empty(0, dtype=torch.uint8)
+        out = torch.empty(0, dtype=torch.uint8, device=_CPU)
         out, received = self._alltoall(_tensor(np.tile(message, self.size)), splits, out, phase)
         ends = np.cumsum(received)
         return [out.numpy()[end - length : end] for end, length in zip(ends, received, strict=True)]
@@ -118,8 +131,8 @@ class Horovod:
     def _alltoall(
         self, send: torch.Tensor, splits: Sequence[int], out: torch.Tensor, phase: str
     ) -> tuple[torch.Tensor, list[int]]:
-        counts = torch.tensor(list(splits), dtype=torch.int32)
-        received = torch.empty(self.size, dtype=torch.int32)
+        counts = torch.tensor(list(splits), dtype=torch.int32, device=_CPU)
+        received = torch.empty(self.size, dtype=torch.int32, device=_CPU)
         start = self._ops._alltoall_async
         self._run(lambda name: start(send, counts, out, received, name, self._world), phase)
         return out, received.tolist()

@@ -163,11 +163,23 @@ class Session(ABC):
         return self.layout.n
 
     @property
+    def is_current(self) -> bool:
+        """Whether the ranks are still those that were bound; see `Transport.is_current`."""
+        return self.transport.is_current
+
+    @property
     def workers(self) -> range:
         """Indices of the workers on this rank."""
         return self.layout.workers(self.transport.rank)
 
-    def step(self, rows: Any, rule: Rule, wire: Wire | None = None, step: int | None = None) -> Collected:
+    def step(
+        self,
+        rows: Any,
+        rule: Rule,
+        wire: Wire | None = None,
+        step: int | None = None,
+        state: bytes = b"",
+    ) -> Collected:
         """Collects every worker's row and aggregates.
 
         Args:

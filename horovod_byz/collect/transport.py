@@ -41,6 +41,10 @@ class Transport(Protocol):
     watchdog: Watchdog
     most: int
 
+    @property
+    def is_current(self) -> bool:
+        """Whether these are still the ranks of this process's job: Horovod may have been initialised anew."""
+
     def exchange(self, message: Bytes, phase: str) -> Bytes:
         """Sends (m,) bytes, m equal on all ranks, to every rank; returns (size, m)."""
 
@@ -72,6 +76,12 @@ class Local:
     def __init__(self) -> None:
         self.rank, self.size, self.most = 0, 1, MOST_ELEMENTS
         self.watchdog = Watchdog(0, 1, Silent(), 1.0)
+
+    @property
+    def is_current(self) -> bool:
+        from horovod_byz.collect import over_horovod
+
+        return not over_horovod.initialized()
 
     def exchange(self, message: Bytes, phase: str) -> Bytes:
         return message.reshape(1, -1)
@@ -117,6 +127,20 @@ def connect(name: str, timeout: float) -> Transport:
             f"this is one of {launched} ranks, and Horovod is not initialised: call hvd.init() first"
         )
     return Local()
+
+
+def ranks() -> tuple[int, int]:
+    """This process's rank, and the number of ranks in its job; without communication.
+
+    Raises:
+        RuntimeError: as `connect`.
+    """
+    from horovod_byz.collect import over_horovod
+
+    if over_horovod.initialized():
+        return over_horovod.ranks()
+    alone = connect("", 1.0)
+    return alone.rank, alone.size
 
 
 def check_received(expected: Sequence[int], received: Sequence[int], phase: str) -> None:
