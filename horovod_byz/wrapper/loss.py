@@ -34,7 +34,7 @@ class SharedLoss:
         session = self._session
         if session is None:
             session = self._session = self._collect.bind(1, np.float64, name="loss", **self._options)
-        own = np.array([[float(loss)]])
+        own = np.array([[float(loss.detach() if isinstance(loss, torch.Tensor) else loss)]])
         collected = session.step(own[: len(session.workers)], Median())
         value = math.nan if collected.overflowed else float(collected.value[0])
         return loss.detach().new_full(loss.shape, value) if isinstance(loss, torch.Tensor) else value
