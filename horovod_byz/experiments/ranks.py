@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from horovod_byz.collect.layout import split
+from horovod_byz.collect.layout import Layout, split
 from horovod_byz.collect.transport import Transport, connect
 
 __all__ = ["Ranks", "launched"]
@@ -51,8 +51,8 @@ class Ranks:
         """Whether this rank reports and writes the files."""
         return self.rank == 0
 
-    def workers(self, n: int, *, dedicated_root: bool = False) -> range:
-        """The logical workers of this rank: n of them spread evenly, the lower ranks' first.
+    def layout(self, n: int, *, dedicated_root: bool = False) -> Layout:
+        """The logical workers of every rank: n of them spread evenly, the lower ranks' first.
 
         Args:
             n: number of workers of the job.
@@ -68,9 +68,11 @@ class Ranks:
                 f"{n} workers on {self.size} ranks{only} leave a rank without any: "
                 f"use at most {n + dedicated_root} ranks, and two or more with a dedicated root"
             )
-        counts = (0,) * dedicated_root + split(n, working)
-        begin = sum(counts[: self.rank])
-        return range(begin, begin + counts[self.rank])
+        return Layout((0,) * dedicated_root + split(n, working))
+
+    def workers(self, n: int, *, dedicated_root: bool = False) -> range:
+        """The logical workers of this rank; see `layout`."""
+        return self.layout(n, dedicated_root=dedicated_root).workers(self.rank)
 
     def share(self, values: NDArray[np.float64], what: str) -> NDArray[np.float64]:
         """Add up an array over the ranks, in rank order.
