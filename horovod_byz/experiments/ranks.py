@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from horovod_byz.collect import launchers
 from horovod_byz.collect.layout import Layout, split
 from horovod_byz.collect.transport import Transport, connect
 
 __all__ = ["Ranks", "launched"]
 
-_LAUNCHERS = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-
 
 def launched() -> int:
     """How many ranks the launcher started, by the environment it left; 1 without a launcher."""
-    return max(int(os.environ.get(key) or 1) for key in _LAUNCHERS)
+    return launchers.launched().size
 
 
 class Ranks:
@@ -26,6 +24,9 @@ class Ranks:
 
     Args:
         timeout: seconds that one wait for the other ranks may take.
+
+    Raises:
+        RuntimeError: if a launcher started several ranks that do not know one another.
     """
 
     def __init__(self, timeout: float = 600.0) -> None:
