@@ -17,7 +17,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from horovod_byz.collect.compression import Compression, SignCompression, Uncompressed
-from horovod_byz.collect.errors import EquivocationError, HeaderMismatchError, LateRanksError, TransportError
+from horovod_byz.collect.errors import (
+    EquivocationError,
+    HeaderMismatchError,
+    LateRanksError,
+    StateMismatchError,
+    TransportError,
+)
 from horovod_byz.collect.layout import Layout, split
 from horovod_byz.collect.session import Collected, Job, Session, Wire
 from horovod_byz.collect.transport import ranks
@@ -34,6 +40,7 @@ __all__ = [
     "Session",
     "Sharded",
     "SignCompression",
+    "StateMismatchError",
     "Symmetric",
     "TransportError",
     "Wire",
@@ -54,7 +61,7 @@ class Collector(ABC):
         self,
         d: int,
         dtype: Any,
-        local_workers: int = 1,
+        local_workers: int | Sequence[int] | Layout = 1,
         *,
         name: str = "gradient",
         layout: str = "",
@@ -68,7 +75,9 @@ class Collector(ABC):
         Args:
             d: number of coordinates.
             dtype: float32 or float64.
-            local_workers: number of logical workers on this rank; a dedicated root has none.
+            local_workers: number of logical workers on every rank, or a tuple or `Layout` of each rank's
+                number, the same on all ranks. A dedicated root has none, whatever is given. A rank that
+                announces another number than this rank expects of it is refused.
             name: what is collected; Horovod's operations carry it.
             layout: text that all ranks must share, such as the names and shapes of the parameters.
             threads: threads for the kernels (default: torch's number); does not change the result.
@@ -83,9 +92,10 @@ class Collector(ABC):
 
         Raises:
             HeaderMismatchError: if the ranks bind different things; it names the odd ones.
+            EquivocationError: if a rank announces different things to different ranks.
             LateRanksError: if a rank does not arrive in time.
             ValueError: if the collector does not fit the job, or the segments do not fit d.
-            TypeError: if `compression` is none.
+            TypeError: if `compression` is none, or a number of workers is not whole.
         """
         from horovod_byz.collect.transport import connect
         from horovod_byz.engine import checked_segments, default_threads
@@ -147,8 +157,8 @@ class Root(Collector):
 
         if self.dedicated and job.transport.size < 2:
             raise ValueError("Root(dedicated=True) needs at least 2 ranks: rank 0 holds no worker")
-        if self.dedicated and job.transport.rank == 0:
-            job = replace(job, local_workers=0)
+        if self.dedicated:
+            job = replace(job, local_workers=(0, *job.layout.rows[1:]))
         return RootSession(job)
 
 
@@ -197,6 +207,12 @@ def resolve(collect: str | Collector) -> Collector:
     )
 
 
-def bind(collect: str | Collector, d: int, dtype: Any, local_workers: int = 1, **options: Any) -> Session:
+def bind(
+    collect: str | Collector,
+    d: int,
+    dtype: Any,
+    local_workers: int | Sequence[int] | Layout = 1,
+    **options: Any,
+) -> Session:
     """Binds a collector given by name or value; see `Collector.bind`."""
     return resolve(collect).bind(d, dtype, local_workers, **options)

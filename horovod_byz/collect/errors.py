@@ -21,6 +21,10 @@ class HeaderMismatchError(TransportError):
     """A rank announced another step, length, dtype, number of rows, mode or rule than the others."""
 
 
+class StateMismatchError(TransportError):
+    """A rank's parameters differ from those of most ranks."""
+
+
 class EquivocationError(TransportError):
     """A rank sent different bytes to different ranks, or bytes that its own digest does not cover."""
 

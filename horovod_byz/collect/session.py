@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz import engine
-from horovod_byz.collect import digest, header
+from horovod_byz.collect import digest, echoes, header, layout
 from horovod_byz.collect.compression import Compression, Uncompressed
+from horovod_byz.collect.errors import HeaderMismatchError
 from horovod_byz.collect.header import Header
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.transport import Array, Transport
+from horovod_byz.collect.transport import HEADER_EXCHANGE, Array, Bytes, Transport
 from horovod_byz.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -84,37 +85,43 @@ class Stopwatch:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a session is bound to; but for the transport and the threads all ranks must agree.
+    """What a session is bound to; but for the transport and the threads equal on all ranks.
 
     Attributes:
         transport: the ranks.
         d: number of coordinates.
         dtype: float32 or float64.
-        local_workers: how many logical workers this rank holds; may differ between ranks.
+        local_workers: how many logical workers every rank holds, or a tuple or `Layout` of each rank's
+            number. What a rank expects of the others is never taken from their announcements.
         threads: threads for kernels and digests; the result does not depend on it.
         shared: text that all ranks must share, such as the names and shapes of the parameters.
         compression: what travels in place of a row; default the row itself.
         segments: the coordinate after each tensor's last, or None; see `Collector.bind`.
 
     Raises:
-        ValueError: if the dtype is another, or a number is negative.
+        TypeError, ValueError: if the dtype is another, d is negative, or the workers are none.
     """
 
     transport: Transport
     d: int
     dtype: Any
-    local_workers: int = 1
+    local_workers: int | Sequence[int] | Layout = 1
     threads: int = 1
     shared: str = ""
     compression: Compression = field(default_factory=Uncompressed)
     segments: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if np.dtype(self.dtype).name not in _DTYPES or self.d < 0 or self.local_workers < 0:
+        if np.dtype(self.dtype).name not in _DTYPES or self.d < 0:
             raise ValueError(
-                f"bind needs float32 or float64, d >= 0 and local_workers >= 0, "
-                f"got {np.dtype(self.dtype)}, {self.d} and {self.local_workers}"
+                f"bind needs float32 or float64 and d >= 0, got {np.dtype(self.dtype)} and {self.d}"
             )
+        _ = self.layout
+
+    @property
+    def layout(self) -> Layout:
+        """The workers of every rank, by this rank's configuration."""
+        return layout.agreed(self.local_workers, self.transport.size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +148,7 @@ class Session(ABC):
 
     Raises:
         HeaderMismatchError: if the ranks bind different things.
+        EquivocationError: if a rank announces different things to different ranks.
     """
 
     mode: str
@@ -148,14 +156,30 @@ class Session(ABC):
     def __init__(self, job: Job) -> None:
         self.transport, self.d, self.dtype = job.transport, job.d, np.dtype(job.dtype)
         self.compression, self.segments, self.threads = job.compression, job.segments, job.threads
-        self.next_step, self._shared = 0, job.shared
-        self.transport.watchdog.begin(-1)
-        sent = self.compression.label(self.dtype)
-        own = Header(-1, self.d, job.local_workers, sent, self.mode, digest.of_text(self._shared))
-        headers = header.check(self.transport.exchange(own.pack(), "header exchange"))
-        self.layout = Layout(tuple(h.rows for h in headers))
+        self.next_step, self._shared, self.layout = 0, job.shared, job.layout
+        self._agreed: int | None = None
+        self._bind()
         if self.layout.n == 0:
             raise ValueError("no rank holds a worker: bind with local_workers >= 1 on at least one rank")
+
+    def _bind(self) -> None:
+        """Compares all headers, and what each rank was sent: everybody hears of it, also if one rank lies."""
+        self.transport.watchdog.begin(-1)
+        own = self._header(-1, len(self.workers), digest.of_text(self._shared))
+        received = self.transport.exchange(own.pack(), HEADER_EXCHANGE)
+        fault = _fault(received, self.layout)
+        if self.transport.size > 1:
+            given = np.frombuffer(b"".join(digest.digest(data) for data in received), np.uint8)
+            said = self.transport.exchange(given, "check of the headers")
+            if fault is None:
+                echoes.check(said.reshape(len(said), -1, digest.SIZE), "headers")
+        if fault is not None:
+            raise fault
+
+    def _header(self, step: int, rows: int, rule: bytes, **more: bytes) -> Header:
+        """What this rank announces; all that it was bound with is in every header."""
+        sent, expected = self.compression.label(self.dtype), header.expectation(self.layout.rows)
+        return Header(step, self.d, rows, sent, self.mode, rule, layout=expected, **more)
 
     @property
     def n(self) -> int:
@@ -190,10 +214,14 @@ class Session(ABC):
                 of coordinates from `offset` on, after the digests were checked, on every aggregator
                 alike; once for each coordinate, in one block or in several.
             step: number of the optimizer step; counts up from 0 where it is not given.
+            state: 16 bytes, a digest of the parameters that all ranks must share; or nothing, on all
+                ranks alike, at steps where they are not compared.
 
         Raises:
-            TypeError, ValueError: if the rows are not as bound, or the rule does not hold for n.
+            TypeError, ValueError: if the rows or the state are not as bound, or the rule does not hold
+                for n.
             HeaderMismatchError: if a rank is about to send something else than the others.
+            StateMismatchError: if a rank's state is not that of most ranks.
             LateRanksError: if a rank does not arrive in time.
             EquivocationError: if a rank tells different ranks different things.
         """
@@ -204,7 +232,7 @@ class Session(ABC):
         self.transport.watchdog.begin(step)
         with clock("collect"):
             packed = self.compression.pack(checked)
-            headers = self._greet(packed, rule, step)
+            headers = self._greet(packed, rule, step, _checked_state(state))
         collected = self._aggregate(packed, Step(step, rule, wire, headers, clock))
         self.next_step = step + 1
         return collected
@@ -217,12 +245,14 @@ class Session(ABC):
         """What the header says of the packed rows; only modes that relay rows need it."""
         return bytes(digest.SIZE)
 
-    def _greet(self, rows: Array, rule: Rule, step: int) -> list[Header]:
+    def _greet(self, rows: Array, rule: Rule, step: int, state: bytes) -> list[Header]:
         shared = digest.of_text(repr(rule), self._shared)
-        sent = self.compression.label(self.dtype)
-        own = Header(step, self.d, len(rows), sent, self.mode, shared, self._digest(rows))
-        received = self.transport.exchange(own.pack(), "header exchange")
-        return header.check(received, self.layout.rows)
+        own = self._header(step, len(rows), shared, digest=self._digest(rows), state=state)
+        received = self.transport.exchange(own.pack(), HEADER_EXCHANGE)
+        headers = header.check(received, self.layout.rows)
+        if header.check_states(headers, step, self._agreed):
+            self._agreed = step
+        return headers
 
     def _checked(self, rows: Any) -> Array:
         if hasattr(rows, "detach"):
@@ -258,3 +288,18 @@ class Session(ABC):
             segments=self.segments,
             **options,
         )
+
+
+def _fault(received: Bytes, expected: Layout) -> HeaderMismatchError | None:
+    """The error that names the ranks whose headers are not as expected, or None."""
+    try:
+        header.check(received, expected.rows)
+    except HeaderMismatchError as error:
+        return error
+    return None
+
+
+def _checked_state(state: bytes) -> bytes:
+    if len(state) not in (0, digest.SIZE):
+        raise ValueError(f"state must be {digest.SIZE} bytes or none, got {len(state)}")
+    return state or header.NONE

@@ -5,13 +5,13 @@ Every operation is direct (sender to receiver) but `allgather`, which Horovod re
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from horovod_byz.collect import launchers
 from horovod_byz.collect.channels import Silent
 from horovod_byz.collect.errors import HeaderMismatchError, names
 from horovod_byz.collect.layout import Layout
@@ -22,6 +22,8 @@ Bytes = npt.NDArray[np.uint8]
 
 # Horovod counts the elements of an operation, all ranks together, in a C int.
 MOST_ELEMENTS = 2**31 - 1
+# The phase in which ranks compare what they are about to do; messages of one length in every session.
+HEADER_EXCHANGE = "header exchange"
 # Elements of the workspace through which larger matrices go: 256 MiB of float32.
 WORKSPACE = 2**26
 
@@ -112,20 +114,18 @@ def connect(name: str, timeout: float) -> Transport:
         timeout: seconds that one wait between ranks may take.
 
     Raises:
-        RuntimeError: if this process was launched as one of several ranks, and Horovod is not
-            initialised in it.
+        RuntimeError: if this process was launched as one of several ranks, by whichever launcher, and
+            Horovod is not initialised in it or does not know the others.
     """
     from horovod_byz.collect import over_horovod
 
+    launch = launchers.launched()
     if over_horovod.initialized():
-        return over_horovod.connect(name, timeout)
-    launched = max(
-        int(os.environ.get(key) or 1) for key in ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-    )
-    if launched > 1:
-        raise RuntimeError(
-            f"this is one of {launched} ranks, and Horovod is not initialised: call hvd.init() first"
-        )
+        transport = over_horovod.connect(name, timeout)
+        if transport.size == 1:
+            launchers.refuse_alone(launch)
+        return transport
+    launchers.refuse_uninitialized(launch)
     return Local()
 
 

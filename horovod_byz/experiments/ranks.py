@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from horovod_byz.collect.layout import split
+from horovod_byz.collect import launchers
+from horovod_byz.collect.layout import Layout, split
 from horovod_byz.collect.transport import Transport, connect
 
 __all__ = ["Ranks", "launched"]
 
-_LAUNCHERS = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-
 
 def launched() -> int:
     """How many ranks the launcher started, by the environment it left; 1 without a launcher."""
-    return max(int(os.environ.get(key) or 1) for key in _LAUNCHERS)
+    return launchers.launched().size
 
 
 class Ranks:
@@ -26,6 +24,9 @@ class Ranks:
 
     Args:
         timeout: seconds that one wait for the other ranks may take.
+
+    Raises:
+        RuntimeError: if a launcher started several ranks that do not know one another.
     """
 
     def __init__(self, timeout: float = 600.0) -> None:
@@ -51,8 +52,8 @@ class Ranks:
         """Whether this rank reports and writes the files."""
         return self.rank == 0
 
-    def workers(self, n: int, *, dedicated_root: bool = False) -> range:
-        """The logical workers of this rank: n of them spread evenly, the lower ranks' first.
+    def layout(self, n: int, *, dedicated_root: bool = False) -> Layout:
+        """The logical workers of every rank: n of them spread evenly, the lower ranks' first.
 
         Args:
             n: number of workers of the job.
@@ -68,9 +69,11 @@ class Ranks:
                 f"{n} workers on {self.size} ranks{only} leave a rank without any: "
                 f"use at most {n + dedicated_root} ranks, and two or more with a dedicated root"
             )
-        counts = (0,) * dedicated_root + split(n, working)
-        begin = sum(counts[: self.rank])
-        return range(begin, begin + counts[self.rank])
+        return Layout((0,) * dedicated_root + split(n, working))
+
+    def workers(self, n: int, *, dedicated_root: bool = False) -> range:
+        """The logical workers of this rank; see `layout`."""
+        return self.layout(n, dedicated_root=dedicated_root).workers(self.rank)
 
     def share(self, values: NDArray[np.float64], what: str) -> NDArray[np.float64]:
         """Add up an array over the ranks, in rank order.
