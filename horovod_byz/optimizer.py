@@ -16,7 +16,16 @@ import torch
 from horovod_byz import replicas
 from horovod_byz.buffers import Buffers, NamedBuffers
 from horovod_byz.checks import count
-from horovod_byz.collect import Collected, Collector, LateRanksError, Session, Wire, ranks, resolve
+from horovod_byz.collect import (
+    Collected,
+    Collector,
+    LateRanksError,
+    Session,
+    Wire,
+    ranks,
+    resolve,
+    time_limit,
+)
 from horovod_byz.ledger import Ledger
 from horovod_byz.rules import Mean
 from horovod_byz.wrapper.arguments import (
@@ -141,7 +150,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self.last: Collected | None = None
         self.compression = resolve_compression(compression)
         self._collector, self._sparse_as_dense = resolve(collect), sparse_as_dense
-        self._options: dict[str, Any] = {"threads": threads, "timeout": timeout}
+        self._options: dict[str, Any] = {"threads": threads, "timeout": time_limit(timeout)}
         self._buffers: Buffers | None = None
         if buffers is not None:
             self._buffers = Buffers(buffers, buffer_rule, self._collector, **self._options)

@@ -48,6 +48,7 @@ __all__ = [
     "ranks",
     "resolve",
     "split",
+    "time_limit",
 ]
 
 # Long enough for a rank that evaluates or writes a checkpoint while the others wait.
@@ -100,10 +101,7 @@ class Collector(ABC):
         from horovod_byz.collect.transport import connect
         from horovod_byz.engine import checked_segments, default_threads
 
-        if timeout is None:
-            timeout = float(os.environ.get("HOROVOD_BYZ_TIMEOUT", DEFAULT_TIMEOUT))
-        if not timeout > 0:
-            raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
+        timeout = time_limit(timeout)
         if compression is not None and not isinstance(compression, Compression):
             raise TypeError(f"compression must be SignCompression() or None, got {compression!r}")
         transport = connect(name, timeout)
@@ -205,6 +203,23 @@ def resolve(collect: str | Collector) -> Collector:
         f"collect must be one of {', '.join(map(repr, _BY_NAME))}, or Symmetric(), Root(dedicated=...), "
         f"Sharded(), got {collect!r}"
     )
+
+
+def time_limit(timeout: float | None) -> float:
+    """Seconds that a wait between ranks may take: as given, else the environment's, else the default.
+
+    Raises:
+        ValueError: if it is no positive number.
+    """
+    given: Any = os.environ.get("HOROVOD_BYZ_TIMEOUT", DEFAULT_TIMEOUT) if timeout is None else timeout
+    try:
+        seconds = float(given)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not seconds > 0:
+        name = "HOROVOD_BYZ_TIMEOUT" if timeout is None else "timeout"
+        raise ValueError(f"{name} must be a positive number of seconds, got {given!r}")
+    return seconds
 
 
 def bind(

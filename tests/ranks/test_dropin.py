@@ -19,7 +19,7 @@ def checked(results, job):
 
 
 def test_ranks_step_together_whatever_a_scaler_saw(checked):
-    """0.1.0: a rank that saw an overflow left its step out, and the others waited for it until time ran out."""
+    """0.1.0: a rank that saw an overflow left its step out, and the others waited until time ran out."""
     ranks = checked("check_loss_scaling")
     for case in ranks[0]:
         cases = [rank[case] for rank in ranks]
