@@ -81,11 +81,12 @@ test: setup ## Run the test suite (ARGS="..." goes to pytest)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 .PHONY: lint
-lint: setup ## ruff, mypy --strict on the package, cython-lint on the kernels
+lint: setup ## ruff, mypy --strict on the package, cython-lint on the kernels, shellcheck on the launch scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict horovod_byz
 	$(BIN)/cython-lint kernels
+	$(BIN)/shellcheck launch/*.sh .ci/run
 
 .PHONY: format
 format: setup ## Let ruff rewrite what it can
