@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
 from typing import Any
 
@@ -20,3 +21,13 @@ def count(owner: object, name: str, value: Any, least: int = 0) -> int:
     if number < least:
         raise ValueError(f"{kind}: {name} must be >= {least}, got {number}")
     return number
+
+
+def fraction(owner: object, name: str, value: Any) -> float:
+    """Checks that a parameter is a number of at least 0 and below 1, and returns it."""
+    kind = type(owner).__name__
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{kind}: {name} must be a number of at least 0 and below 1, got {value!r}")
+    if not 0 <= float(value) < 1:
+        raise ValueError(f"{kind}: {name} must be at least 0 and below 1, got {value!r}")
+    return float(value)
