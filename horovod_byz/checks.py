@@ -10,8 +10,18 @@ import numpy as np
 
 
 def count(owner: object, name: str, value: Any, least: int = 0) -> int:
-    """Checks that a parameter is a whole number of at least `least`, and returns it as an int."""
-    kind = type(owner).__name__
+    """Checks that a parameter is a whole number of at least `least`, and returns it as an int.
+
+    Args:
+        owner: what has the parameter, a value or its name, for the message.
+        name: the parameter.
+        value: what was given.
+        least: the smallest number allowed.
+
+    Raises:
+        TypeError, ValueError: if it is not.
+    """
+    kind = owner if isinstance(owner, str) else type(owner).__name__
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{kind}: {name} must be a whole number >= {least}, got {value!r}")
     try:
@@ -21,6 +31,13 @@ def count(owner: object, name: str, value: Any, least: int = 0) -> int:
     if number < least:
         raise ValueError(f"{kind}: {name} must be >= {least}, got {number}")
     return number
+
+
+def flag(owner: object, name: str, value: Any) -> bool:
+    """Checks that a parameter is True or False, and returns it; a text would count as True."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{type(owner).__name__}: {name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def fraction(owner: object, name: str, value: Any) -> float:

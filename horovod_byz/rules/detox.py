@@ -146,6 +146,7 @@ class Detox(Rule):
             n: number of workers.
             f: number of Byzantine workers to survive.
         """
+        f = count("Detox.preset", "f", f)
         votes = len(redundancy.groups_of(n))
         lost = worst_case_votes(f, redundancy.r)
         fives = max(votes // 3, 1)

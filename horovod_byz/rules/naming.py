@@ -64,7 +64,7 @@ def check_given(name: str, required: Iterable[str], given: Collection[str]) -> N
     if missing:
         example = ",".join(f"{option}={_EXAMPLES.get(option, '...')}" for option in required)
         raise ValueError(
-            f"rule {name!r} is missing its option{'s' * (len(missing) > 1)} {' and '.join(missing)}: "
+            f"rule {name!r} is missing its option{'s' * (len(missing) > 1)} {', '.join(missing)}: "
             f"write for example {name + ':' + example!r}"
         )
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.checks import fraction
+from horovod_byz.checks import flag, fraction
 from horovod_byz.decision import Decision, Segmented, Weighted
 from horovod_byz.kernels import vote as kernel
 from horovod_byz.kernels.rows import Rows
@@ -63,6 +63,7 @@ class MajorityVote(Rule):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tolerance", fraction(self, "tolerance", self.tolerance))
+        object.__setattr__(self, "lazy", flag(self, "lazy", self.lazy))
         if self.scope not in ("whole", "tensor"):
             raise ValueError(f"MajorityVote: scope must be 'whole' or 'tensor', got {self.scope!r}")
         if self.lazy and self.tolerance:
