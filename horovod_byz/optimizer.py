@@ -27,7 +27,7 @@ from horovod_byz.collect import (
     time_limit,
 )
 from horovod_byz.ledger import Ledger
-from horovod_byz.rules import Mean
+from horovod_byz.rules import Mean, as_rule
 from horovod_byz.wrapper.arguments import (
     check_horovod_arguments,
     check_optimizer,
@@ -145,7 +145,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         check_optimizer(optimizer, DistributedOptimizer)
         check_horovod_arguments(op, gradient_predivide_factor, process_set)
         super().__init__(optimizer)
-        self.rule: Rule = Mean() if rule is None else rule
+        self.rule: Rule = Mean() if rule is None else as_rule(rule)
         self.wire, self.ledger = wire, Ledger()
         self.last: Collected | None = None
         self.compression = resolve_compression(compression)

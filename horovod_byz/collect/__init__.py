@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from horovod_byz.checks import flag
 from horovod_byz.collect.compression import Compression, SignCompression, Uncompressed
 from horovod_byz.collect.errors import (
     EquivocationError,
@@ -147,6 +148,9 @@ class Root(Collector):
 
     dedicated: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dedicated", flag(self, "dedicated", self.dedicated))
+
     def workers_of(self, size: int) -> int:
         return size - self.dedicated
 
@@ -197,7 +201,7 @@ def resolve(collect: str | Collector) -> Collector:
     """
     if isinstance(collect, Collector):
         return collect
-    if collect in _BY_NAME:
+    if isinstance(collect, str) and collect in _BY_NAME:
         return _BY_NAME[collect]
     raise ValueError(
         f"collect must be one of {', '.join(map(repr, _BY_NAME))}, or Symmetric(), Root(dedicated=...), "

@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz import engine
+from horovod_byz import rows as reading
 from horovod_byz.collect import digest, echoes, header, layout
 from horovod_byz.collect.compression import Compression, Uncompressed
 from horovod_byz.collect.errors import HeaderMismatchError
 from horovod_byz.collect.header import Header
 from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.transport import HEADER_EXCHANGE, Array, Bytes, Transport
+from horovod_byz.rules.naming import as_rule
 from horovod_byz.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -199,7 +201,7 @@ class Session(ABC):
     def step(
         self,
         rows: Any,
-        rule: Rule,
+        rule: Rule | str,
         wire: Wire | None = None,
         step: int | None = None,
         state: bytes = b"",
@@ -207,9 +209,9 @@ class Session(ABC):
         """Collects every worker's row and aggregates.
 
         Args:
-            rows: (k, d) array or CPU tensor of the bound dtype, this rank's rows in worker order; it
+            rows: (k, d) array or tensor of the bound dtype, this rank's rows in worker order; it
                 is not written to.
-            rule: the aggregation rule, equal on all ranks.
+            rule: the aggregation rule, or its name; equal on all ranks.
             wire: simulated attack, `wire(block, offset, d, step)`; it rewrites the (n, width) block
                 of coordinates from `offset` on, after the digests were checked, on every aggregator
                 alike; once for each coordinate, in one block or in several.
@@ -225,6 +227,7 @@ class Session(ABC):
             LateRanksError: if a rank does not arrive in time.
             EquivocationError: if a rank tells different ranks different things.
         """
+        rule = as_rule(rule)
         rule.check(self.n)
         checked = self._checked(rows)
         step = self.next_step if step is None else step
@@ -255,15 +258,11 @@ class Session(ABC):
         return headers
 
     def _checked(self, rows: Any) -> Array:
-        if hasattr(rows, "detach"):
-            rows = rows.detach().numpy()
+        array = reading.plain(rows, self.dtype)
         want = (len(self.workers), self.d)
-        if not isinstance(rows, np.ndarray) or rows.dtype != self.dtype:
-            got = getattr(rows, "dtype", type(rows).__name__)
-            raise TypeError(f"rows must be an array or a CPU tensor of dtype {self.dtype}, got {got}")
-        if rows.shape != want:
-            raise ValueError(f"this rank's rows must have the shape {want}, got {rows.shape}")
-        return np.ascontiguousarray(rows)
+        if array.shape != want:
+            raise ValueError(f"this rank's rows must have the shape {want}, got {array.shape}")
+        return np.ascontiguousarray(array)
 
     def _run(
         self, step: Step, block: Array, out: Array, offset: int = 0, reduce: Any = None
