@@ -103,7 +103,8 @@ def _slurm(env: Mapping[str, str]) -> Launch:
     in_step = step is not None and step <= _LAST_SRUN_STEP
     if not in_step and any(env.get(name) for name in ("SLURM_JOB_ID", "SLURM_JOBID")):
         return Launch()
-    # Under srun the number of the step's tasks, not of the job's. One variable, so that to unset it is enough.
+    # Under srun the number of the step's tasks, not of the job's. A single variable, so that unsetting it is
+    # enough.
     return Launch(_number(env, "SLURM_NTASKS") or 1, "srun", "SLURM_NTASKS")
 
 

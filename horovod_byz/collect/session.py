@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,19 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz import engine
-from horovod_byz.collect import digest, echoes, header, layout
-from horovod_byz.collect.compression import Compression, Uncompressed
+from horovod_byz.collect import digest, echoes, header
 from horovod_byz.collect.errors import HeaderMismatchError
 from horovod_byz.collect.header import Header
+from horovod_byz.collect.job import Job
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.transport import HEADER_EXCHANGE, Array, Bytes, Transport
+from horovod_byz.collect.transport import HEADER_EXCHANGE, Array, Bytes
 from horovod_byz.verdict import Verdict
 
 if TYPE_CHECKING:
     from horovod_byz.rules.base import Rule
 
+__all__ = ["Collected", "Job", "Session", "Step", "Stopwatch", "Wire"]
+
 Wire = Callable[[Array, int, int, int], None]
-_DTYPES = ("float32", "float64")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +36,13 @@ class Collected:
     Attributes:
         value: the aggregate, (d,), of the rows' dtype; the memory is used again at the next step.
         outcome: how each worker's row was treated.
-        rewritten: workers whose row was rewritten by a peer on its way; found, and put right.
+        rewritten: workers whose row was rewritten by a peer on its way, as the ranks that received it
+            say; it was fetched directly.
         timings: seconds spent in "collect", "aggregate" and "return".
         step: the optimizer step.
         outvoted_ranks: ranks whose work as aggregators lost a vote, as seen by this rank.
+        complainers: ranks whose complaints about what they received nobody confirms: the way to them
+            is disturbed, or they lie.
     """
 
     value: Array
@@ -47,6 +51,7 @@ class Collected:
     timings: dict[str, float]
     step: int
     outvoted_ranks: tuple[int, ...] = ()
+    complainers: tuple[int, ...] = ()
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
@@ -81,47 +86,6 @@ class Stopwatch:
             yield
         finally:
             self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """What a session is bound to; but for the transport and the threads equal on all ranks.
-
-    Attributes:
-        transport: the ranks.
-        d: number of coordinates.
-        dtype: float32 or float64.
-        local_workers: how many logical workers every rank holds, or a tuple or `Layout` of each rank's
-            number. What a rank expects of the others is never taken from their announcements.
-        threads: threads for kernels and digests; the result does not depend on it.
-        shared: text that all ranks must share, such as the names and shapes of the parameters.
-        compression: what travels in place of a row; default the row itself.
-        segments: the coordinate after each tensor's last, or None; see `Collector.bind`.
-
-    Raises:
-        TypeError, ValueError: if the dtype is another, d is negative, or the workers are none.
-    """
-
-    transport: Transport
-    d: int
-    dtype: Any
-    local_workers: int | Sequence[int] | Layout = 1
-    threads: int = 1
-    shared: str = ""
-    compression: Compression = field(default_factory=Uncompressed)
-    segments: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if np.dtype(self.dtype).name not in _DTYPES or self.d < 0:
-            raise ValueError(
-                f"bind needs float32 or float64 and d >= 0, got {np.dtype(self.dtype)} and {self.d}"
-            )
-        _ = self.layout
-
-    @property
-    def layout(self) -> Layout:
-        """The workers of every rank, by this rank's configuration."""
-        return layout.agreed(self.local_workers, self.transport.size)
 
 
 @dataclass(frozen=True, eq=False)
