@@ -20,6 +20,7 @@ from horovod_byz.collect.compression import Compression, SignCompression, Uncomp
 from horovod_byz.collect.errors import (
     EquivocationError,
     HeaderMismatchError,
+    JoinedRanksError,
     LateRanksError,
     StateMismatchError,
     TransportError,
@@ -33,6 +34,7 @@ __all__ = [
     "Compression",
     "EquivocationError",
     "HeaderMismatchError",
+    "JoinedRanksError",
     "LateRanksError",
     "Layout",
     "Root",
@@ -47,9 +49,6 @@ __all__ = [
     "resolve",
     "split",
 ]
-
-# Long enough for a rank that evaluates or writes a checkpoint while the others wait.
-DEFAULT_TIMEOUT = 300.0
 
 
 class Collector(ABC):
@@ -95,7 +94,7 @@ class Collector(ABC):
             ValueError: if the collector does not fit the job, or the segments do not fit d.
             TypeError: if `compression` is none, or a number of workers is not whole.
         """
-        from horovod_byz.collect.transport import connect
+        from horovod_byz.collect.transport import DEFAULT_TIMEOUT, connect
         from horovod_byz.engine import checked_segments, default_threads
 
         if timeout is None:

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz import engine
-from horovod_byz.collect import digest, echoes, header
-from horovod_byz.collect.errors import HeaderMismatchError
+from horovod_byz.collect import digest, echoes, header, joining
+from horovod_byz.collect.errors import HeaderMismatchError, JoinedRanksError
 from horovod_byz.collect.header import Header
 from horovod_byz.collect.job import Job
 from horovod_byz.collect.layout import Layout
@@ -122,6 +122,7 @@ class Session(ABC):
         self.compression, self.segments, self.threads = job.compression, job.segments, job.threads
         self.next_step, self._shared, self.layout = 0, job.shared, job.layout
         self._agreed: int | None = None
+        joining.watch(self)
         self._bind()
         if self.layout.n == 0:
             raise ValueError("no rank holds a worker: bind with local_workers >= 1 on at least one rank")
@@ -179,6 +180,7 @@ class Session(ABC):
         Raises:
             TypeError, ValueError: if the rows or the state are not as bound, or the rule does not hold
                 for n.
+            JoinedRanksError: if a rank called hvd.join().
             HeaderMismatchError: if a rank is about to send something else than the others.
             StateMismatchError: if a rank's state is not that of most ranks.
             LateRanksError: if a rank does not arrive in time.
@@ -253,6 +255,8 @@ def _fault(received: Bytes, expected: Layout) -> HeaderMismatchError | None:
     """The error that names the ranks whose headers are not as expected, or None."""
     try:
         header.check(received, expected.rows)
+    except JoinedRanksError:  # which take no part in what follows
+        raise
     except HeaderMismatchError as error:
         return error
     return None

@@ -22,6 +22,8 @@ Bytes = npt.NDArray[np.uint8]
 
 # Horovod counts the elements of an operation, all ranks together, in a C int.
 MOST_ELEMENTS = 2**31 - 1
+# Seconds; long enough for a rank that evaluates or writes a checkpoint while the others wait.
+DEFAULT_TIMEOUT = 300.0
 # The phase in which ranks compare what they are about to do; messages of one length in every session.
 HEADER_EXCHANGE = "header exchange"
 # Elements of the workspace through which larger matrices go: 256 MiB of float32.
