@@ -45,11 +45,13 @@ def join(device: int = -1) -> int:
         JoinedRanksError: if another rank goes on; on all ranks together.
         LateRanksError: if another rank neither joins nor goes on in time.
     """
+    from horovod_byz.collect.over_horovod import initialized
+
     assert _original is not None
     # Garbage is collected at different moments on different ranks; all must decide alike.
     gc.collect()
     owners = [owner for owner in (ref() for ref in _watched) if owner is not None]
-    if owners:
+    if owners and initialized():
         _compare(owners)
     return _original(device)
 
@@ -72,13 +74,15 @@ def _compare(owners: list[Any]) -> None:
 
 def _next_exchange(owners: list[Any]) -> tuple[Transport, int]:
     """The transport and the step with which this rank's next step would begin."""
-    from horovod_byz.collect.over_horovod import Horovod
+    from horovod_byz.collect.over_horovod import Horovod, place
 
+    here = place()
     for owner in owners:
         transport = getattr(owner, "transport", None)
-        if isinstance(transport, Horovod):
+        # Not those of before an elastic reset.
+        if isinstance(transport, Horovod) and (transport.rank, transport.size) == here:
             return transport, owner.next_step
-    # Nothing was bound yet, so that the others will bind.
+    # Nothing is bound yet, so that the others bind next.
     return connect("gradient", float(os.environ.get("HOROVOD_BYZ_TIMEOUT", DEFAULT_TIMEOUT))), -1
 
 

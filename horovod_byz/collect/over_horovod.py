@@ -39,6 +39,13 @@ def initialized() -> bool:
     return bool(hvd is not None and hvd.is_initialized())
 
 
+def place() -> tuple[int, int]:
+    """This rank and the number of ranks, as Horovod has them now."""
+    import horovod.torch as hvd
+
+    return int(hvd.rank()), int(hvd.size())
+
+
 def connect(name: str, timeout: float) -> Transport:
     """The transport of an initialised Horovod job: over MPI with mpi4py where both can share MPI."""
     from horovod_byz.collect import over_mpi

@@ -54,6 +54,11 @@ def test_the_others_may_be_in_another_session_or_bind_one(found):
         named(result["binding"], [2])
 
 
+def test_a_rank_without_any_data_is_named(found):
+    for result in found("check_a_rank_without_any_step"):
+        named(result, [2])
+
+
 def test_horovods_join_is_its_own_where_nothing_is_bound(found):
     for result in found("check_without_sessions"):
         assert result == {"total": 1.0, "after": 1.0}

@@ -7,7 +7,7 @@ from common import fingerprint, flat, loss, model, raised
 from horovod.torch import join  # as scripts do, before anything of ours is bound
 
 import horovod_byz as hb
-from horovod_byz.collect import bind
+from horovod_byz.collect import bind, joining
 
 ROW = np.full((1, 1000), 1.0, np.float32)
 
@@ -72,6 +72,18 @@ def check_other_sessions():
     stepping = raised(hvd.join if hvd.rank() == 2 else lambda: second.step(ROW, hb.Mean()))
     binding = raised(hvd.join if hvd.rank() == 2 else lambda: _bound("root", name="third"))
     return {"stepping": stepping, "binding": binding}
+
+
+class Unbound:
+    """What binds at its first step, which does not come where a rank has no data."""
+
+
+def check_a_rank_without_any_step():
+    owner = Unbound()
+    joining.watch(owner)
+    result = raised(hvd.join if hvd.rank() == 2 else lambda: _bound().step(ROW, hb.Mean()))
+    del owner
+    return result
 
 
 def check_without_sessions():
