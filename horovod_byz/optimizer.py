@@ -158,6 +158,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._parameter_names = name_parameters(optimizer, named_parameters)
         self.rule.check(self._collector.workers_of(ranks()[1]))
         self._start(backward_passes_per_step)
+        joining.watch(self)
 
     def _start(self, backward_passes_per_step: int) -> None:
         """Makes what belongs to this process; does not communicate."""

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,13 +20,14 @@ from horovod_byz.collect.compression import Compression, SignCompression, Uncomp
 from horovod_byz.collect.errors import (
     EquivocationError,
     HeaderMismatchError,
+    JoinedRanksError,
     LateRanksError,
     StateMismatchError,
     TransportError,
 )
 from horovod_byz.collect.layout import Layout, split
 from horovod_byz.collect.session import Collected, Job, Session, Wire
-from horovod_byz.collect.transport import ranks
+from horovod_byz.collect.transport import ranks, time_limit
 
 __all__ = [
     "Collected",
@@ -35,6 +35,7 @@ __all__ = [
     "Compression",
     "EquivocationError",
     "HeaderMismatchError",
+    "JoinedRanksError",
     "LateRanksError",
     "Layout",
     "Root",
@@ -51,9 +52,6 @@ __all__ = [
     "split",
     "time_limit",
 ]
-
-# Long enough for a rank that evaluates or writes a checkpoint while the others wait.
-DEFAULT_TIMEOUT = 300.0
 
 
 class Collector(ABC):
@@ -207,23 +205,6 @@ def resolve(collect: str | Collector) -> Collector:
         f"collect must be one of {', '.join(map(repr, _BY_NAME))}, or Symmetric(), Root(dedicated=...), "
         f"Sharded(), got {collect!r}"
     )
-
-
-def time_limit(timeout: float | None) -> float:
-    """Seconds that a wait between ranks may take: as given, else the environment's, else the default.
-
-    Raises:
-        ValueError: if it is no positive number.
-    """
-    given: Any = os.environ.get("HOROVOD_BYZ_TIMEOUT", DEFAULT_TIMEOUT) if timeout is None else timeout
-    try:
-        seconds = float(given)
-    except (TypeError, ValueError):
-        seconds = 0.0
-    if not seconds > 0:
-        name = "HOROVOD_BYZ_TIMEOUT" if timeout is None else "timeout"
-        raise ValueError(f"{name} must be a positive number of seconds, got {given!r}")
-    return seconds
 
 
 def bind(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,20 +14,21 @@ import numpy.typing as npt
 
 from horovod_byz import engine
 from horovod_byz import rows as reading
-from horovod_byz.collect import digest, echoes, header, layout
-from horovod_byz.collect.compression import Compression, Uncompressed
-from horovod_byz.collect.errors import HeaderMismatchError
+from horovod_byz.collect import digest, echoes, header, joining
+from horovod_byz.collect.errors import HeaderMismatchError, JoinedRanksError
 from horovod_byz.collect.header import Header
+from horovod_byz.collect.job import Job
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.transport import HEADER_EXCHANGE, Array, Bytes, Transport
+from horovod_byz.collect.transport import HEADER_EXCHANGE, Array, Bytes
 from horovod_byz.rules.naming import as_rule
 from horovod_byz.verdict import Verdict
 
 if TYPE_CHECKING:
     from horovod_byz.rules.base import Rule
 
+__all__ = ["Collected", "Job", "Session", "Step", "Stopwatch", "Wire"]
+
 Wire = Callable[[Array, int, int, int], None]
-_DTYPES = ("float32", "float64")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +38,13 @@ class Collected:
     Attributes:
         value: the aggregate, (d,), of the rows' dtype; the memory is used again at the next step.
         outcome: how each worker's row was treated.
-        rewritten: workers whose row was rewritten by a peer on its way; found, and put right.
+        rewritten: workers whose row was rewritten by a peer on its way, as the ranks that received it
+            say; it was fetched directly.
         timings: seconds spent in "collect", "aggregate" and "return".
         step: the optimizer step.
         outvoted_ranks: ranks whose work as aggregators lost a vote, as seen by this rank.
+        complainers: ranks whose complaints about what they received nobody confirms: the way to them
+            is disturbed, or they lie.
     """
 
     value: Array
@@ -49,6 +53,7 @@ class Collected:
     timings: dict[str, float]
     step: int
     outvoted_ranks: tuple[int, ...] = ()
+    complainers: tuple[int, ...] = ()
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
@@ -86,47 +91,6 @@ class Stopwatch:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
-    """What a session is bound to; but for the transport and the threads equal on all ranks.
-
-    Attributes:
-        transport: the ranks.
-        d: number of coordinates.
-        dtype: float32 or float64.
-        local_workers: how many logical workers every rank holds, or a tuple or `Layout` of each rank's
-            number. What a rank expects of the others is never taken from their announcements.
-        threads: threads for kernels and digests; the result does not depend on it.
-        shared: text that all ranks must share, such as the names and shapes of the parameters.
-        compression: what travels in place of a row; default the row itself.
-        segments: the coordinate after each tensor's last, or None; see `Collector.bind`.
-
-    Raises:
-        TypeError, ValueError: if the dtype is another, d is negative, or the workers are none.
-    """
-
-    transport: Transport
-    d: int
-    dtype: Any
-    local_workers: int | Sequence[int] | Layout = 1
-    threads: int = 1
-    shared: str = ""
-    compression: Compression = field(default_factory=Uncompressed)
-    segments: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if np.dtype(self.dtype).name not in _DTYPES or self.d < 0:
-            raise ValueError(
-                f"bind needs float32 or float64 and d >= 0, got {np.dtype(self.dtype)} and {self.d}"
-            )
-        _ = self.layout
-
-    @property
-    def layout(self) -> Layout:
-        """The workers of every rank, by this rank's configuration."""
-        return layout.agreed(self.local_workers, self.transport.size)
-
-
-@dataclass(frozen=True, eq=False)
 class Step:
     """One call of `Session.step`, after the ranks greeted one another.
 
@@ -160,6 +124,7 @@ class Session(ABC):
         self.compression, self.segments, self.threads = job.compression, job.segments, job.threads
         self.next_step, self._shared, self.layout = 0, job.shared, job.layout
         self._agreed: int | None = None
+        joining.watch(self)
         self._bind()
         if self.layout.n == 0:
             raise ValueError("no rank holds a worker: bind with local_workers >= 1 on at least one rank")
@@ -222,6 +187,7 @@ class Session(ABC):
         Raises:
             TypeError, ValueError: if the rows or the state are not as bound, or the rule does not hold
                 for n.
+            JoinedRanksError: if a rank called hvd.join().
             HeaderMismatchError: if a rank is about to send something else than the others.
             StateMismatchError: if a rank's state is not that of most ranks.
             LateRanksError: if a rank does not arrive in time.
@@ -293,6 +259,8 @@ def _fault(received: Bytes, expected: Layout) -> HeaderMismatchError | None:
     """The error that names the ranks whose headers are not as expected, or None."""
     try:
         header.check(received, expected.rows)
+    except JoinedRanksError:  # which take no part in what follows
+        raise
     except HeaderMismatchError as error:
         return error
     return None
