@@ -22,6 +22,7 @@ from horovod_byz.collect import (
     LateRanksError,
     Session,
     Wire,
+    joining,
     ranks,
     resolve,
     time_limit,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
 # What a pickled or copied wrapper keeps; hooks and sessions belong to this process and job.
 _KEPT = (
-    *("optimizer", "rule", "wire", "ledger", "backward_passes_per_step", "check_state_every"),
+    *("optimizer", "_rule", "wire", "ledger", "backward_passes_per_step", "check_state_every"),
     *("_collector", "compression", "_sparse_as_dense", "_options", "_buffers"),
 )
 # What it makes anew.
@@ -145,7 +146,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         check_optimizer(optimizer, DistributedOptimizer)
         check_horovod_arguments(op, gradient_predivide_factor, process_set)
         super().__init__(optimizer)
-        self.rule: Rule = Mean() if rule is None else as_rule(rule)
+        self.rule = Mean() if rule is None else rule
         self.wire, self.ledger = wire, Ledger()
         self.last: Collected | None = None
         self.compression = resolve_compression(compression)
@@ -169,6 +170,15 @@ class DistributedOptimizer(ForwardingOptimizer):
         self.set_backward_passes_per_step(backward_passes_per_step)
         self._flat = self._flatten()
         self._hooks.attach(self._parameter_names)
+
+    @property
+    def rule(self) -> Rule:
+        """The aggregation rule; it may be replaced between steps, on all ranks alike, also by its name."""
+        return self._rule
+
+    @rule.setter
+    def rule(self, rule: Rule | str) -> None:
+        self._rule = as_rule(rule)
 
     @property
     def workers(self) -> range:
