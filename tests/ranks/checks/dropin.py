@@ -126,7 +126,7 @@ def check_sparse_batches():
     }.items():
         torch.manual_seed(0)
         table = torch.nn.Embedding(20, 3, sparse=True)
-        optimizer = hb.DistributedOptimizer(make(table.parameters()), sparse_as_dense=True)
+        optimizer = hb.DistributedOptimizer(make(table.parameters()))
         for step in range(4):
             optimizer.zero_grad()
             if step % 2 or hvd.rank():
@@ -219,4 +219,8 @@ def check_a_model_converted_on_all_ranks():
         x, y = batch(step, hvd.rank())
         torch.nn.functional.cross_entropy(net(x.to(next(net.parameters()).dtype)), y).backward()
         optimizer.step()
-    return {"bits": fingerprint(flat(net)), "row": str(optimizer.last.value.dtype), "step": optimizer.last.step}
+    return {
+        "bits": fingerprint(flat(net)),
+        "row": str(optimizer.last.value.dtype),
+        "step": optimizer.last.step,
+    }
