@@ -37,6 +37,7 @@ _WIRE = np.dtype(
 )
 SIZE = _WIRE.itemsize
 NONE = bytes(DIGEST_SIZE)
+BINDING = -1  # in place of a step's number
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Header:
     """What a rank is about to send.
 
     Attributes:
-        step: optimizer step; -1 while a collector is bound.
+        step: optimizer step; `BINDING` while a collector is bound.
         length: number of coordinates d.
         rows: number of rows on this rank; ranks may differ.
         dtype: name of the rows' dtype, or of what travels in their place.
@@ -101,6 +102,16 @@ def unpack(data: Bytes) -> Header | None:
         layout=record["layout"].tobytes(),
         state=record["state"].tobytes(),
     )
+
+
+def any_binds(received: Bytes) -> bool:
+    """Whether a rank is binding."""
+    return any(header is not None and header.step == BINDING for header in map(unpack, received))
+
+
+def any_steps(received: Bytes) -> bool:
+    """Whether a rank is about to take a step."""
+    return any(header is not None and header.step != BINDING for header in map(unpack, received))
 
 
 def check(received: Bytes, rows: Sequence[int] | None = None) -> list[Header]:
