@@ -82,7 +82,8 @@ class Buffers:
             buffer.copy_(_fitting(name, part, buffer.dtype))
 
     def _session(self, kind: str, buffers: dict[str, torch.Tensor], d: int) -> Session:
-        if kind not in self._sessions:
+        session = self._sessions.get(kind)
+        if session is None or not session.is_current:
             layout = ";".join(f"{name}{tuple(b.shape)}{b.dtype}" for name, b in buffers.items())
             options = {"name": f"buffers.{kind}", "layout": layout, **self._options}
             self._sessions[kind] = bind(self._collect, d, np.float64, **options)

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 # What a pickled or copied wrapper keeps; hooks and sessions belong to this process and job.
 _KEPT = (
     *("optimizer", "_rule", "wire", "ledger", "backward_passes_per_step", "check_state_every"),
-    *("_collector", "compression", "_sparse_as_dense", "_options", "_buffers"),
+    *("_collector", "compression", "_options", "_buffers"),
 )
 # What it makes anew.
 _MADE = (
@@ -88,7 +88,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         gradient_predivide_factor: 1.0; rows are summed in float64 and need no division before.
         num_groups: accepted and without effect, since a worker's gradient travels as one row.
         groups: likewise.
-        sparse_as_dense: whether sparse gradients may be made dense on their way.
+        sparse_as_dense: likewise; a sparse gradient travels as part of the dense row, and comes back sparse.
         process_set: None or the global one.
         rule: the aggregation rule; default `Mean()`.
         collect: "symmetric", "root", "sharded", or a `Collector`.
@@ -150,7 +150,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self.wire, self.ledger = wire, Ledger()
         self.last: Collected | None = None
         self.compression = resolve_compression(compression)
-        self._collector, self._sparse_as_dense = resolve(collect), sparse_as_dense
+        self._collector = resolve(collect)
         self._options: dict[str, Any] = {"threads": threads, "timeout": time_limit(timeout)}
         self._buffers: Buffers | None = None
         if buffers is not None:
@@ -221,7 +221,6 @@ class DistributedOptimizer(ForwardingOptimizer):
             The aggregate with weights and verdicts.
 
         Raises:
-            TypeError: if a gradient is sparse, unless `sparse_as_dense`.
             LateRanksError: as `Session.step`; the ledger has the late workers as absent.
             HeaderMismatchError, EquivocationError: as `Session.step`.
         """
@@ -234,7 +233,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         session = self._bind()
         rows = self._flat.fill()[: len(session.workers)]
         try:
-            self.last = session.step(rows, self.rule, self.wire, state=self._state_digest(session.next_step))
+            self.last = session.step(rows, self.rule, self.wire, state=self._state_digest)
         except LateRanksError as error:  # elastic training goes on, and would never show its text
             late = [worker for rank in error.ranks for worker in session.layout.workers(rank)]
             self.ledger.absent(late, session.next_step)
@@ -284,9 +283,10 @@ class DistributedOptimizer(ForwardingOptimizer):
         if self._hooks.sealed:
             if self._should_synchronize and not scale.present:
                 warnings.warn(
-                    "step() after synchronize() takes the gradients as they are; say so by "
+                    "optimizer.step() called without optimizer.skip_synchronize() after "
+                    "optimizer.synchronize(): it takes the gradients as they are; say so by "
                     "`with optimizer.skip_synchronize():`",
-                    stacklevel=4,
+                    stacklevel=5,
                 )
             skip = self._overflowed or scale.overflowed
         elif self._should_synchronize:
@@ -299,7 +299,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         if skip:
             if not scale.present:
                 warnings.warn(
-                    "step left out: over half of the workers' gradients held NaN or infinities", stacklevel=4
+                    "step left out: over half of the workers' gradients held NaN or infinities", stacklevel=5
                 )
             return None
         scale.remove(p for group in self.param_groups for p in group["params"])
@@ -359,7 +359,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         trained = self._trained()
         names = [self._parameter_names[p] for p in trained]
         sparse_only = isinstance(self.optimizer, torch.optim.SparseAdam)
-        return FlatGradient(trained, names, self._sparse_as_dense, sparse_only)
+        return FlatGradient(trained, names, sparse_only)
 
     def _bind(self) -> Session:
         """The session for the parameters and ranks as they are; agrees with the others if they changed."""
@@ -383,7 +383,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         )
         session.next_step = step
         self.rule.check(session.n)
-        replicas.compare(session.transport, self.rule)
+        session.when_bound(replicas.compare, self.rule)
         self._session = session
         return session
 

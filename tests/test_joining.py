@@ -93,9 +93,8 @@ def test_a_rank_that_goes_on_ends_it(horovod, owner, monkeypatch, name):
 
 
 def test_those_that_go_on_hear_of_it_before_all_else():
-    received = np.stack([STEPS.pack(), joined(99).pack()])
     with pytest.raises(JoinedRanksError, match="drop_last=True") as error:
-        header.check(received, (1, 1))
+        header.check_joined([STEPS, joined(99)])
     assert error.value.ranks == (1,)
 
 

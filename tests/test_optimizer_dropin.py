@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import horovod_byz as hb
+from horovod_byz.wrapper.state import digest
 
 FUSED = {
     "SGD": lambda p, fused: torch.optim.SGD(p, lr=0.1, momentum=0.9, fused=fused),
@@ -405,8 +406,70 @@ def test_the_state_that_horovods_broadcast_asks_for_moves_no_parameter():
     assert float(optimizer.state[p]["step"]) == 0.0
 
 
+def _optimizers():
+    """Optimizers that Horovod's broadcast_optimizer_state takes, also with options that add to the state."""
+    kinds = torch.optim.Optimizer.__subclasses__()
+    names = sorted(kind.__name__ for kind in kinds if kind.__module__.startswith("torch.optim."))
+    options = {
+        "SGD": [{"momentum": 0.9, "weight_decay": 0.1}],
+        "Adam": [{"amsgrad": True, "weight_decay": 0.1}, {"fused": True}],
+        "ASGD": [{"t0": 1.0}],
+        "RMSprop": [{"centered": True, "momentum": 0.9}],
+    }
+    return [(name, more) for name in names if name != "LBFGS" for more in [{}, *options.get(name, [])]]
+
+
+@pytest.mark.parametrize(("name", "options"), _optimizers(), ids=str)
+def test_a_state_made_for_horovods_broadcast_is_that_of_a_fresh_optimizer(name, options):
+    """0.1.0: it was the state after a step, with the weight decay in it."""
+    results = []
+    for broadcast in (False, True):
+        torch.manual_seed(0)
+        sparse = name == "SparseAdam"
+        module = nn.Embedding(5, 3, sparse=True) if sparse else nn.Linear(5, 3, bias=False)
+        inner = getattr(torch.optim, name)(module.parameters(), lr=0.1, **options)
+        optimizer = hb.DistributedOptimizer(inner)
+        if broadcast:
+            super(optimizer.__class__, optimizer).step()  # what Horovod calls
+        for step in range(3):
+            x = torch.randn(6, 5, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            module(torch.tensor([step, 4]) if sparse else x).square().sum().backward()
+            optimizer.step()
+        results.append((module.weight.detach().clone(), digest(inner)))
+    (want, state), (got, state_of_broadcast) = results
+    assert torch.equal(want, got)
+    assert state == state_of_broadcast
+
+
+class Strange(torch.optim.SGD):
+    """Keeps its state as code of strangers does: by update, by setdefault, and with plain numbers."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            state = self.state[p]
+            if not state:
+                state.update(steps=0, mean=p.clone())
+            slow = state.setdefault("slow", p.clone())
+            state["steps"] += 1
+            state["mean"] += (p - state["mean"]) / state["steps"]
+            slow.lerp_(p, 0.5)
+            p.add_(-1.0)
+
+
+def test_a_strangers_state_is_made_too():
+    p = nn.Parameter(torch.tensor([1.0, 2.0]))
+    optimizer = hb.DistributedOptimizer(Strange([p], lr=0.1))
+    super(optimizer.__class__, optimizer).step()
+    state = optimizer.state[p]
+    assert type(state) is dict
+    assert state["steps"] == 0
+    assert state["mean"].tolist() == state["slow"].tolist() == p.tolist() == [1.0, 2.0]
+
+
 def test_sparse_gradients_stay_sparse_where_a_batch_leaves_the_table_out():
     table = nn.Embedding(10, 3, sparse=True)
-    optimizer = hb.DistributedOptimizer(torch.optim.SparseAdam(table.parameters()), sparse_as_dense=True)
+    optimizer = hb.DistributedOptimizer(torch.optim.SparseAdam(table.parameters()))
     optimizer.step()  # refused a dense gradient
     assert table.weight.grad.is_sparse

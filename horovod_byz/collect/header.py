@@ -39,6 +39,7 @@ SIZE = _WIRE.itemsize
 NONE = bytes(DIGEST_SIZE)
 # The mode of a rank that called hvd.join() and takes no more steps.
 JOINED = "joined"
+BINDING = -1  # in place of a step's number
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Header:
     """What a rank is about to send.
 
     Attributes:
-        step: optimizer step; -1 while a collector is bound.
+        step: optimizer step; `BINDING` while a collector is bound.
         length: number of coordinates d.
         rows: number of rows on this rank; ranks may differ.
         dtype: name of the rows' dtype, or of what travels in their place.
@@ -105,6 +106,22 @@ def unpack(data: Bytes) -> Header | None:
     )
 
 
+def any_binds(received: Bytes) -> bool:
+    """Whether a rank is binding."""
+    return any(header.step == BINDING for header in _taking_part(received))
+
+
+def any_steps(received: Bytes) -> bool:
+    """Whether a rank is about to take a step."""
+    return any(header.step != BINDING for header in _taking_part(received))
+
+
+def _taking_part(received: Bytes) -> list[Header]:
+    """The readable headers of ranks that have not joined."""
+    headers = map(unpack, received)
+    return [header for header in headers if header is not None and header.mode != JOINED]
+
+
 def check(received: Bytes, rows: Sequence[int] | None = None) -> list[Header]:
     """Reads every rank's header and names the ranks that are about to send something else.
 
@@ -116,13 +133,11 @@ def check(received: Bytes, rows: Sequence[int] | None = None) -> list[Header]:
         The headers, in rank order.
 
     Raises:
-        JoinedRanksError: if a rank called hvd.join().
         HeaderMismatchError: if a rank's header differs from what most ranks announced (the lowest rank's
             among equally frequent ones), or its number of rows from what is expected of it. A rank that
             expects another number of rows than most names itself alone.
     """
     headers = [unpack(data) for data in received]
-    check_joined(headers)
     usual = _usual(headers)
     faults = {rank: _fault(header, usual) for rank, header in enumerate(headers)}
     if rows is not None and usual.layout in (NONE, expectation(rows)):

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from horovod_byz import engine
 from horovod_byz import rows as reading
 from horovod_byz.collect import digest, echoes, header, joining
-from horovod_byz.collect.errors import HeaderMismatchError, JoinedRanksError
+from horovod_byz.collect.errors import HeaderMismatchError
 from horovod_byz.collect.header import Header
 from horovod_byz.collect.job import Job
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.transport import HEADER_EXCHANGE, Array, Bytes
+from horovod_byz.collect.transport import HEADER_EXCHANGE, Array, Bytes, Transport
 from horovod_byz.rules.naming import as_rule
 from horovod_byz.verdict import Verdict
 
@@ -122,26 +122,64 @@ class Session(ABC):
     def __init__(self, job: Job) -> None:
         self.transport, self.d, self.dtype = job.transport, job.d, np.dtype(job.dtype)
         self.compression, self.segments, self.threads = job.compression, job.segments, job.threads
-        self.next_step, self._shared, self.layout = 0, job.shared, job.layout
-        self._agreed: int | None = None
+        self._shared, self.layout = job.shared, job.layout
         joining.watch(self)
+        self._when_bound: list[Callable[[Transport, Rule], None]] = []
         self._bind()
         if self.layout.n == 0:
             raise ValueError("no rank holds a worker: bind with local_workers >= 1 on at least one rank")
 
     def _bind(self) -> None:
-        """Compares all headers, and what each rank was sent: everybody hears of it, also if one rank lies."""
-        self.transport.watchdog.begin(-1)
-        own = self._header(-1, len(self.workers), digest.of_text(self._shared))
+        """Agrees with all ranks. Those that step meanwhile see this header, and bind next."""
+        self._begin()
+        received = self._exchange_bindings()
+        if header.any_steps(received):
+            self._echo(received)
+            received = self._exchange_bindings()
+        self._agree(received)
+
+    def _bind_with_new_ranks(self, received: Bytes, rule: Rule) -> None:
+        """Agrees anew, after a step's header met that of a rank that binds."""
+        self._echo(received)
+        self._begin()
+        self._agree(self._exchange_bindings())
+        for action in self._when_bound:
+            action(self.transport, rule)
+
+    def _begin(self) -> None:
+        self.next_step = 0
+        self._agreed: int | None = None
+        self.transport.watchdog.begin(header.BINDING)
+
+    def _exchange_bindings(self) -> Bytes:
+        own = self._header(header.BINDING, len(self.workers), digest.of_text(self._shared))
+        return self._exchange(own)
+
+    def _exchange(self, own: Header) -> Bytes:
+        """Sends a header to all ranks, and returns theirs; no rank that joined takes part in what follows."""
         received = self.transport.exchange(own.pack(), HEADER_EXCHANGE)
+        header.check_joined([header.unpack(data) for data in received])
+        return received
+
+    def _agree(self, received: Bytes) -> None:
+        """Compares all headers, and what each rank was sent: everybody hears of it, also if one rank lies."""
         fault = _fault(received, self.layout)
+        self._echo(received, fault)
+        if fault is not None:
+            raise fault
+
+    def _echo(self, received: Bytes, fault: Exception | None = None) -> None:
+        """Compares what each rank was sent, unless there is a fault, which everybody sees then."""
         if self.transport.size > 1:
             given = np.frombuffer(b"".join(digest.digest(data) for data in received), np.uint8)
             said = self.transport.exchange(given, "check of the headers")
             if fault is None:
                 echoes.check(said.reshape(len(said), -1, digest.SIZE), "headers")
-        if fault is not None:
-            raise fault
+
+    def when_bound(self, action: Callable[[Transport, Rule], None], rule: Rule) -> None:
+        """Runs `action(transport, rule)` now, and again when a rank joins; all ranks give the same."""
+        self._when_bound.append(action)
+        action(self.transport, rule)
 
     def _header(self, step: int, rows: int, rule: bytes, **more: bytes) -> Header:
         """What this rank announces; all that it was bound with is in every header."""
@@ -169,9 +207,12 @@ class Session(ABC):
         rule: Rule | str,
         wire: Wire | None = None,
         step: int | None = None,
-        state: bytes = b"",
+        state: bytes | Callable[[int], bytes] = b"",
     ) -> Collected:
         """Collects every worker's row and aggregates.
+
+        If a rank binds instead, all bind anew, and the step becomes step 0: in elastic training a new rank
+        may take the place of another, and those that stay cannot see it.
 
         Args:
             rows: (k, d) array or tensor of the bound dtype, this rank's rows in worker order; it
@@ -196,14 +237,16 @@ class Session(ABC):
         rule = as_rule(rule)
         rule.check(self.n)
         checked = self._checked(rows)
-        step = self.next_step if step is None else step
         clock = Stopwatch()
-        self.transport.watchdog.begin(step)
         with clock("collect"):
             packed = self.compression.pack(checked)
-            headers = self._greet(packed, rule, step, _checked_state(state))
-        collected = self._aggregate(packed, Step(step, rule, wire, headers, clock))
-        self.next_step = step + 1
+            number, received = self._announce(packed, rule, step, state)
+            if header.any_binds(received):
+                self._bind_with_new_ranks(received, rule)
+                number, received = self._announce(packed, rule, step, state)
+            headers = self._compared(received, number)
+        collected = self._aggregate(packed, Step(number, rule, wire, headers, clock))
+        self.next_step = number + 1
         return collected
 
     @abstractmethod
@@ -214,10 +257,18 @@ class Session(ABC):
         """What the header says of the packed rows; only modes that relay rows need it."""
         return bytes(digest.SIZE)
 
-    def _greet(self, rows: Array, rule: Rule, step: int, state: bytes) -> list[Header]:
+    def _announce(
+        self, rows: Array, rule: Rule, step: int | None, state: bytes | Callable[[int], bytes]
+    ) -> tuple[int, Bytes]:
+        """Sends the step's header to all ranks; returns the step's number and all headers."""
+        number = self.next_step if step is None else step
+        self.transport.watchdog.begin(number)
         shared = digest.of_text(repr(rule), self._shared)
-        own = self._header(step, len(rows), shared, digest=self._digest(rows), state=state)
-        received = self.transport.exchange(own.pack(), HEADER_EXCHANGE)
+        checked = _checked_state(state(number) if callable(state) else state)
+        own = self._header(number, len(rows), shared, digest=self._digest(rows), state=checked)
+        return number, self._exchange(own)
+
+    def _compared(self, received: Bytes, step: int) -> list[Header]:
         headers = header.check(received, self.layout.rows)
         if header.check_states(headers, step, self._agreed):
             self._agreed = step
@@ -259,8 +310,6 @@ def _fault(received: Bytes, expected: Layout) -> HeaderMismatchError | None:
     """The error that names the ranks whose headers are not as expected, or None."""
     try:
         header.check(received, expected.rows)
-    except JoinedRanksError:  # which take no part in what follows
-        raise
     except HeaderMismatchError as error:
         return error
     return None

@@ -24,7 +24,6 @@ class FlatGradient:
         parameters: the parameters in the order of the row; float16, bfloat16, float32 or float64, on
             any device.
         names: their names, for errors and for the check that all ranks have the same.
-        sparse_as_dense: whether sparse gradients may be made dense.
         sparse: whether the optimizer takes sparse gradients only, as SparseAdam does; where a rank's batch
             leaves a table out, its gradient is None, and cannot say so.
 
@@ -40,10 +39,9 @@ class FlatGradient:
         self,
         parameters: Sequence[torch.Tensor],
         names: Sequence[str],
-        sparse_as_dense: bool = False,
         sparse: bool = False,
     ) -> None:
-        self.parameters, self.names, self._sparse_as_dense = tuple(parameters), tuple(names), sparse_as_dense
+        self.parameters, self.names = tuple(parameters), tuple(names)
         for name, parameter in zip(names, parameters, strict=True):
             if parameter.dtype not in _ROW_DTYPES:
                 raise TypeError(
@@ -81,22 +79,15 @@ class FlatGradient:
     @torch.no_grad()
     def fill(self) -> npt.NDArray[Any]:
         """Copies the gradients into the row, zeros where there is none; returns it as (1, d)."""
-        for i, (name, parameter, view) in enumerate(
-            zip(self.names, self.parameters, self._views, strict=True)
-        ):
+        for i, (parameter, view) in enumerate(zip(self.parameters, self._views, strict=True)):
             grad = parameter.grad
             if grad is None:
                 view.zero_()
             elif grad.layout == torch.strided:
                 view.copy_(grad)
-            elif self._sparse_as_dense:
+            else:
                 self.sparse[i] = grad.sparse_dim()
                 view.copy_(grad.to_dense())
-            else:
-                raise TypeError(
-                    f"parameter {name} has a sparse gradient: pass sparse_as_dense=True to "
-                    "DistributedOptimizer, or make the layer with sparse=False"
-                )
         array: npt.NDArray[Any] = self.row.numpy()
         return array.reshape(1, -1)
 

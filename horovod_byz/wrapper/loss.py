@@ -32,7 +32,7 @@ class SharedLoss:
         if not _is_number(loss):
             return loss
         session = self._session
-        if session is None:
+        if session is None or not session.is_current:
             session = self._session = self._collect.bind(1, np.float64, name="loss", **self._options)
         own = np.array([[float(loss.detach() if isinstance(loss, torch.Tensor) else loss)]])
         collected = session.step(own[: len(session.workers)], Median())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,30 +12,65 @@ from blake3 import blake3
 SIZE = 16  # bytes of a digest, as in the header of a step
 
 
+class _Initial(dict[Any, Any]):
+    """A parameter's state that remembers each value as it was when the optimizer first set it.
+
+    What a step then does to the state is forgotten: its counter starts at 0, and NAdam's product at 1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.initial: dict[Any, Any] = {}
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        self.initial.setdefault(key, value.clone() if isinstance(value, torch.Tensor) else value)
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *pairs: Any, **more: Any) -> None:
+        for key, value in dict(*pairs, **more).items():
+            self[key] = value
+
+
 @torch.no_grad()
 def initialise(optimizer: torch.optim.Optimizer) -> None:
-    """Makes the state that the optimizer's first step would make, and leaves parameters as they are.
+    """Gives an optimizer without state the state from which its first step would start.
 
-    One step with gradients of zeros, whose effect on the parameters is undone. Gradients are put back too,
-    and step counters start at 0.
+    One step with gradients of zeros and without weight decay. Its effect on the parameters is undone, and so
+    is that on the state; gradients are put back. What is there already stays.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
     before = [(p, p.detach().clone(), p.grad) for p in parameters]
-    sparse = isinstance(optimizer, torch.optim.SparseAdam)
+    decays = [(group, group["weight_decay"]) for group in optimizer.param_groups if "weight_decay" in group]
+    state = optimizer.state
+    optimizer.state = defaultdict(_Initial)
     try:
+        for group, _ in decays:
+            group["weight_decay"] = 0
         for parameter in parameters:
-            zeros = torch.zeros_like(parameter)
-            parameter.grad = zeros.to_sparse() if sparse else zeros
+            parameter.grad = _zero_gradient(optimizer, parameter)
         optimizer.step()
     finally:
+        made, optimizer.state = optimizer.state, state
+        for group, decay in decays:
+            group["weight_decay"] = decay
         for parameter, value, gradient in before:
             parameter.copy_(value)
             parameter.grad = gradient
-    for state in optimizer.state.values():
-        if isinstance(state.get("step"), torch.Tensor):
-            state["step"].zero_()
-        elif "step" in state:
-            state["step"] = 0
+    for parameter, entries in made.items():
+        if not state.get(parameter):
+            state[parameter] = dict(entries.initial)
+
+
+def _zero_gradient(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> torch.Tensor:
+    """Sparse where the optimizer or the gradient at hand is; Horovod puts one there for a sparse table."""
+    zeros = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+    sparse = parameter.grad is not None and parameter.grad.layout == torch.sparse_coo
+    return zeros.to_sparse() if sparse or isinstance(optimizer, torch.optim.SparseAdam) else zeros
 
 
 def digest(optimizer: torch.optim.Optimizer) -> bytes:

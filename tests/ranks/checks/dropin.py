@@ -126,7 +126,7 @@ def check_sparse_batches():
     }.items():
         torch.manual_seed(0)
         table = torch.nn.Embedding(20, 3, sparse=True)
-        optimizer = hb.DistributedOptimizer(make(table.parameters()), sparse_as_dense=True)
+        optimizer = hb.DistributedOptimizer(make(table.parameters()))
         for step in range(4):
             optimizer.zero_grad()
             if step % 2 or hvd.rank():
