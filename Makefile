@@ -72,7 +72,10 @@ $(STAMPS)/requirements: $(STAMPS)/torch $(wildcard requirements/*.txt)
 $(STAMPS)/horovod: $(STAMPS)/requirements requirements/horovod.txt tools/build_horovod.py
 	$(call step,Horovod,$(BIN)/python tools/build_horovod.py)
 
-$(STAMPS)/package: $(STAMPS)/horovod $(SOURCES)
+$(STAMPS)/torchvision: $(STAMPS)/torch tools/install_torchvision_hook.py horovod_byz/_torchvision.py
+	$(call step,torchvision beside this torch,$(BIN)/python tools/install_torchvision_hook.py)
+
+$(STAMPS)/package: $(STAMPS)/horovod $(STAMPS)/torchvision $(SOURCES)
 	$(call step,horovod_byz and its kernels, \
 	  PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .)
 
