@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from horovod_byz.collect import TransportError
+from horovod_byz.collect.errors import names
 from horovod_byz.collect.layout import split
 from horovod_byz.collect.transport import Transport, connect
+from horovod_byz.experiments.atomic import RunError
 
-__all__ = ["Ranks", "launched"]
+__all__ = ["Ranks", "launched", "spread"]
 
 _LAUNCHERS = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
@@ -61,14 +66,7 @@ class Ranks:
         Raises:
             ValueError: when a rank would have none.
         """
-        working = self.size - dedicated_root
-        if n < working or working < 1:
-            only = " of which rank 0 only aggregates" if dedicated_root else ""
-            raise ValueError(
-                f"{n} workers on {self.size} ranks{only} leave a rank without any: "
-                f"use at most {n + dedicated_root} ranks, and two or more with a dedicated root"
-            )
-        counts = (0,) * dedicated_root + split(n, working)
+        counts = spread(n, self.size, dedicated_root=dedicated_root)
         begin = sum(counts[: self.rank])
         return range(begin, begin + counts[self.rank])
 
@@ -87,22 +85,79 @@ class Ranks:
         """Check that every rank brought the same digest.
 
         Raises:
-            RuntimeError: naming the ranks that differ from rank 0.
+            RunError: naming the ranks that differ from rank 0.
         """
         sent = self._transport.exchange(np.frombuffer(digest, np.uint8), what)
         odd = [rank for rank in range(self.size) if not np.array_equal(sent[rank], sent[0])]
         if odd:
-            raise RuntimeError(
-                f"ranks {odd} start with other values than rank 0 ({what}): give all ranks the same "
-                "configuration, data and run folder, and the same versions of torch and numpy"
+            raise RunError(
+                f"the {what} of {names(odd)} and of rank 0 differ: give all ranks the same configuration, "
+                "data and run folder, and the same versions of torch and numpy"
             )
+
+    def say(self, text: str, what: str) -> list[str]:
+        """Bring every rank's text to every rank; all call it together.
+
+        Args:
+            text: this rank's.
+            what: what it is about, for an error message.
+        """
+        if self.size == 1:
+            return [text]
+        sent = self._transport.exchange_any(np.frombuffer(text.encode() or b"\0", np.uint8), what)
+        return [part.tobytes().decode(errors="replace").rstrip("\0") for part in sent]
+
+    @contextmanager
+    def together(self, what: str) -> Iterator[None]:
+        """What a rank does alone inside, such as reading a file, succeeds on all ranks or fails on all.
+
+        So that no rank waits for one that failed. Inside, nothing may wait for other ranks.
+
+        Raises:
+            RunError: when another rank failed; its message is that rank's.
+        """
+        mine: Exception | None = None
+        try:
+            yield
+        except TransportError:
+            raise
+        except Exception as error:
+            if self.size == 1:
+                raise
+            mine = error
+        faults = self.say("" if mine is None else str(mine) or type(mine).__name__, what)
+        if mine is not None:
+            raise mine
+        for rank, fault in enumerate(faults):
+            if fault:
+                raise RunError(f"rank {rank}: {fault}")
+
+
+def spread(n: int, size: int, *, dedicated_root: bool = False) -> tuple[int, ...]:
+    """How many of n workers each rank has.
+
+    Args:
+        n: number of workers of the job.
+        size: number of ranks.
+        dedicated_root: whether rank 0 only aggregates.
+
+    Raises:
+        ValueError: when a rank would have none.
+    """
+    working = size - dedicated_root
+    if n < working or working < 1:
+        only = " of which rank 0 only aggregates" if dedicated_root else ""
+        raise ValueError(
+            f"{n} workers on {size} ranks{only} leave a rank without any: "
+            f"use at most {n + dedicated_root} ranks, and two or more with a dedicated root"
+        )
+    return (0,) * dedicated_root + tuple(split(n, working))
 
 
 def describe(ranks: Ranks) -> dict[str, Any]:
     """What environment.json says about the ranks."""
-    found: dict[str, Any] = {"ranks": ranks.size}
-    if ranks.size > 1:
-        import horovod.torch as hvd
+    if ranks.size == 1:
+        return {"ranks": 1}
+    import horovod.torch as hvd
 
-        found["controller"] = "mpi" if hvd.mpi_enabled() else "gloo"
-    return found
+    return {"ranks": ranks.size, "controller": "mpi" if hvd.mpi_enabled() else "gloo"}
