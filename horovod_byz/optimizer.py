@@ -9,15 +9,26 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from horovod_byz import replicas
 from horovod_byz.buffers import Buffers, NamedBuffers
-from horovod_byz.collect import Collected, Collector, LateRanksError, Session, Wire, resolve
+from horovod_byz.checks import count
+from horovod_byz.collect import (
+    Collected,
+    Collector,
+    LateRanksError,
+    Session,
+    Wire,
+    joining,
+    ranks,
+    resolve,
+    time_limit,
+)
 from horovod_byz.ledger import Ledger
-from horovod_byz.rules import Mean
+from horovod_byz.rules import Mean, as_rule
 from horovod_byz.wrapper.arguments import (
     check_horovod_arguments,
     check_optimizer,
@@ -26,16 +37,26 @@ from horovod_byz.wrapper.arguments import (
 )
 from horovod_byz.wrapper.flat import FlatGradient
 from horovod_byz.wrapper.forwarding import ForwardingOptimizer
+from horovod_byz.wrapper.guard import guarded
 from horovod_byz.wrapper.hooks import Hooks
+from horovod_byz.wrapper.loss import SharedLoss
+from horovod_byz.wrapper.scaling import LossScale
+from horovod_byz.wrapper.state import digest
+from horovod_byz.wrapper.uncompiled import uncompiled
 
 if TYPE_CHECKING:
     from horovod_byz.rules import Rule
 
 
-# What a pickled or copied wrapper keeps; hooks and the session belong to this process and job.
+# What a pickled or copied wrapper keeps; hooks and sessions belong to this process and job.
 _KEPT = (
-    *("optimizer", "rule", "wire", "ledger", "backward_passes_per_step"),
-    *("_collector", "compression", "_sparse_as_dense", "_options", "_buffers"),
+    *("optimizer", "_rule", "wire", "ledger", "backward_passes_per_step", "check_state_every"),
+    *("_collector", "compression", "_options", "_buffers"),
+)
+# What it makes anew.
+_MADE = (
+    *("last", "_parameter_names", "_should_synchronize", "_session", "_flat", "_hooks", "_loss"),
+    *("grad_scale", "found_inf"),  # GradScaler sets and deletes them around a step
 )
 
 
@@ -50,13 +71,8 @@ class DistributedOptimizer(ForwardingOptimizer):
         with optimizer.skip_synchronize():
             optimizer.step()
 
-    With scaled losses, where the aggregate is finite also when the workers' gradients overflow:
-
-        scaler.scale(loss).backward()
-        optimizer.synchronize()
-        with optimizer.skip_synchronize():
-            scaler.step(optimizer)
-        scaler.update(scaler.get_scale() / 2 if optimizer.last.overflowed else None)
+    `torch.amp.GradScaler` works as with any optimizer, with or without `synchronize()` and `unscale_()`. A
+    step in which over half of the workers' gradients hold NaN or infinities is left out, on all ranks.
 
     With `collect=Root(dedicated=True)` rank 0 runs the same loop and holds no worker: it gets the same
     aggregate and so the same model, while its own gradients are not sent to anybody, and it may leave out
@@ -72,7 +88,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         gradient_predivide_factor: 1.0; rows are summed in float64 and need no division before.
         num_groups: accepted and without effect, since a worker's gradient travels as one row.
         groups: likewise.
-        sparse_as_dense: whether sparse gradients may be made dense on their way.
+        sparse_as_dense: likewise; a sparse gradient travels as part of the dense row, and comes back sparse.
         process_set: None or the global one.
         rule: the aggregation rule; default `Mean()`.
         collect: "symmetric", "root", "sharded", or a `Collector`.
@@ -81,6 +97,8 @@ class DistributedOptimizer(ForwardingOptimizer):
         wire: a simulated attack on the collected rows; see `Session.step`.
         threads: threads for the kernels; default torch's number.
         timeout: seconds that a wait between ranks may take; default 300.
+        check_state_every: steps between two comparisons of the ranks' parameters, optimizer state and options
+            such as the learning rate; the first step compares too. 0 for never.
 
     Attributes:
         optimizer: the wrapped optimizer.
@@ -93,8 +111,15 @@ class DistributedOptimizer(ForwardingOptimizer):
         TypeError: if `optimizer` is no torch optimizer, or a parameter is of no real floating dtype.
         ValueError: if the optimizer or one of its parameters is wrapped already, an argument is not
             supported, or the rule does not hold for the number of workers.
-        HeaderMismatchError: if the ranks' models, rules or collectors differ.
+
+    The constructor does not communicate. The first step agrees with the other ranks, and raises
+    HeaderMismatchError if their models, rules or collectors differ, StateMismatchError if their
+    parameters do.
     """
+
+    _OWN: ClassVar[frozenset[str]] = frozenset((*_KEPT, *_MADE))
+    # GradScaler then calls step() on every rank; it would leave out the step of a rank that saw an overflow.
+    _step_supports_amp_scaling = True
 
     def __init__(
         self,
@@ -116,30 +141,44 @@ class DistributedOptimizer(ForwardingOptimizer):
         wire: Wire | None = None,
         threads: int | None = None,
         timeout: float | None = None,
+        check_state_every: int = 100,
     ) -> None:
         check_optimizer(optimizer, DistributedOptimizer)
         check_horovod_arguments(op, gradient_predivide_factor, process_set)
         super().__init__(optimizer)
-        self.rule: Rule = Mean() if rule is None else rule
+        self.rule = Mean() if rule is None else rule
         self.wire, self.ledger = wire, Ledger()
         self.last: Collected | None = None
         self.compression = resolve_compression(compression)
-        self._collector, self._sparse_as_dense = resolve(collect), sparse_as_dense
-        self._options: dict[str, Any] = {"threads": threads, "timeout": timeout}
+        self._collector = resolve(collect)
+        self._options: dict[str, Any] = {"threads": threads, "timeout": time_limit(timeout)}
         self._buffers: Buffers | None = None
         if buffers is not None:
             self._buffers = Buffers(buffers, buffer_rule, self._collector, **self._options)
-        self._names = name_parameters(optimizer, named_parameters)
+        self.check_state_every = count(self, "check_state_every", check_state_every)
+        self._parameter_names = name_parameters(optimizer, named_parameters)
+        self.rule.check(self._collector.workers_of(ranks()[1]))
         self._start(backward_passes_per_step)
-        self._bind()
+        joining.watch(self)
 
     def _start(self, backward_passes_per_step: int) -> None:
+        """Makes what belongs to this process; does not communicate."""
         self._should_synchronize = True
         self._session: Session | None = None
-        self._flat = FlatGradient([], [])
+        self._loss = SharedLoss(self._collector, **self._options)
         self._hooks = Hooks()
         self.set_backward_passes_per_step(backward_passes_per_step)
-        self._hooks.attach(self._names)
+        self._flat = self._flatten()
+        self._hooks.attach(self._parameter_names)
+
+    @property
+    def rule(self) -> Rule:
+        """The aggregation rule; it may be replaced between steps, on all ranks alike, also by its name."""
+        return self._rule
+
+    @rule.setter
+    def rule(self, rule: Rule | str) -> None:
+        self._rule = as_rule(rule)
 
     @property
     def workers(self) -> range:
@@ -152,6 +191,7 @@ class DistributedOptimizer(ForwardingOptimizer):
             raise ValueError(f"backward_passes_per_step must be at least 1, got {passes}")
         self.backward_passes_per_step = self._hooks.allowed = passes
 
+    @uncompiled
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clears the gradients, and forgets backward passes that were not used."""
         self._hooks.reset()
@@ -168,28 +208,36 @@ class DistributedOptimizer(ForwardingOptimizer):
         group = len(self.param_groups) - 1
         added = {p: f"group{group}.{i}" for i, p in enumerate(self.param_groups[group]["params"])}
         self._hooks.attach(added)
-        self._names.update(added)
+        self._parameter_names.update(added)
 
+    @uncompiled
     def synchronize(self) -> Collected:
         """Replaces the gradients of this rank by the aggregate over all workers.
 
-        All ranks call it together. Parameters without a gradient count as zeros.
+        All ranks call it together. Parameters without a gradient count as zeros. Where the result
+        `overflowed`, the gradients are NaN, so that a GradScaler sees it, and `step()` leaves the step out.
 
         Returns:
             The aggregate with weights and verdicts.
 
         Raises:
-            TypeError: if a gradient is sparse, unless `sparse_as_dense`.
             LateRanksError: as `Session.step`; the ledger has the late workers as absent.
             HeaderMismatchError, EquivocationError: as `Session.step`.
         """
+        collected = self._aggregate()
+        if collected.overflowed:
+            self._flat.invalidate()
+        return collected
+
+    def _aggregate(self) -> Collected:
         session = self._bind()
         rows = self._flat.fill()[: len(session.workers)]
         try:
-            self.last = session.step(rows, self.rule, self.wire)
+            self.last = session.step(rows, self.rule, self.wire, state=self._state_digest)
         except LateRanksError as error:  # elastic training goes on, and would never show its text
             late = [worker for rank in error.ranks for worker in session.layout.workers(rank)]
             self.ledger.absent(late, session.next_step)
+            self.rebind()
             raise
         self._flat.write(self.last.value)
         if self._buffers:
@@ -200,6 +248,10 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._hooks.seal()
         return self.last
 
+    def _state_digest(self, step: int) -> bytes:
+        due = self.check_state_every and step % self.check_state_every == 0
+        return digest(self.optimizer) if due else b""
+
     @contextmanager
     def skip_synchronize(self) -> Iterator[None]:
         """Inside, `step()` takes the gradients as they are, after the caller's own `synchronize()`."""
@@ -209,39 +261,75 @@ class DistributedOptimizer(ForwardingOptimizer):
         finally:
             self._should_synchronize = True
 
+    @uncompiled
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Aggregates, unless `synchronize()` did since the last step, and steps.
 
         Args:
-            closure: computes the loss and its gradients; each call is followed by an aggregation.
+            closure: computes the loss and its gradients; each call is followed by an aggregation of
+                both. The wrapped optimizer gets the median of the workers' losses, so that all ranks
+                decide alike.
 
         Returns:
-            What the wrapped optimizer's `step` returns.
+            What the wrapped optimizer's `step` returns; None where the step was left out, since over half
+            of the workers' gradients held NaN or infinities.
         """
-        if closure is not None:
-            result: Any = self.optimizer.step(self._aggregating(closure))
-        else:
-            if self._should_synchronize and self._hooks.sealed:
-                warnings.warn(
-                    "step() after synchronize() takes the gradients as they are; say so by "
-                    "`with optimizer.skip_synchronize():`",
-                    stacklevel=2,
-                )
-            elif self._should_synchronize:
-                self.synchronize()
-            result = self.optimizer.step()
+        result = self._step() if closure is None else self._step_by(closure)
         self._hooks.reset()
         return result
 
+    def _step(self) -> Any:
+        scale = LossScale(self)
+        if self._hooks.sealed:
+            if self._should_synchronize and not scale.present:
+                warnings.warn(
+                    "optimizer.step() called without optimizer.skip_synchronize() after "
+                    "optimizer.synchronize(): it takes the gradients as they are; say so by "
+                    "`with optimizer.skip_synchronize():`",
+                    stacklevel=5,
+                )
+            skip = self._overflowed or scale.overflowed
+        elif self._should_synchronize:
+            # A rank's scale is its own affair: rows are gradients of the loss itself.
+            scale.remove(self._flat.parameters)
+            self.synchronize()
+            skip = self._overflowed
+        else:
+            skip = scale.overflowed
+        if skip:
+            if not scale.present:
+                warnings.warn(
+                    "step left out: over half of the workers' gradients held NaN or infinities", stacklevel=5
+                )
+            return None
+        scale.remove(p for group in self.param_groups for p in group["params"])
+        return self.optimizer.step()
+
+    @property
+    def _overflowed(self) -> bool:
+        return self.last is not None and self.last.overflowed
+
+    def _step_by(self, closure: Callable[[], Any]) -> Any:
+        if self._should_synchronize and self._hooks.pending:
+            self._aggregate()  # the optimizer may use these gradients before it asks for others
+        return self.optimizer.step(self._aggregating(closure))
+
     def _aggregating(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         def call() -> Any:
+            self._hooks.reset()
             with torch.enable_grad():
                 loss = closure()
-            if self._should_synchronize:
-                self.synchronize()
-            return loss
+            if not self._should_synchronize:
+                return loss
+            self._aggregate()
+            return self._loss(loss)
 
         return call
+
+    def _guarded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        label = f"{type(self.optimizer).__name__}.{name}"
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        return guarded(method, label, self._hooks, parameters)
 
     def rebind(self) -> None:
         """Forgets the ranks; call it when Horovod was reset, as in elastic training.
@@ -250,6 +338,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         stays, though worker i may be on another host from then on: begin a new one in its place.
         """
         self._session = None
+        self._loss.rebind()
         if self._buffers:
             self._buffers.rebind()
 
@@ -263,16 +352,28 @@ class DistributedOptimizer(ForwardingOptimizer):
     def __exit__(self, *exception: object) -> None:
         self.remove_hooks()
 
+    def _trained(self) -> list[torch.Tensor]:
+        return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+
+    def _flatten(self) -> FlatGradient:
+        trained = self._trained()
+        names = [self._parameter_names[p] for p in trained]
+        sparse_only = isinstance(self.optimizer, torch.optim.SparseAdam)
+        return FlatGradient(trained, names, sparse_only)
+
     def _bind(self) -> Session:
-        """The session for the parameters as they are; agrees with the other ranks if they changed."""
-        trained = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
-        if self._session is not None and _same(trained, self._flat.parameters):
-            return self._session
-        step = self._session.next_step if self._session is not None else 0
-        self._hooks.attach(self._names)
-        self._flat = FlatGradient(trained, [self._names[p] for p in trained], self._sparse_as_dense)
+        """The session for the parameters and ranks as they are; agrees with the others if they changed."""
+        session, step = self._session, 0
+        if session is not None and not session.is_current:  # Horovod was initialised again
+            self.rebind()
+        elif session is not None:
+            if self._flat.fits(self._trained()):
+                return session
+            step = session.next_step
+        self._hooks.attach(self._parameter_names)
+        self._flat = self._flatten()
         row = self._flat.row.numpy()
-        self._session = self._collector.bind(
+        session = self._collector.bind(
             row.size,
             row.dtype,
             layout=self._flat.layout,
@@ -280,25 +381,31 @@ class DistributedOptimizer(ForwardingOptimizer):
             segments=self._flat.segments,
             **self._options,
         )
-        self._session.next_step = step
-        self.rule.check(self._session.n)
-        replicas.compare(self._session.transport, self.rule)
-        return self._session
+        session.next_step = step
+        self.rule.check(session.n)
+        session.when_bound(replicas.compare, self.rule)
+        self._session = session
+        return session
+
+    def __reduce__(self) -> Any:
+        # Not by __class__, which passes as the wrapped optimizer's.
+        return _blank, (type(self),), self.__getstate__()
 
     def __getstate__(self) -> dict[str, Any]:
-        names = [self._names[p] for group in self.param_groups for p in group["params"]]
+        names = [self._parameter_names[p] for group in self.param_groups for p in group["params"]]
         return {**{name: self.__dict__[name] for name in _KEPT}, "names": names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         names = state.pop("names")
         self.__dict__.update(state)
+        self._pass_as_horovods()
         parameters = [p for group in self.param_groups for p in group["params"]]
-        self._names, self.last = dict(zip(parameters, names, strict=True)), None
+        self._parameter_names, self.last = dict(zip(parameters, names, strict=True)), None
         self._start(self.backward_passes_per_step)
 
     def __repr__(self) -> str:
         return f"DistributedOptimizer(rule={self.rule!r}, collect={self._collector!r})\n{self.optimizer!r}"
 
 
-def _same(a: Iterable[torch.Tensor], b: Iterable[torch.Tensor]) -> bool:
-    return [id(p) for p in a] == [id(p) for p in b]
+def _blank(kind: type[DistributedOptimizer]) -> DistributedOptimizer:
+    return kind.__new__(kind)

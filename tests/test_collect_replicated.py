@@ -26,7 +26,7 @@ class TestReplicas:
         def work(transport):
             if prepare is not None:
                 prepare(transport)
-            job = Job(transport, 30_000, self.ROWS.dtype, (2, 2, 2, 1)[transport.rank])
+            job = Job(transport, 30_000, self.ROWS.dtype, (2, 2, 2, 1))
             session = Sharded(replicas=replicas).session(job)
             mine = self.ROWS[session.workers.start : session.workers.stop]
             return session.step(mine, rule, liar if transport.rank == 1 else None)

@@ -124,8 +124,9 @@ def test_a_rank_that_announces_a_row_of_another_length_is_named(collector):
     rows = honest()
 
     def work(transport):
-        workers = Layout((0, 5, 5, 5)).workers(transport.rank)
-        session = collector.session(Job(transport, 9001, np.float32, len(workers)))
+        layout = Layout((0, 5, 5, 5))
+        workers = layout.workers(transport.rank)
+        session = collector.session(Job(transport, 9001, np.float32, layout))
         if transport.rank == 2:
             transport.lie = longer
         return session.step(rows[workers.start : workers.stop], PAIRINGS["median"])

@@ -99,7 +99,7 @@ def collect(collector, rule, rows, layout, wire=None, *, prepare=None, steps=1, 
         if prepare is not None:
             prepare(transport)
         workers = Layout(layout).workers(transport.rank)
-        session = collector.session(Job(transport, rows.shape[1], rows.dtype, len(workers), **job))
+        session = collector.session(Job(transport, rows.shape[1], rows.dtype, layout, **job))
         return [session.step(rows[workers.start : workers.stop], rule, wire) for _ in range(steps)][-1]
 
     return on_ranks(len(layout), work)

@@ -10,16 +10,24 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from horovod_byz.checks import flag
 from horovod_byz.collect.compression import Compression, SignCompression, Uncompressed
-from horovod_byz.collect.errors import EquivocationError, HeaderMismatchError, LateRanksError, TransportError
+from horovod_byz.collect.errors import (
+    EquivocationError,
+    HeaderMismatchError,
+    JoinedRanksError,
+    LateRanksError,
+    StateMismatchError,
+    TransportError,
+)
 from horovod_byz.collect.layout import Layout, split
 from horovod_byz.collect.session import Collected, Job, Session, Wire
+from horovod_byz.collect.transport import ranks, time_limit
 
 __all__ = [
     "Collected",
@@ -27,22 +35,23 @@ __all__ = [
     "Compression",
     "EquivocationError",
     "HeaderMismatchError",
+    "JoinedRanksError",
     "LateRanksError",
     "Layout",
     "Root",
     "Session",
     "Sharded",
     "SignCompression",
+    "StateMismatchError",
     "Symmetric",
     "TransportError",
     "Wire",
     "bind",
+    "ranks",
     "resolve",
     "split",
+    "time_limit",
 ]
-
-# Long enough for a rank that evaluates or writes a checkpoint while the others wait.
-DEFAULT_TIMEOUT = 300.0
 
 
 class Collector(ABC):
@@ -52,7 +61,7 @@ class Collector(ABC):
         self,
         d: int,
         dtype: Any,
-        local_workers: int = 1,
+        local_workers: int | Sequence[int] | Layout = 1,
         *,
         name: str = "gradient",
         layout: str = "",
@@ -66,7 +75,9 @@ class Collector(ABC):
         Args:
             d: number of coordinates.
             dtype: float32 or float64.
-            local_workers: number of logical workers on this rank; a dedicated root has none.
+            local_workers: number of logical workers on every rank, or a tuple or `Layout` of each rank's
+                number, the same on all ranks. A dedicated root has none, whatever is given. A rank that
+                announces another number than this rank expects of it is refused.
             name: what is collected; Horovod's operations carry it.
             layout: text that all ranks must share, such as the names and shapes of the parameters.
             threads: threads for the kernels (default: torch's number); does not change the result.
@@ -81,17 +92,15 @@ class Collector(ABC):
 
         Raises:
             HeaderMismatchError: if the ranks bind different things; it names the odd ones.
+            EquivocationError: if a rank announces different things to different ranks.
             LateRanksError: if a rank does not arrive in time.
             ValueError: if the collector does not fit the job, or the segments do not fit d.
-            TypeError: if `compression` is none.
+            TypeError: if `compression` is none, or a number of workers is not whole.
         """
         from horovod_byz.collect.transport import connect
         from horovod_byz.engine import checked_segments, default_threads
 
-        if timeout is None:
-            timeout = float(os.environ.get("HOROVOD_BYZ_TIMEOUT", DEFAULT_TIMEOUT))
-        if not timeout > 0:
-            raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
+        timeout = time_limit(timeout)
         if compression is not None and not isinstance(compression, Compression):
             raise TypeError(f"compression must be SignCompression() or None, got {compression!r}")
         transport = connect(name, timeout)
@@ -107,6 +116,10 @@ class Collector(ABC):
             segments=ends,
         )
         return self.session(job)
+
+    def workers_of(self, size: int) -> int:
+        """Number of workers in a job of `size` ranks that hold one each."""
+        return size
 
     @abstractmethod
     def session(self, job: Job) -> Session:
@@ -133,13 +146,19 @@ class Root(Collector):
 
     dedicated: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dedicated", flag(self, "dedicated", self.dedicated))
+
+    def workers_of(self, size: int) -> int:
+        return size - self.dedicated
+
     def session(self, job: Job) -> Session:
         from horovod_byz.collect.root import RootSession
 
         if self.dedicated and job.transport.size < 2:
             raise ValueError("Root(dedicated=True) needs at least 2 ranks: rank 0 holds no worker")
-        if self.dedicated and job.transport.rank == 0:
-            job = replace(job, local_workers=0)
+        if self.dedicated:
+            job = replace(job, local_workers=(0, *job.layout.rows[1:]))
         return RootSession(job)
 
 
@@ -180,7 +199,7 @@ def resolve(collect: str | Collector) -> Collector:
     """
     if isinstance(collect, Collector):
         return collect
-    if collect in _BY_NAME:
+    if isinstance(collect, str) and collect in _BY_NAME:
         return _BY_NAME[collect]
     raise ValueError(
         f"collect must be one of {', '.join(map(repr, _BY_NAME))}, or Symmetric(), Root(dedicated=...), "
@@ -188,6 +207,12 @@ def resolve(collect: str | Collector) -> Collector:
     )
 
 
-def bind(collect: str | Collector, d: int, dtype: Any, local_workers: int = 1, **options: Any) -> Session:
+def bind(
+    collect: str | Collector,
+    d: int,
+    dtype: Any,
+    local_workers: int | Sequence[int] | Layout = 1,
+    **options: Any,
+) -> Session:
     """Binds a collector given by name or value; see `Collector.bind`."""
     return resolve(collect).bind(d, dtype, local_workers, **options)

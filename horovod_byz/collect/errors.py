@@ -21,6 +21,14 @@ class HeaderMismatchError(TransportError):
     """A rank announced another step, length, dtype, number of rows, mode or rule than the others."""
 
 
+class JoinedRanksError(HeaderMismatchError):
+    """Ranks called `hvd.join()` while others went on; `ranks` are those that joined."""
+
+
+class StateMismatchError(TransportError):
+    """A rank's parameters differ from those of most ranks."""
+
+
 class EquivocationError(TransportError):
     """A rank sent different bytes to different ranks, or bytes that its own digest does not cover."""
 

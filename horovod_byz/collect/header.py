@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz.collect.digest import SIZE as DIGEST_SIZE
-from horovod_byz.collect.errors import HeaderMismatchError, names
+from horovod_byz.collect.digest import of_text
+from horovod_byz.collect.errors import HeaderMismatchError, JoinedRanksError, StateMismatchError, names
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -29,10 +30,16 @@ _WIRE = np.dtype(
         ("dtype", "S8"),
         ("mode", "S16"),
         ("rule", "V16"),
+        ("layout", "V16"),
+        ("state", "V16"),
         ("digest", "V16"),
     ]
 )
 SIZE = _WIRE.itemsize
+NONE = bytes(DIGEST_SIZE)
+# The mode of a rank that called hvd.join() and takes no more steps.
+JOINED = "joined"
+BINDING = -1  # in place of a step's number
 
 
 @dataclass(frozen=True)
@@ -40,13 +47,15 @@ class Header:
     """What a rank is about to send.
 
     Attributes:
-        step: optimizer step; -1 while a collector is bound.
+        step: optimizer step; `BINDING` while a collector is bound.
         length: number of coordinates d.
         rows: number of rows on this rank; ranks may differ.
         dtype: name of the rows' dtype, or of what travels in their place.
         mode: the way to collect.
         rule: digest of the rule and of the order of parameters.
         digest: digest of the rank's rows, where the mode relays them; ranks differ.
+        layout: digest of how many rows the rank expects of each rank.
+        state: digest of the rank's parameters, or zeros where they are not compared at this step.
     """
 
     step: int
@@ -54,8 +63,10 @@ class Header:
     rows: int
     dtype: str
     mode: str
-    rule: bytes = bytes(DIGEST_SIZE)
-    digest: bytes = bytes(DIGEST_SIZE)
+    rule: bytes = NONE
+    digest: bytes = NONE
+    layout: bytes = NONE
+    state: bytes = NONE
 
     def pack(self) -> Bytes:
         """The header as `SIZE` bytes."""
@@ -68,13 +79,13 @@ class Header:
     def _fields(self) -> dict[str, object]:
         found: dict[str, object] = {f.name: getattr(self, f.name) for f in fields(self)}
         found["dtype"], found["mode"] = self.dtype.encode(), self.mode.encode()
-        found["rule"], found["digest"] = np.void(self.rule), np.void(self.digest)
+        found.update({name: np.void(getattr(self, name)) for name in ("rule", "digest", "layout", "state")})
         return found
 
     @property
     def common(self) -> tuple[object, ...]:
         """The fields that all ranks must share."""
-        return (self.step, self.length, self.dtype, self.mode, self.rule)
+        return (self.step, self.length, self.dtype, self.mode, self.rule, self.layout)
 
 
 def unpack(data: Bytes) -> Header | None:
@@ -90,7 +101,25 @@ def unpack(data: Bytes) -> Header | None:
         mode=bytes(record["mode"]).decode("ascii", "replace"),
         rule=record["rule"].tobytes(),
         digest=record["digest"].tobytes(),
+        layout=record["layout"].tobytes(),
+        state=record["state"].tobytes(),
     )
+
+
+def any_binds(received: Bytes) -> bool:
+    """Whether a rank is binding."""
+    return any(header.step == BINDING for header in _taking_part(received))
+
+
+def any_steps(received: Bytes) -> bool:
+    """Whether a rank is about to take a step."""
+    return any(header.step != BINDING for header in _taking_part(received))
+
+
+def _taking_part(received: Bytes) -> list[Header]:
+    """The readable headers of ranks that have not joined."""
+    headers = map(unpack, received)
+    return [header for header in headers if header is not None and header.mode != JOINED]
 
 
 def check(received: Bytes, rows: Sequence[int] | None = None) -> list[Header]:
@@ -98,42 +127,113 @@ def check(received: Bytes, rows: Sequence[int] | None = None) -> list[Header]:
 
     Args:
         received: (size, SIZE) bytes, one header per rank.
-        rows: how many rows each rank promised when the collector was bound; None while binding.
+        rows: how many rows this rank expects of each rank, whatever they announce; None for any number.
 
     Returns:
         The headers, in rank order.
 
     Raises:
         HeaderMismatchError: if a rank's header differs from what most ranks announced (the lowest rank's
-            among equally frequent ones), or its number of rows from what it promised.
+            among equally frequent ones), or its number of rows from what is expected of it. A rank that
+            expects another number of rows than most names itself alone.
     """
     headers = [unpack(data) for data in received]
-    common = Counter(header.common for header in headers if header is not None)
-    if not common:
-        raise HeaderMismatchError("no rank sent a readable header", range(len(headers)))
-    usual = common.most_common(1)[0][0]
+    usual = _usual(headers)
     faults = {rank: _fault(header, usual) for rank, header in enumerate(headers)}
-    for rank, header in enumerate(headers):
-        if header is not None and rows is not None and header.rows != rows[rank]:
-            faults[rank] = (faults[rank] + f", rows {header.rows} where {rows[rank]} were bound").lstrip(", ")
+    if rows is not None and usual.layout in (NONE, expectation(rows)):
+        for rank, header in enumerate(headers):
+            if header is not None and header.rows != rows[rank]:
+                fault = f"rows {header.rows} where {rows[rank]} were bound"
+                faults[rank] = f"{fault}, {faults[rank]}".removesuffix(", ")
     odd = [rank for rank, fault in faults.items() if fault]
     if odd:
         detail = "; ".join(f"rank {rank}: {faults[rank]}" for rank in odd)
         raise HeaderMismatchError(
             f"{names(odd)} would send something else than the other ranks ({detail}): give every rank the "
-            "same model, rule and collector, and the same number of steps",
+            "same model, rule and collector, the same numbers of workers, and the same number of steps",
             odd,
         )
     return [header for header in headers if header is not None]
 
 
-def _fault(header: Header | None, usual: tuple[object, ...]) -> str:
+def check_joined(headers: Sequence[Header | None]) -> None:
+    """Names the ranks that called `hvd.join()`, unless all did.
+
+    Raises:
+        JoinedRanksError: if some ranks joined and others go on.
+    """
+    joined = [rank for rank, header in enumerate(headers) if header is not None and header.mode == JOINED]
+    if not joined or len(joined) == len(headers):
+        return
+    others = [rank for rank in range(len(headers)) if rank not in joined]
+    raise JoinedRanksError(
+        f"{names(joined)} called hvd.join() while {names(others)} went on. A rank that joined sends no row, "
+        "so the rule would miss its workers. Give every rank the same number of steps: a DistributedSampler "
+        "or redundancy.sampler(...), drop_last=True, or itertools.cycle(loader) up to the largest number of "
+        "batches; then hvd.join() may stay",
+        joined,
+    )
+
+
+def check_states(headers: Sequence[Header], step: int, agreed: int | None = None) -> bool:
+    """Compares the digests of the ranks' parameters, where any rank sent one.
+
+    Args:
+        headers: every rank's, as `check` returned them.
+        step: the optimizer step.
+        agreed: the last step at which all were equal, or None.
+
+    Returns:
+        Whether they were compared.
+
+    Raises:
+        StateMismatchError: naming the ranks whose digest differs from the most frequent (the lowest
+            rank's among equally frequent ones).
+    """
+    states = [header.state for header in headers]
+    if all(state == NONE for state in states):
+        return False
+    usual = Counter(states).most_common(1)[0][0]
+    odd = [rank for rank, state in enumerate(states) if state != usual]
+    if odd:
+        whose = " and ".join(f"rank {rank}'s" for rank in odd)
+        raise StateMismatchError(
+            f"{whose} parameters differ from the other ranks' {_since(step, agreed)}: broadcast them, or "
+            "restore a checkpoint",
+            odd,
+        )
+    return True
+
+
+def expectation(rows: Sequence[int]) -> bytes:
+    """Digest of how many rows each rank is to bring."""
+    return of_text("rows", *map(str, rows))
+
+
+def _usual(headers: Sequence[Header | None]) -> Header:
+    """A header whose common fields are those of most ranks."""
+    readable = [header for header in headers if header is not None]
+    if not readable:
+        raise HeaderMismatchError("no rank sent a readable header", range(len(headers)))
+    common = Counter(header.common for header in readable).most_common(1)[0][0]
+    return next(header for header in readable if header.common == common)
+
+
+def _fault(header: Header | None, usual: Header) -> str:
     if header is None:
         return "unreadable header"
-    labels = ("step", "length", "dtype", "mode", "rule or parameters")
+    labels = ("step", "length", "dtype", "mode", "rule or parameters", "expected number of rows per rank")
     told = [
         f"{label} differs" if isinstance(want, bytes) else f"{label} {got} where most have {want}"
-        for label, got, want in zip(labels, header.common, usual, strict=True)
+        for label, got, want in zip(labels, header.common, usual.common, strict=True)
         if got != want
     ]
     return ", ".join(told)
+
+
+def _since(step: int, agreed: int | None) -> str:
+    if agreed is None:
+        return f"since step {step} or before"
+    if agreed + 1 == step:
+        return f"since step {step}"
+    return f"since a step from {agreed + 1} to {step}"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+# Horovod counts rows and elements in C ints.
+_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,33 @@ class Layout:
         """Indices of the workers on a rank."""
         first = sum(self.rows[:rank])
         return range(first, first + self.rows[rank])
+
+
+def agreed(workers: int | Sequence[int] | Layout, size: int) -> Layout:
+    """What a rank expects of every rank, from its own configuration alone.
+
+    Args:
+        workers: the number of workers of every rank, or each rank's in rank order.
+        size: number of ranks.
+
+    Raises:
+        TypeError: if a number is no integer.
+        ValueError: if a number is negative or too large, or there is not one for each rank.
+    """
+    if isinstance(workers, Layout):
+        workers = workers.rows
+    numbers = tuple(workers) if isinstance(workers, Sequence) else (workers,) * size
+    try:
+        rows = tuple(operator.index(k) for k in numbers)
+    except TypeError:
+        raise TypeError(
+            f"local_workers must be a whole number, or a tuple of one per rank, got {workers!r}"
+        ) from None
+    if len(rows) != size:
+        raise ValueError(f"local_workers must have one number per rank, {size} in all, got {rows}")
+    if any(not 0 <= k <= _MOST for k in rows):
+        raise ValueError(f"bind needs local_workers from 0 to {_MOST} on each rank, got {workers}")
+    return Layout(rows)
 
 
 def split(total: int, size: int) -> tuple[int, ...]:

@@ -18,17 +18,34 @@ import torch
 from horovod_byz.collect.channels import Channel, Rendezvous, Silent
 from horovod_byz.collect.errors import LateRanksError
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.transport import MOST_ELEMENTS, Array, Bytes, Transport, check_received, pieces
+from horovod_byz.collect.transport import (
+    HEADER_EXCHANGE,
+    MOST_ELEMENTS,
+    Array,
+    Bytes,
+    Transport,
+    check_received,
+    pieces,
+)
 from horovod_byz.collect.watchdog import Watchdog
 
 # Elements that the root sends in one go when it hands out the result: 16 MiB of float32.
 _HAND_OUT = 2**22
+# Named, since a script may have set another default device.
+_CPU = torch.device("cpu")
 
 
 def initialized() -> bool:
     """Whether `hvd.init()` was called in this process."""
     hvd = sys.modules.get("horovod.torch")
     return bool(hvd is not None and hvd.is_initialized())
+
+
+def ranks() -> tuple[int, int]:
+    """This rank and the number of ranks, as Horovod has them now."""
+    import horovod.torch as hvd
+
+    return int(hvd.rank()), int(hvd.size())
 
 
 def connect(name: str, timeout: float) -> Transport:
@@ -63,6 +80,10 @@ class Horovod:
         self.watchdog = Watchdog(self.rank, self.size, channel, timeout, late_error())
         self._ops, self._world, self._name = mpi_ops, hvd.global_process_set, name
 
+    @property
+    def is_current(self) -> bool:
+        return initialized() and ranks() == (self.rank, self.size)
+
     def exchange(self, message: Bytes, phase: str) -> Bytes:
         out = np.empty((self.size, message.size), np.uint8)
         even = [message.size] * self.size
@@ -71,7 +92,7 @@ class Horovod:
 
     def exchange_any(self, message: Bytes, phase: str) -> list[Bytes]:
         splits = [message.size] * self.size
-        out = torch.empty(0, dtype=torch.uint8)
+        out = torch.empty(0, dtype=torch.uint8, device=_CPU)
         out, received = self._alltoall(_tensor(np.tile(message, self.size)), splits, out, phase)
         ends = np.cumsum(received)
         return [out.numpy()[end - length : end] for end, length in zip(ends, received, strict=True)]
@@ -118,8 +139,8 @@ class Horovod:
     def _alltoall(
         self, send: torch.Tensor, splits: Sequence[int], out: torch.Tensor, phase: str
     ) -> tuple[torch.Tensor, list[int]]:
-        counts = torch.tensor(list(splits), dtype=torch.int32)
-        received = torch.empty(self.size, dtype=torch.int32)
+        counts = torch.tensor(list(splits), dtype=torch.int32, device=_CPU)
+        received = torch.empty(self.size, dtype=torch.int32, device=_CPU)
         start = self._ops._alltoall_async
         self._run(lambda name: start(send, counts, out, received, name, self._world), phase)
         return out, received.tolist()
@@ -128,13 +149,22 @@ class Horovod:
         from horovod.common.exceptions import HorovodInternalError
 
         try:
-            handle = start(f"horovod_byz.{self._name}.{phase.replace(' ', '_')}")
+            handle = start(self._operation(phase))
             self.watchdog.wait(lambda: self._ops.poll(handle), phase)
             self._ops.synchronize(handle)
         except LateRanksError:
             raise
         except HorovodInternalError as error:
             self.watchdog.broke(phase, error)
+
+    def _operation(self, phase: str) -> str:
+        """The name by which Horovod matches the ranks' operations.
+
+        Headers are compared under one name for all sessions, so that a rank that joined, or is in another
+        session than the others, meets them there.
+        """
+        scope = "" if phase == HEADER_EXCHANGE else f"{self._name}."
+        return f"horovod_byz.{scope}{phase.replace(' ', '_')}"
 
 
 def _tensor(array: Array) -> torch.Tensor:

@@ -13,18 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz import engine
-from horovod_byz.collect import digest, header
-from horovod_byz.collect.compression import Compression, Uncompressed
+from horovod_byz import rows as reading
+from horovod_byz.collect import digest, echoes, header, joining
+from horovod_byz.collect.errors import HeaderMismatchError
 from horovod_byz.collect.header import Header
+from horovod_byz.collect.job import Job
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.transport import Array, Transport
+from horovod_byz.collect.transport import HEADER_EXCHANGE, Array, Bytes, Transport
+from horovod_byz.rules.naming import as_rule
 from horovod_byz.verdict import Verdict
 
 if TYPE_CHECKING:
     from horovod_byz.rules.base import Rule
 
+__all__ = ["Collected", "Job", "Session", "Step", "Stopwatch", "Wire"]
+
 Wire = Callable[[Array, int, int, int], None]
-_DTYPES = ("float32", "float64")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +38,13 @@ class Collected:
     Attributes:
         value: the aggregate, (d,), of the rows' dtype; the memory is used again at the next step.
         outcome: how each worker's row was treated.
-        rewritten: workers whose row was rewritten by a peer on its way; found, and put right.
+        rewritten: workers whose row was rewritten by a peer on its way, as the ranks that received it
+            say; it was fetched directly.
         timings: seconds spent in "collect", "aggregate" and "return".
         step: the optimizer step.
         outvoted_ranks: ranks whose work as aggregators lost a vote, as seen by this rank.
+        complainers: ranks whose complaints about what they received nobody confirms: the way to them
+            is disturbed, or they lie.
     """
 
     value: Array
@@ -46,6 +53,7 @@ class Collected:
     timings: dict[str, float]
     step: int
     outvoted_ranks: tuple[int, ...] = ()
+    complainers: tuple[int, ...] = ()
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
@@ -83,41 +91,6 @@ class Stopwatch:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
-    """What a session is bound to; but for the transport and the threads all ranks must agree.
-
-    Attributes:
-        transport: the ranks.
-        d: number of coordinates.
-        dtype: float32 or float64.
-        local_workers: how many logical workers this rank holds; may differ between ranks.
-        threads: threads for kernels and digests; the result does not depend on it.
-        shared: text that all ranks must share, such as the names and shapes of the parameters.
-        compression: what travels in place of a row; default the row itself.
-        segments: the coordinate after each tensor's last, or None; see `Collector.bind`.
-
-    Raises:
-        ValueError: if the dtype is another, or a number is negative.
-    """
-
-    transport: Transport
-    d: int
-    dtype: Any
-    local_workers: int = 1
-    threads: int = 1
-    shared: str = ""
-    compression: Compression = field(default_factory=Uncompressed)
-    segments: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if np.dtype(self.dtype).name not in _DTYPES or self.d < 0 or self.local_workers < 0:
-            raise ValueError(
-                f"bind needs float32 or float64, d >= 0 and local_workers >= 0, "
-                f"got {np.dtype(self.dtype)}, {self.d} and {self.local_workers}"
-            )
-
-
-@dataclass(frozen=True, eq=False)
 class Step:
     """One call of `Session.step`, after the ranks greeted one another.
 
@@ -141,6 +114,7 @@ class Session(ABC):
 
     Raises:
         HeaderMismatchError: if the ranks bind different things.
+        EquivocationError: if a rank announces different things to different ranks.
     """
 
     mode: str
@@ -148,14 +122,69 @@ class Session(ABC):
     def __init__(self, job: Job) -> None:
         self.transport, self.d, self.dtype = job.transport, job.d, np.dtype(job.dtype)
         self.compression, self.segments, self.threads = job.compression, job.segments, job.threads
-        self.next_step, self._shared = 0, job.shared
-        self.transport.watchdog.begin(-1)
-        sent = self.compression.label(self.dtype)
-        own = Header(-1, self.d, job.local_workers, sent, self.mode, digest.of_text(self._shared))
-        headers = header.check(self.transport.exchange(own.pack(), "header exchange"))
-        self.layout = Layout(tuple(h.rows for h in headers))
+        self._shared, self.layout = job.shared, job.layout
+        joining.watch(self)
+        self._when_bound: list[Callable[[Transport, Rule], None]] = []
+        self._bind()
         if self.layout.n == 0:
             raise ValueError("no rank holds a worker: bind with local_workers >= 1 on at least one rank")
+
+    def _bind(self) -> None:
+        """Agrees with all ranks. Those that step meanwhile see this header, and bind next."""
+        self._begin()
+        received = self._exchange_bindings()
+        if header.any_steps(received):
+            self._echo(received)
+            received = self._exchange_bindings()
+        self._agree(received)
+
+    def _bind_with_new_ranks(self, received: Bytes, rule: Rule) -> None:
+        """Agrees anew, after a step's header met that of a rank that binds."""
+        self._echo(received)
+        self._begin()
+        self._agree(self._exchange_bindings())
+        for action in self._when_bound:
+            action(self.transport, rule)
+
+    def _begin(self) -> None:
+        self.next_step = 0
+        self._agreed: int | None = None
+        self.transport.watchdog.begin(header.BINDING)
+
+    def _exchange_bindings(self) -> Bytes:
+        own = self._header(header.BINDING, len(self.workers), digest.of_text(self._shared))
+        return self._exchange(own)
+
+    def _exchange(self, own: Header) -> Bytes:
+        """Sends a header to all ranks, and returns theirs; no rank that joined takes part in what follows."""
+        received = self.transport.exchange(own.pack(), HEADER_EXCHANGE)
+        header.check_joined([header.unpack(data) for data in received])
+        return received
+
+    def _agree(self, received: Bytes) -> None:
+        """Compares all headers, and what each rank was sent: everybody hears of it, also if one rank lies."""
+        fault = _fault(received, self.layout)
+        self._echo(received, fault)
+        if fault is not None:
+            raise fault
+
+    def _echo(self, received: Bytes, fault: Exception | None = None) -> None:
+        """Compares what each rank was sent, unless there is a fault, which everybody sees then."""
+        if self.transport.size > 1:
+            given = np.frombuffer(b"".join(digest.digest(data) for data in received), np.uint8)
+            said = self.transport.exchange(given, "check of the headers")
+            if fault is None:
+                echoes.check(said.reshape(len(said), -1, digest.SIZE), "headers")
+
+    def when_bound(self, action: Callable[[Transport, Rule], None], rule: Rule) -> None:
+        """Runs `action(transport, rule)` now, and again when a rank joins; all ranks give the same."""
+        self._when_bound.append(action)
+        action(self.transport, rule)
+
+    def _header(self, step: int, rows: int, rule: bytes, **more: bytes) -> Header:
+        """What this rank announces; all that it was bound with is in every header."""
+        sent, expected = self.compression.label(self.dtype), header.expectation(self.layout.rows)
+        return Header(step, self.d, rows, sent, self.mode, rule, layout=expected, **more)
 
     @property
     def n(self) -> int:
@@ -163,38 +192,61 @@ class Session(ABC):
         return self.layout.n
 
     @property
+    def is_current(self) -> bool:
+        """Whether the ranks are still those that were bound; see `Transport.is_current`."""
+        return self.transport.is_current
+
+    @property
     def workers(self) -> range:
         """Indices of the workers on this rank."""
         return self.layout.workers(self.transport.rank)
 
-    def step(self, rows: Any, rule: Rule, wire: Wire | None = None, step: int | None = None) -> Collected:
+    def step(
+        self,
+        rows: Any,
+        rule: Rule | str,
+        wire: Wire | None = None,
+        step: int | None = None,
+        state: bytes | Callable[[int], bytes] = b"",
+    ) -> Collected:
         """Collects every worker's row and aggregates.
 
+        If a rank binds instead, all bind anew, and the step becomes step 0: in elastic training a new rank
+        may take the place of another, and those that stay cannot see it.
+
         Args:
-            rows: (k, d) array or CPU tensor of the bound dtype, this rank's rows in worker order; it
+            rows: (k, d) array or tensor of the bound dtype, this rank's rows in worker order; it
                 is not written to.
-            rule: the aggregation rule, equal on all ranks.
+            rule: the aggregation rule, or its name; equal on all ranks.
             wire: simulated attack, `wire(block, offset, d, step)`; it rewrites the (n, width) block
                 of coordinates from `offset` on, after the digests were checked, on every aggregator
                 alike; once for each coordinate, in one block or in several.
             step: number of the optimizer step; counts up from 0 where it is not given.
+            state: 16 bytes, a digest of the parameters that all ranks must share; or nothing, on all
+                ranks alike, at steps where they are not compared.
 
         Raises:
-            TypeError, ValueError: if the rows are not as bound, or the rule does not hold for n.
+            TypeError, ValueError: if the rows or the state are not as bound, or the rule does not hold
+                for n.
+            JoinedRanksError: if a rank called hvd.join().
             HeaderMismatchError: if a rank is about to send something else than the others.
+            StateMismatchError: if a rank's state is not that of most ranks.
             LateRanksError: if a rank does not arrive in time.
             EquivocationError: if a rank tells different ranks different things.
         """
+        rule = as_rule(rule)
         rule.check(self.n)
         checked = self._checked(rows)
-        step = self.next_step if step is None else step
         clock = Stopwatch()
-        self.transport.watchdog.begin(step)
         with clock("collect"):
             packed = self.compression.pack(checked)
-            headers = self._greet(packed, rule, step)
-        collected = self._aggregate(packed, Step(step, rule, wire, headers, clock))
-        self.next_step = step + 1
+            number, received = self._announce(packed, rule, step, state)
+            if header.any_binds(received):
+                self._bind_with_new_ranks(received, rule)
+                number, received = self._announce(packed, rule, step, state)
+            headers = self._compared(received, number)
+        collected = self._aggregate(packed, Step(number, rule, wire, headers, clock))
+        self.next_step = number + 1
         return collected
 
     @abstractmethod
@@ -205,23 +257,29 @@ class Session(ABC):
         """What the header says of the packed rows; only modes that relay rows need it."""
         return bytes(digest.SIZE)
 
-    def _greet(self, rows: Array, rule: Rule, step: int) -> list[Header]:
+    def _announce(
+        self, rows: Array, rule: Rule, step: int | None, state: bytes | Callable[[int], bytes]
+    ) -> tuple[int, Bytes]:
+        """Sends the step's header to all ranks; returns the step's number and all headers."""
+        number = self.next_step if step is None else step
+        self.transport.watchdog.begin(number)
         shared = digest.of_text(repr(rule), self._shared)
-        sent = self.compression.label(self.dtype)
-        own = Header(step, self.d, len(rows), sent, self.mode, shared, self._digest(rows))
-        received = self.transport.exchange(own.pack(), "header exchange")
-        return header.check(received, self.layout.rows)
+        checked = _checked_state(state(number) if callable(state) else state)
+        own = self._header(number, len(rows), shared, digest=self._digest(rows), state=checked)
+        return number, self._exchange(own)
+
+    def _compared(self, received: Bytes, step: int) -> list[Header]:
+        headers = header.check(received, self.layout.rows)
+        if header.check_states(headers, step, self._agreed):
+            self._agreed = step
+        return headers
 
     def _checked(self, rows: Any) -> Array:
-        if hasattr(rows, "detach"):
-            rows = rows.detach().numpy()
+        array = reading.plain(rows, self.dtype)
         want = (len(self.workers), self.d)
-        if not isinstance(rows, np.ndarray) or rows.dtype != self.dtype:
-            got = getattr(rows, "dtype", type(rows).__name__)
-            raise TypeError(f"rows must be an array or a CPU tensor of dtype {self.dtype}, got {got}")
-        if rows.shape != want:
-            raise ValueError(f"this rank's rows must have the shape {want}, got {rows.shape}")
-        return np.ascontiguousarray(rows)
+        if array.shape != want:
+            raise ValueError(f"this rank's rows must have the shape {want}, got {array.shape}")
+        return np.ascontiguousarray(array)
 
     def _run(
         self, step: Step, block: Array, out: Array, offset: int = 0, reduce: Any = None
@@ -246,3 +304,18 @@ class Session(ABC):
             segments=self.segments,
             **options,
         )
+
+
+def _fault(received: Bytes, expected: Layout) -> HeaderMismatchError | None:
+    """The error that names the ranks whose headers are not as expected, or None."""
+    try:
+        header.check(received, expected.rows)
+    except HeaderMismatchError as error:
+        return error
+    return None
+
+
+def _checked_state(state: bytes) -> bytes:
+    if len(state) not in (0, digest.SIZE):
+        raise ValueError(f"state must be {digest.SIZE} bytes or none, got {len(state)}")
+    return state or header.NONE

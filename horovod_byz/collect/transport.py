@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from horovod_byz.collect import launchers
 from horovod_byz.collect.channels import Silent
 from horovod_byz.collect.errors import HeaderMismatchError, names
 from horovod_byz.collect.layout import Layout
@@ -22,6 +23,10 @@ Bytes = npt.NDArray[np.uint8]
 
 # Horovod counts the elements of an operation, all ranks together, in a C int.
 MOST_ELEMENTS = 2**31 - 1
+# Seconds; long enough for a rank that evaluates or writes a checkpoint while the others wait.
+DEFAULT_TIMEOUT = 300.0
+# The phase in which ranks compare what they are about to do; messages of one length in every session.
+HEADER_EXCHANGE = "header exchange"
 # Elements of the workspace through which larger matrices go: 256 MiB of float32.
 WORKSPACE = 2**26
 
@@ -40,6 +45,10 @@ class Transport(Protocol):
     size: int
     watchdog: Watchdog
     most: int
+
+    @property
+    def is_current(self) -> bool:
+        """Whether these are still the ranks of this process's job: Horovod may have been initialised anew."""
 
     def exchange(self, message: Bytes, phase: str) -> Bytes:
         """Sends (m,) bytes, m equal on all ranks, to every rank; returns (size, m)."""
@@ -73,6 +82,12 @@ class Local:
         self.rank, self.size, self.most = 0, 1, MOST_ELEMENTS
         self.watchdog = Watchdog(0, 1, Silent(), 1.0)
 
+    @property
+    def is_current(self) -> bool:
+        from horovod_byz.collect import over_horovod
+
+        return not over_horovod.initialized()
+
     def exchange(self, message: Bytes, phase: str) -> Bytes:
         return message.reshape(1, -1)
 
@@ -94,6 +109,23 @@ class Local:
     def hand_out(self, value: Array) -> None: ...
 
 
+def time_limit(timeout: float | None) -> float:
+    """Seconds that a wait between ranks may take: as given, else the environment's, else the default.
+
+    Raises:
+        ValueError: if it is no positive number.
+    """
+    given: Any = os.environ.get("HOROVOD_BYZ_TIMEOUT", DEFAULT_TIMEOUT) if timeout is None else timeout
+    try:
+        seconds = float(given)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not seconds > 0:
+        name = "HOROVOD_BYZ_TIMEOUT" if timeout is None else "timeout"
+        raise ValueError(f"{name} must be a positive number of seconds, got {given!r}")
+    return seconds
+
+
 def connect(name: str, timeout: float) -> Transport:
     """The transport of this process: Horovod's once `hvd.init()` was called, else a single rank.
 
@@ -102,21 +134,33 @@ def connect(name: str, timeout: float) -> Transport:
         timeout: seconds that one wait between ranks may take.
 
     Raises:
-        RuntimeError: if this process was launched as one of several ranks, and Horovod is not
-            initialised in it.
+        RuntimeError: if this process was launched as one of several ranks, by whichever launcher, and
+            Horovod is not initialised in it or does not know the others.
+    """
+    from horovod_byz.collect import over_horovod
+
+    launch = launchers.launched()
+    if over_horovod.initialized():
+        transport = over_horovod.connect(name, timeout)
+        if transport.size == 1:
+            launchers.refuse_alone(launch)
+        return transport
+    launchers.refuse_uninitialized(launch)
+    return Local()
+
+
+def ranks() -> tuple[int, int]:
+    """This process's rank, and the number of ranks in its job; without communication.
+
+    Raises:
+        RuntimeError: as `connect`.
     """
     from horovod_byz.collect import over_horovod
 
     if over_horovod.initialized():
-        return over_horovod.connect(name, timeout)
-    launched = max(
-        int(os.environ.get(key) or 1) for key in ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-    )
-    if launched > 1:
-        raise RuntimeError(
-            f"this is one of {launched} ranks, and Horovod is not initialised: call hvd.init() first"
-        )
-    return Local()
+        return over_horovod.ranks()
+    alone = connect("", 1.0)
+    return alone.rank, alone.size
 
 
 def check_received(expected: Sequence[int], received: Sequence[int], phase: str) -> None:

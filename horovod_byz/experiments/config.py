@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -196,12 +195,7 @@ class RunConfig(_Table):
         """The attack; None where there is none."""
         if not self.attacked:
             return None
-        try:
-            return attacks.by_name(self.attack.name, **self.attack.options)
-        except ValueError as error:
-            near = difflib.get_close_matches(self.attack.name, attacks.names(), n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near and near[0] != self.attack.name else ""
-            raise ValueError(f"{error}{hint}") from error
+        return attacks.by_name(self.attack.name, **self.attack.options)
 
     def make_wire(self) -> Wire | None:
         """What happens to rows on their way; None where nobody is Byzantine."""
@@ -215,7 +209,10 @@ class RunConfig(_Table):
 
     def make_collector(self) -> Collector:
         """The way to collect."""
-        return _COLLECTORS[self.collect.name](**self.collect.options)
+        try:
+            return _COLLECTORS[self.collect.name](**self.collect.options)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
 
     def make_compression(self) -> Compression | None:
         """What gradients are compressed to on their way; None for nothing."""

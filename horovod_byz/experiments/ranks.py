@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,20 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from horovod_byz.collect import TransportError
+from horovod_byz.collect import TransportError, launchers
 from horovod_byz.collect.errors import names
-from horovod_byz.collect.layout import split
+from horovod_byz.collect.layout import Layout, split
 from horovod_byz.collect.transport import Transport, connect
 from horovod_byz.experiments.atomic import RunError
 
 __all__ = ["Ranks", "launched", "spread"]
 
-_LAUNCHERS = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-
 
 def launched() -> int:
     """How many ranks the launcher started, by the environment it left; 1 without a launcher."""
-    return max(int(os.environ.get(key) or 1) for key in _LAUNCHERS)
+    return launchers.launched().size
 
 
 class Ranks:
@@ -31,15 +28,23 @@ class Ranks:
 
     Args:
         timeout: seconds that one wait for the other ranks may take.
+
+    Raises:
+        RunError: if a launcher started several ranks that do not know one another.
     """
 
     def __init__(self, timeout: float = 600.0) -> None:
-        if launched() > 1:
-            import horovod.torch as hvd
+        try:
+            if launched() > 1:
+                import horovod.torch as hvd
 
-            if not hvd.is_initialized():
-                hvd.init()
-        self._transport: Transport = connect("experiments", timeout)
+                if not hvd.is_initialized():
+                    hvd.init()
+            self._transport: Transport = connect("experiments", timeout)
+        except TransportError:
+            raise
+        except (RuntimeError, ImportError) as error:
+            raise RunError(f"{error} (horovod-byz doctor says what is installed)") from error
         self.rank, self.size = self._transport.rank, self._transport.size
 
     @property
@@ -56,19 +61,13 @@ class Ranks:
         """Whether this rank reports and writes the files."""
         return self.rank == 0
 
+    def layout(self, n: int, *, dedicated_root: bool = False) -> Layout:
+        """The logical workers of every rank; see `spread`."""
+        return spread(n, self.size, dedicated_root=dedicated_root)
+
     def workers(self, n: int, *, dedicated_root: bool = False) -> range:
-        """The logical workers of this rank: n of them spread evenly, the lower ranks' first.
-
-        Args:
-            n: number of workers of the job.
-            dedicated_root: whether rank 0 only aggregates.
-
-        Raises:
-            ValueError: when a rank would have none.
-        """
-        counts = spread(n, self.size, dedicated_root=dedicated_root)
-        begin = sum(counts[: self.rank])
-        return range(begin, begin + counts[self.rank])
+        """The logical workers of this rank; see `layout`."""
+        return self.layout(n, dedicated_root=dedicated_root).workers(self.rank)
 
     def share(self, values: NDArray[np.float64], what: str) -> NDArray[np.float64]:
         """Add up an array over the ranks, in rank order.
@@ -133,8 +132,8 @@ class Ranks:
                 raise RunError(f"rank {rank}: {fault}")
 
 
-def spread(n: int, size: int, *, dedicated_root: bool = False) -> tuple[int, ...]:
-    """How many of n workers each rank has.
+def spread(n: int, size: int, *, dedicated_root: bool = False) -> Layout:
+    """The logical workers of every rank: n of them spread evenly, the lower ranks' first.
 
     Args:
         n: number of workers of the job.
@@ -151,7 +150,7 @@ def spread(n: int, size: int, *, dedicated_root: bool = False) -> tuple[int, ...
             f"{n} workers on {size} ranks{only} leave a rank without any: "
             f"use at most {n + dedicated_root} ranks, and two or more with a dedicated root"
         )
-    return (0,) * dedicated_root + tuple(split(n, working))
+    return Layout((0,) * dedicated_root + split(n, working))
 
 
 def describe(ranks: Ranks) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class Trainer:
         self.wire = config.make_wire()
         collector = config.make_collector()
         dedicated = isinstance(collector, Root) and collector.dedicated
+        layout = ranks.layout(config.workers, dedicated_root=dedicated)
         self.workers = ranks.workers(config.workers, dedicated_root=dedicated)
         redundancy = config.make_redundancy()
         streams = [redundancy.group_of(worker, config.workers) for worker in range(config.workers)]
@@ -72,14 +73,14 @@ class Trainer:
         self.session = collector.bind(
             self.flat.d,
             np.float32,
-            len(self.workers),
+            layout,
             compression=config.make_compression(),
             segments=self.flat.segments,
         )
         replicas.compare(self.session.transport, self.rule)
         self._statistics_session = None
         if count := self.flat.statistics.numel():
-            self._statistics_session = collector.bind(count, np.float32, len(self.workers), name="statistics")
+            self._statistics_session = collector.bind(count, np.float32, layout, name="statistics")
         self.step = 0
         self.evaluated = -1
         self.diverged_at: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,19 +24,24 @@ class FlatGradient:
         parameters: the parameters in the order of the row; float16, bfloat16, float32 or float64, on
             any device.
         names: their names, for errors and for the check that all ranks have the same.
-        sparse_as_dense: whether sparse gradients may be made dense.
+        sparse: whether the optimizer takes sparse gradients only, as SparseAdam does; where a rank's batch
+            leaves a table out, its gradient is None, and cannot say so.
 
     Attributes:
         row: the row, (d,) on the CPU; float64 if any parameter is, else float32.
+        sparse: for each parameter, how many dimensions of its gradient are sparse; 0 for a dense one.
 
     Raises:
         TypeError: if a parameter is of another dtype.
     """
 
     def __init__(
-        self, parameters: Sequence[torch.Tensor], names: Sequence[str], sparse_as_dense: bool = False
+        self,
+        parameters: Sequence[torch.Tensor],
+        names: Sequence[str],
+        sparse: bool = False,
     ) -> None:
-        self.parameters, self.names, self._sparse_as_dense = tuple(parameters), tuple(names), sparse_as_dense
+        self.parameters, self.names = tuple(parameters), tuple(names)
         for name, parameter in zip(names, parameters, strict=True):
             if parameter.dtype not in _ROW_DTYPES:
                 raise TypeError(
@@ -44,9 +50,18 @@ class FlatGradient:
                 )
         wide = any(parameter.dtype == torch.float64 for parameter in parameters)
         sizes = [parameter.numel() for parameter in parameters]
-        self.row = torch.zeros(sum(sizes), dtype=torch.float64 if wide else torch.float32)
+        # Devices and dtypes are named throughout: a script may have set other defaults.
+        self.row = torch.zeros(
+            sum(sizes), dtype=torch.float64 if wide else torch.float32, device=torch.device("cpu")
+        )
         pieces = self.row.split(sizes) if sizes else ()
         self._views = [piece.view(p.shape) for piece, p in zip(pieces, parameters, strict=True)]
+        self.sparse = [int(sparse)] * len(self.parameters)
+        self._described = [_described(parameter) for parameter in self.parameters]
+
+    def fits(self, parameters: Sequence[torch.Tensor]) -> bool:
+        """Whether these are the same parameters, none of them converted, moved or resized since."""
+        return [_described(parameter) for parameter in parameters] == self._described
 
     @property
     def segments(self) -> tuple[int, ...]:
@@ -64,35 +79,44 @@ class FlatGradient:
     @torch.no_grad()
     def fill(self) -> npt.NDArray[Any]:
         """Copies the gradients into the row, zeros where there is none; returns it as (1, d)."""
-        for name, parameter, view in zip(self.names, self.parameters, self._views, strict=True):
+        for i, (parameter, view) in enumerate(zip(self.parameters, self._views, strict=True)):
             grad = parameter.grad
             if grad is None:
                 view.zero_()
             elif grad.layout == torch.strided:
                 view.copy_(grad)
-            elif self._sparse_as_dense:
-                view.copy_(grad.to_dense())
             else:
-                raise TypeError(
-                    f"parameter {name} has a sparse gradient: pass sparse_as_dense=True to "
-                    "DistributedOptimizer, or make the layer with sparse=False"
-                )
+                self.sparse[i] = grad.sparse_dim()
+                view.copy_(grad.to_dense())
         array: npt.NDArray[Any] = self.row.numpy()
         return array.reshape(1, -1)
 
     @torch.no_grad()
     def write(self, value: npt.NDArray[Any]) -> None:
-        """Copies an aggregate (d,) into the gradients; half precision saturates instead of overflowing."""
+        """Copies an aggregate (d,) into the gradients; half precision saturates instead of overflowing.
+
+        A parameter without a gradient gets a sparse one where it had one before.
+        """
         self.row.copy_(torch.from_numpy(np.asarray(value)))
-        for parameter, view in zip(self.parameters, self._views, strict=True):
-            found = view
+        for parameter, view, sparse in zip(self.parameters, self._views, self.sparse, strict=True):
+            part = view
             if parameter.dtype.itemsize < view.dtype.itemsize:
                 limit = torch.finfo(parameter.dtype).max
-                found = view.clamp(-limit, limit)
+                part = view.clamp(-limit, limit)
             grad = parameter.grad
-            if grad is None:
-                parameter.grad = torch.empty_like(parameter).copy_(found)
-            elif grad.layout == torch.strided:
-                grad.copy_(found)
+            if sparse and (grad is None or grad.layout != torch.strided):
+                parameter.grad = part.to(parameter.device, parameter.dtype).to_sparse(sparse)
+            elif grad is None:
+                parameter.grad = torch.empty_like(parameter).copy_(part)
             else:
-                parameter.grad = found.to(parameter.device, parameter.dtype).to_sparse(grad.sparse_dim())
+                grad.copy_(part)
+
+    @torch.no_grad()
+    def invalidate(self) -> None:
+        """Makes every gradient NaN, which a GradScaler takes for an overflow."""
+        for parameter in self.parameters:
+            parameter.grad = torch.full_like(parameter, math.nan)
+
+
+def _described(parameter: torch.Tensor) -> tuple[Any, ...]:
+    return id(parameter), parameter.dtype, parameter.shape, parameter.device

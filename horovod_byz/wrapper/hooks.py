@@ -57,6 +57,11 @@ class Hooks:
         for parameter in [p for p, owner in _OWNERS.items() if owner() is self]:
             del _OWNERS[parameter]
 
+    @property
+    def pending(self) -> bool:
+        """Whether gradients were computed that were not aggregated yet."""
+        return bool(self._passes)
+
     def reset(self) -> None:
         """Starts a new step."""
         self._passes.clear()
@@ -78,7 +83,8 @@ class Hooks:
         if self._passes[id(parameter)] > self.allowed:
             raise RuntimeError(
                 f"gradients of {name} were computed more than backward_passes_per_step = {self.allowed} "
-                "times before step(): raise backward_passes_per_step to accumulate gradients"
+                "times before step(): call step() or zero_grad() between them, or raise "
+                "backward_passes_per_step to accumulate gradients"
             )
 
 
@@ -87,8 +93,8 @@ def _counting(hooks: Hooks) -> Callable[[torch.Tensor], None]:
     reference = weakref.ref(hooks)
 
     def hook(parameter: torch.Tensor) -> None:
-        found = reference()
-        if found is not None:
-            found._count(parameter)
+        owner = reference()
+        if owner is not None:
+            owner._count(parameter)
 
     return hook

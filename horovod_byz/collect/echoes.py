@@ -1,0 +1,52 @@
+"""What each rank says that it was given, repeated to all: shows who gives different ranks different things.
+
+A report that contradicts its subject is a lie of one of the two, and without signatures nobody else can
+say whose. But an honest rank contradicts liars only. While liars are a minority, a rank that contradicts
+more ranks than a minority holds is therefore a liar, and those that it contradicts are cleared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from horovod_byz.collect.errors import EquivocationError, names
+
+
+def check(said: npt.NDArray[np.uint8], what: str) -> None:
+    """Compares the ranks' reports.
+
+    Args:
+        said: (size, size, m) bytes; said[r, s] is what rank r says that rank s gave it.
+        what: what was given, in the plural, for the error.
+
+    Raises:
+        EquivocationError: if a rank and a report about it differ. It names the liars where they can be
+            told, else both sides of each contradiction.
+    """
+    own = said[np.arange(len(said)), np.arange(len(said))]
+    differs = (said != own[None]).any(axis=2)
+    if not differs.any():
+        return
+    liars, sides = judge(differs)
+    told = []
+    if liars:
+        told.append(f"{names(liars)} gave different ranks different {what}, or lied about those of others")
+    if sides:
+        told.append(f"{names(sides)} contradict one another about {what}, so that at least one of two lies")
+    raise EquivocationError(f"{'; '.join(told)}: take those ranks out and start again", [*liars, *sides])
+
+
+def judge(differs: npt.NDArray[np.bool_]) -> tuple[Sequence[int], Sequence[int]]:
+    """The liars among ranks that contradict one another, and those of which some lie.
+
+    Args:
+        differs: (size, size); differs[r, s] if rank r reports of s what s does not say.
+    """
+    conflicts = differs | differs.T
+    minority = (len(conflicts) - 1) // 2
+    lies = conflicts.sum(axis=1) > minority
+    rest = conflicts & ~lies[:, None] & ~lies[None, :]
+    return np.flatnonzero(lies).tolist(), np.flatnonzero(rest.any(axis=1)).tolist()

@@ -1,0 +1,115 @@
+"""Which launcher started this process as one of several ranks, as the environment says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# The largest step number that Slurm gives to srun; those above stand for the batch script and the like.
+_LAST_SRUN_STEP = 0xFFFFFFF0 - 1
+
+_HOROVOD = "HOROVOD_SIZE"
+# By variable; the first that says the largest number is named.
+_OTHERS = {
+    "OMPI_COMM_WORLD_SIZE": "mpirun (Open MPI)",
+    "MV2_COMM_WORLD_SIZE": "mpirun (MVAPICH)",
+    "PMI_SIZE": "mpirun (PMI)",
+    "JSM_NAMESPACE_SIZE": "jsrun",
+    "WORLD_SIZE": "torchrun, or another launcher for torch.distributed,",
+}
+# Where Horovod's own launcher says how many ranks there are.
+_OWN = (_HOROVOD, "HOROVOD_ELASTIC", "HOROVOD_GLOO_RENDEZVOUS_ADDR")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How this process was started.
+
+    Attributes:
+        size: how many ranks there are; 1 without a launcher.
+        launcher: who started them.
+        variable: the environment variable that says so.
+    """
+
+    size: int = 1
+    launcher: str = ""
+    variable: str = ""
+
+    def __str__(self) -> str:
+        return (
+            f"this is one of {self.size} ranks, which {self.launcher} started ({self.variable}={self.size})"
+        )
+
+
+def launched(environment: Mapping[str, str] | None = None) -> Launch:
+    """How this process was started; numbers that cannot be read count as none.
+
+    `HOROVOD_SIZE` decides where it is set: horovodrun may run inside a job of another launcher. To run a
+    single process inside such a job, unset the variable that names it.
+    """
+    env = os.environ if environment is None else environment
+    own = _number(env, _HOROVOD)
+    if own is not None:
+        return Launch(own, "horovodrun", _HOROVOD)
+    sizes = [Launch(_number(env, name) or 1, launcher, name) for name, launcher in _OTHERS.items()]
+    return max([*sizes, _slurm(env)], key=lambda launch: launch.size)
+
+
+def refuse_uninitialized(launch: Launch) -> None:
+    """Refuses to go on alone in a process where `hvd.init()` was not called.
+
+    Raises:
+        RuntimeError: if it is one of several ranks.
+    """
+    if launch.size > 1:
+        raise RuntimeError(
+            f"{launch}, and Horovod is not initialised, so each rank would train alone: call hvd.init() first"
+            f"{_remedy(launch)}"
+        )
+
+
+def refuse_alone(launch: Launch) -> None:
+    """Refuses where Horovod is initialised and knows this rank only, though another launcher started more.
+
+    Raises:
+        RuntimeError: if it did.
+    """
+    if launch.size > 1 and not any(os.environ.get(name) for name in _OWN):
+        raise RuntimeError(
+            f"{launch}, but Horovod sees this rank only, so each rank would train alone{_remedy(launch)}"
+        )
+
+
+def _remedy(launch: Launch) -> str:
+    alone = f"; to run a single process on purpose, unset {launch.variable}"
+    if launch.variable == _HOROVOD:
+        return alone
+    return (
+        f"; start the ranks by horovodrun -np {launch.size}, or by mpirun with a Horovod that was built with "
+        f"MPI{alone}"
+    )
+
+
+def _slurm(env: Mapping[str, str]) -> Launch:
+    """The tasks of a Slurm step.
+
+    The shells of sbatch and salloc have SLURM_NTASKS too, where one process runs: they have a job and no
+    step of srun's.
+    """
+    step = _number(env, "SLURM_STEP_ID", least=0)
+    if step is None:
+        step = _number(env, "SLURM_STEPID", least=0)
+    in_step = step is not None and step <= _LAST_SRUN_STEP
+    if not in_step and any(env.get(name) for name in ("SLURM_JOB_ID", "SLURM_JOBID")):
+        return Launch()
+    # Under srun the number of the step's tasks, not of the job's. A single variable, so that unsetting it is
+    # enough.
+    return Launch(_number(env, "SLURM_NTASKS") or 1, "srun", "SLURM_NTASKS")
+
+
+def _number(env: Mapping[str, str], name: str, least: int = 1) -> int | None:
+    text = env.get(name, "").strip()
+    if not (text.isascii() and text.isdigit()) or len(text) > 10:
+        return None
+    return int(text) if int(text) >= least else None
