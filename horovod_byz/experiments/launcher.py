@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from horovod_byz.experiments.following import lines, stopping
 from horovod_byz.experiments.progress import Reporter, parse_event, replay
 
 __all__ = ["LaunchError", "horovod_missing", "run_ranks"]
@@ -52,13 +53,15 @@ def run_ranks(count: int, command: Sequence[str], reporter: Reporter) -> None:
         raise LaunchError("horovodrun was not found: run make setup, or horovod-byz doctor for details")
     arguments = [launcher, "--gloo", "-np", str(count), sys.executable, *command]
     kept: deque[str] = deque(maxlen=_KEPT)
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
+    with (
+        subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+        stopping(process),
+    ):
         try:
-            _follow(process.stdout, kept, reporter)
+            _follow(lines(process), kept, reporter)
         except KeyboardInterrupt:
             # The terminal sent the signal to horovodrun too, which passes it on; read on until it ends.
-            _follow(process.stdout, kept, reporter)
+            _follow(lines(process), kept, reporter)
             process.wait()
             raise
     if process.returncode:
