@@ -43,13 +43,10 @@ def drop_partial(tree: Path) -> int:
     Returns:
         How many are left, and need not be compiled again.
     """
-    kept = 0
     for compiled in tree.rglob("*.o"):
-        if whole(compiled):
-            kept += 1
-        else:
+        if not whole(compiled):
             compiled.unlink()
-    return kept
+    return sum(path.exists() for path in objects(tree))
 
 
 class Progress:

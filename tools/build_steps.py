@@ -12,6 +12,8 @@ from pathlib import Path
 
 from build_progress import Progress
 
+_locks: list[int] = []  # file descriptors that hold a folder
+
 
 class BuildError(RuntimeError):
     """A step failed; the message says which, and what to do."""
@@ -35,7 +37,7 @@ def run(
             cwd=log.parent,
             env=env,
             start_new_session=True,
-            close_fds=False,  # the lock of `alone`: compilers that outlive a killed build go on holding it
+            pass_fds=_locks,  # compilers that outlive a killed build go on holding its folder
         )
         try:
             code = _follow(job, Progress(tree, log)) if tree is not None else job.wait()
@@ -81,9 +83,12 @@ def alone(work: Path) -> Iterator[None]:
             except BlockingIOError:
                 print(f"another process builds Horovod in {work}: waiting for it", flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            os.set_inheritable(lock.fileno(), True)
             if os.fstat(lock.fileno()).st_nlink:  # else the other one was done, and removed the folder
-                yield
+                _locks.append(lock.fileno())
+                try:
+                    yield
+                finally:
+                    _locks.remove(lock.fileno())
                 return
 
 

@@ -46,7 +46,10 @@ class Peers:
     def close(self) -> None:
         """Ends the worker."""
         self._ask("quit")
-        self._process.wait()
+        try:
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
 
     def _ask(self, command: str) -> Any:
         pipe_in, pipe_out = self._process.stdin, self._process.stdout

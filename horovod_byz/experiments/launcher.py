@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from horovod_byz.experiments.following import lines, stopping
 from horovod_byz.experiments.progress import Reporter, parse_event, replay
 
 __all__ = ["LaunchError", "horovod_missing", "run_ranks"]
@@ -63,17 +64,19 @@ def run_ranks(count: int, command: Sequence[str], reporter: Reporter) -> None:
     arguments = [launcher, "--gloo", "-np", str(count), sys.executable, *command]
     kept: deque[str] = deque(maxlen=_KEPT)
     errors: list[dict[str, Any]] = []
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
+    with (
+        subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+        stopping(process),
+    ):
         try:
-            _follow(process.stdout, kept, errors, reporter)
+            _follow(lines(process), kept, errors, reporter)
         except KeyboardInterrupt:
             # The terminal sent the signal to horovodrun too, which passes it on; read on until it ends.
-            _follow(process.stdout, kept, errors, reporter)
+            _follow(lines(process), kept, errors, reporter)
             process.wait()
             raise
     if errors:
-        raise LaunchError(_joined([one["text"] for one in errors]), max(one["code"] for one in errors))
+        raise LaunchError(_joined([error["text"] for error in errors]), max(error["code"] for error in errors))
     if process.returncode:
         raise LaunchError(f"a rank failed (exit code {process.returncode}):\n" + "\n".join(kept))
 

@@ -196,6 +196,14 @@ def test_the_compilers_of_a_stopped_build_end_with_it(tool, tmp_path):
     assert not [pid for pid in leftovers.started() if "sleep 771" in leftovers.command(pid)]
 
 
+def test_compilers_that_outlive_a_killed_build_hold_its_folder(tool, tmp_path):
+    with tool.alone(tmp_path / "work"):
+        tool.run("compile", ["bash", "-c", "sleep 2 & exit"], tmp_path / "work" / "build.log")
+    assert not sys.modules["build_steps"].free(tmp_path / "work")
+    with tool.alone(tmp_path / "work"):  # waits
+        assert not [pid for pid in leftovers.started() if "sleep 2" in leftovers.command(pid)]
+
+
 def test_jobs_fit_the_cores_and_the_memory(tool, monkeypatch):
     monkeypatch.setattr(tool.os, "sched_getaffinity", lambda pid: set(range(8)))
     for kib, jobs in {64 << 20: 8, 9 << 20: 4, 1 << 20: 1}.items():
