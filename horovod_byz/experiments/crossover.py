@@ -108,7 +108,8 @@ def gradient_seconds(rounds: int, clock: Callable[[Callable[[], object]], float]
     found = {}
     for name, shape in _MODELS:
         model = models.build(name, shape, 10, seed=0)
-        images, labels = torch.zeros(_SHARE, *shape), torch.zeros(_SHARE, dtype=torch.long)
+        images = torch.zeros(_SHARE, *shape, dtype=torch.float32, device="cpu")
+        labels = torch.zeros(_SHARE, dtype=torch.long, device="cpu")
 
         def step(
             model: nn.Module = model, images: torch.Tensor = images, labels: torch.Tensor = labels

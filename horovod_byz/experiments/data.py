@@ -190,8 +190,8 @@ def _check(name: str, arrays: Sequence[Pixels], classes: int) -> None:
 def _floats(pixels: np.ndarray, scale: float, spec: _Spec, normalise: Normalise) -> Tensor:
     images = torch.from_numpy(pixels.astype(np.float32, order="C")).div_(scale)
     if normalise == "standard":
-        mean = torch.tensor(spec.mean).view(1, -1, 1, 1)
-        std = torch.tensor(spec.std).view(1, -1, 1, 1)
+        mean = torch.tensor(spec.mean, dtype=torch.float32, device="cpu").view(1, -1, 1, 1)
+        std = torch.tensor(spec.std, dtype=torch.float32, device="cpu").view(1, -1, 1, 1)
         images.sub_(mean).div_(std)
     return images
 
@@ -253,11 +253,11 @@ def augment(images: Tensor, rng: np.random.Generator, padding: int = 4) -> Tenso
     padded = torch.nn.functional.pad(images, (padding,) * 4, mode="reflect")
     top, left = (torch.from_numpy(rng.integers(0, 2 * padding + 1, batch)) for _ in range(2))
     flip = torch.from_numpy(rng.integers(0, 2, batch).astype(bool))
-    across = torch.arange(width).expand(batch, width)
+    across = torch.arange(width, device="cpu").expand(batch, width)
     columns = torch.where(flip[:, None], width - 1 - across, across) + left[:, None]
-    rows = torch.arange(height)[None, :] + top[:, None]
-    one = torch.arange(batch)[:, None, None, None].to(images.device)
-    channels = torch.arange(images.shape[1])[None, :, None, None].to(images.device)
+    rows = torch.arange(height, device="cpu")[None, :] + top[:, None]
+    image = torch.arange(batch, device=images.device)[:, None, None, None]
+    channels = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
     return padded[
-        one, channels, rows[:, None, :, None].to(images.device), columns[:, None, None, :].to(images.device)
+        image, channels, rows[:, None, :, None].to(images.device), columns[:, None, None, :].to(images.device)
     ]

@@ -71,12 +71,14 @@ def run_ranks(count: int, command: Sequence[str], reporter: Reporter) -> None:
         try:
             _follow(lines(process), kept, errors, reporter)
         except KeyboardInterrupt:
-            # The terminal sent the signal to horovodrun too, which passes it on; read on until it ends.
+            # The terminal sent the signal to horovodrun too, which passes it on; read until it ends.
             _follow(lines(process), kept, errors, reporter)
             process.wait()
             raise
     if errors:
-        raise LaunchError(_joined([error["text"] for error in errors]), max(error["code"] for error in errors))
+        raise LaunchError(
+            _joined([error["text"] for error in errors]), max(error["code"] for error in errors)
+        )
     if process.returncode:
         raise LaunchError(f"a rank failed (exit code {process.returncode}):\n" + "\n".join(kept))
 

@@ -71,7 +71,7 @@ def _against_detox(d: int, rounds: int = 3) -> dict[str, Any]:
 
 def _gradient(model: torch.nn.Module, batch: int) -> float:
     images = torch.from_numpy(_rows(batch, 3 * 32 * 32)).view(batch, 3, 32, 32)
-    labels = torch.arange(batch) % 10
+    labels = torch.arange(batch, device="cpu") % 10
 
     def once() -> None:
         torch.nn.functional.cross_entropy(model(images), labels).backward()
