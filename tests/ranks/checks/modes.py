@@ -48,7 +48,7 @@ def _train(collector, rule, workers=WORKERS, wire=_attack, steps=STEPS):
     d = sum(p.numel() for p in parameters)
     dedicated = collector == Root(dedicated=True)
     sizes = (0, *split(workers, hvd.size() - 1)) if dedicated else split(workers, hvd.size())
-    session = bind(collector, d, np.float32, sizes[hvd.rank()], timeout=60, name="modes")
+    session = bind(collector, d, np.float32, sizes, timeout=60, name="modes")
     optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
     ledger = hb.Ledger()
     for step in range(steps):
@@ -91,7 +91,7 @@ def check_pieces():
     rows = rng.standard_normal((WORKERS, d)).astype(np.float32)
     found = {}
     for collector in (Symmetric(), Root(), Sharded()):
-        session = bind(collector, d, np.float32, split(WORKERS, hvd.size())[hvd.rank()], timeout=60)
+        session = bind(collector, d, np.float32, split(WORKERS, hvd.size()), timeout=60)
         mine = rows[session.workers.start : session.workers.stop]
         whole = fingerprint(session.step(mine, hb.Median()).value)
         session.transport.most = 50_000
