@@ -13,6 +13,8 @@ from horovod_byz.collect.session import Job
 from horovod_byz.collect.transport import MOST_ELEMENTS, check_received
 from horovod_byz.collect.watchdog import Watchdog
 
+PATIENCE = 100.0  # seconds for all ranks to arrive; a loaded machine runs 46 threads slowly
+
 
 class ThreadRank:
     """One of several ranks in one process.
@@ -31,9 +33,9 @@ class ThreadRank:
 
     def _swap(self, thing):
         self._board[self.rank] = thing
-        self._barrier.wait(30)
+        self._barrier.wait(PATIENCE)
         found = list(self._board)
-        self._barrier.wait(30)
+        self._barrier.wait(PATIENCE)
         return found
 
     def exchange_any(self, message, phase):
