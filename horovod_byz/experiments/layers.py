@@ -51,7 +51,7 @@ def size_after(features: nn.Sequential, shape: tuple[int, int, int]) -> int:
     training = features.training
     features.eval()
     with torch.no_grad():
-        size = features(torch.zeros(1, *shape)).shape[1]
+        size = features(torch.zeros(1, *shape, device="cpu")).shape[1]
     features.train(training)
     if size == 0:
         raise RuntimeError("the output of a pooling layer has no pixels left")

@@ -258,7 +258,7 @@ def build(name: str, shape: Sequence[int], classes: int, *, seed: int = 0, **opt
     """
     check_options(name, options)
     channels, height, width = shape
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
         try:
             return MODELS[name]((channels, height, width), classes, **options)
