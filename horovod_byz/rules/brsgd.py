@@ -63,6 +63,9 @@ class BrSGD(RowRule):
         scores, l1 = statistics.brsgd
         keep = math.ceil(self.beta * statistics.n - 1e-9)
         top = np.argsort(-scores, kind="stable")[:keep]
-        limit = 2 * float(np.median(l1)) if self.threshold == "auto" else 2 * float(self.threshold)
+        if self.threshold == "auto":
+            limit = 2 * float(np.median(l1))
+        else:
+            limit = 2 * (float(self.threshold) / statistics.unit)
         near = l1 <= limit
         return Weighted.uniform(statistics.n, np.sort(top[near[top]])).weights
