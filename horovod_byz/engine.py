@@ -17,6 +17,7 @@ from horovod_byz import rows as reading
 from horovod_byz.decision import BLOCK, Decision, Segmented
 from horovod_byz.kernels.rows import Rows
 from horovod_byz.measure import Reduce, Statistics, alone
+from horovod_byz.reach import lengths_to
 from horovod_byz.source import Floats, Ints, Packed, Source
 from horovod_byz.tiles import shards
 from horovod_byz.verdict import Verdict, judge
@@ -99,7 +100,7 @@ def run(
         rows, offset=offset, d=d, reduce=reduce, step=step, threads=threads, segments=segments
     )
     decision = _combine(rule, rows, statistics, out, threads, lazy=False)
-    far = np.sqrt(statistics.distances_to(out))  # first: it shows which rows are finite
+    far = lengths_to(out, statistics)  # first: it shows which rows are finite
     return Outcome(decision.weights, statistics.nonfinite, decision.outvoted, far)
 
 

@@ -5,6 +5,7 @@ A statistic is a sum over coordinates, in the order of `tiles`.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from horovod_byz import reach
 from horovod_byz.kernels import brsgd, distances, scan, vote
 from horovod_byz.kernels.rows import TILE, Rows
 from horovod_byz.segments import BySegment
@@ -43,7 +45,11 @@ class Statistics:
         d: number of coordinates, all shards together.
         threads: threads for the kernels.
         segments: the coordinate after each tensor's last, where the caller said so.
+        unit: the rows were divided by it before they were measured; 1, or `reach.UNIT` where most of them
+            are too large for their squares.
     """
+
+    unit = 1.0
 
     def __init__(
         self,
@@ -67,6 +73,7 @@ class Statistics:
         self._reduce = reduce
         self.threads = threads
         self._known: dict[str, Any] = {}
+        self._checked_as: Ints | None = None  # each row's index in the statistics that `checked` gave
 
     @property
     def alone(self) -> bool:
@@ -84,11 +91,27 @@ class Statistics:
         if "distances" in self._known:  # each pair's distance is its own sum
             chosen = np.asarray(indices, np.int64)
             part._known["distances"] = self._known["distances"][np.ix_(chosen, chosen)]
+        if self._checked_as is not None:
+            part._checked_as = self._checked_as[np.asarray(indices, np.int64)]
+        return part
+
+    @property
+    def checked(self) -> Statistics:
+        """The same statistics, which raise `reach.OutOfReachError` in place of numbers that overflowed."""
+        part = copy.copy(self)  # what is known stays known to both
+        part._checked_as = np.arange(self.n, dtype=np.int64)
+        return part
+
+    @property
+    def scaled(self) -> Statistics:
+        """The statistics of the rows divided by `reach.UNIT`."""
+        part = self.over(reach.Scaled(self.source), self.excluded)
+        part.unit = self.unit * reach.UNIT
         return part
 
     def over(self, source: Source, excluded: int = 0) -> Statistics:
         """The statistics of other (virtual) rows over the same coordinates."""
-        return Statistics(
+        part = Statistics(
             source,
             offset=self.offset,
             d=self.d,
@@ -98,6 +121,8 @@ class Statistics:
             excluded=excluded,
             segments=self.segments,
         )
+        part.unit = self.unit
+        return part
 
     @property
     def nonfinite(self) -> Ints:
@@ -140,12 +165,14 @@ class Statistics:
     def distances(self) -> Floats:
         """Squared L2 distances between rows, from direct differences; shape (n, n)."""
         total: Floats = self._measure("distances", lambda rows: distances.squared(rows, self.threads))
+        self._check(total)
         return total
 
     @property
     def gram(self) -> Floats:
         """Inner products of the rows minus their coordinate-wise median; shape (n, n)."""
         total: Floats = self._measure("gram", lambda rows: distances.gram(rows, self.threads))
+        self._check(np.diag(total))
         return total
 
     def replicas(self, groups: Groups) -> list[npt.NDArray[np.bool_]]:
@@ -175,6 +202,7 @@ class Statistics:
             return length
 
         total: Floats = self._measure("squared_norms", norms)
+        self._check(total)
         return total
 
     @property
@@ -184,6 +212,7 @@ class Statistics:
             "brsgd",
             lambda rows: np.stack([np.asarray(x, np.float64) for x in brsgd.statistics(rows, self.threads)]),
         )
+        self._check(both[1])
         return both[0].astype(np.int64), both[1]
 
     def distances_to(self, value: npt.NDArray[Any]) -> Floats:
@@ -204,6 +233,10 @@ class Statistics:
         total: Floats = self.measured("distances_to", to_point)
         self._known["distances_to"] = total  # for what it shows of the rows; the next point has its own
         return total
+
+    def _check(self, squares: Floats) -> None:
+        if self._checked_as is not None and self.unit == 1.0:
+            reach.check(squares, self._checked_as)
 
     def _measure(self, name: str, kernel: Callable[[Rows], Any]) -> Any:
         """One statistic of all columns alike, measured when it is first asked for."""

@@ -43,6 +43,10 @@ def test_the_rule_of_the_documentation_works():
     value, _ = run_sharded(rule, rows, 2)
     np.testing.assert_array_equal(value, rule(rows))
     assert hb.aggregate(rows, rule).verdicts[4].reason == "non-finite"
+    rows[[0, 4]] = [[1e19], [1e36]]  # neither swallows the sums of the others
+    assert np.abs(rule(rows)).max() < 5
+    rows[[0, 4]] = 1e200
+    assert np.abs(rule(rows)).max() < 5
     with pytest.raises(ValueError, match="use f <= 1"):
         rule(rows[:4])
 

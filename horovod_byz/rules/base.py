@@ -13,8 +13,9 @@ from horovod_byz.checks import count
 from horovod_byz.decision import Decision, Weighted
 from horovod_byz.kernels.rows import Rows
 from horovod_byz.measure import Statistics
+from horovod_byz.reach import OutOfReachError
 from horovod_byz.rules.condition import Condition
-from horovod_byz.source import Floats
+from horovod_byz.source import Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,11 @@ class Rule(ABC):
 
 @dataclass(frozen=True)
 class RowRule(Rule):
-    """A rule that weighs whole rows: a row with a non-finite value is out before it starts."""
+    """A rule that weighs whole rows: a row with a non-finite value is out before it starts.
+
+    So is a finite row that is too far from the others for float64 to square its distance; where most rows are
+    so large, the rule reads statistics of the rows divided by `statistics.unit`. See `reach`.
+    """
 
     # The statistic that the rule reads, if it has one. Measured first, it also shows which rows are finite,
     # and no pass has to be spent on that alone.
@@ -134,14 +139,22 @@ class RowRule(Rule):
     def decide(self, statistics: Statistics) -> Decision:
         if self.measures:
             getattr(statistics, self.measures)
-        finite = statistics.finite
-        n = statistics.n
-        if len(finite) == 0:
-            return Weighted(np.zeros(n))
-        if len(finite) == n:
-            return self.decide_finite(statistics)
-        rest = statistics.take(finite, excluded=statistics.excluded + n - len(finite))
-        return self.decide_finite(rest).expand(n, finite)
+        if len(statistics.finite) == 0:
+            return Weighted(np.zeros(statistics.n))
+        return self._decide_on(statistics, statistics.finite)
+
+    def _decide_on(self, statistics: Statistics, kept: Ints) -> Decision:
+        """The decision on the rows that are kept; the others are certainly Byzantine."""
+        n, part = statistics.n, statistics
+        if len(kept) < n:
+            part = statistics.take(kept, excluded=statistics.excluded + n - len(kept))
+        try:
+            return self.decide_finite(part.checked).expand(n, kept)
+        except OutOfReachError as error:
+            lost = error.rows
+        if len(lost):
+            return self._decide_on(part, np.setdiff1d(np.arange(part.n), lost)).expand(n, kept)
+        return self.decide_finite(part.scaled).expand(n, kept)
 
     def decide_finite(self, statistics: Statistics) -> Decision:
         """As `decide`, for rows known to be finite; `statistics.excluded` were Byzantine for certain."""

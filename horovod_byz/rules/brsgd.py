@@ -70,7 +70,10 @@ class BrSGD(RowRule):
     def weigh(self, statistics: Statistics) -> Floats:
         scores, l1 = statistics.brsgd
         top = np.argsort(-scores, kind="stable")[: self._kept(statistics.n)]
-        limit = 2 * float(np.median(l1)) if self.threshold == "auto" else 2 * float(self.threshold)
+        if self.threshold == "auto":
+            limit = 2 * float(np.median(l1))
+        else:
+            limit = 2 * (float(self.threshold) / statistics.unit)
         near = l1 <= limit
         return Weighted.uniform(statistics.n, np.sort(top[near[top]])).weights
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from horovod_byz import reach
 from horovod_byz.checks import count, fraction
 from horovod_byz.decision import Decision, Weighted
 from horovod_byz.kernels import linear
@@ -185,9 +186,12 @@ class Draco(BoundedRule):
         Locates, erases and looks again, since the rounding of a pass is relative to its largest liar.
         """
         n = statistics.n
-        with np.errstate(over="ignore", invalid="ignore"):
-            lengths = np.sqrt(statistics.squared_norms)
-        sound = (statistics.nonfinite == 0) & np.isfinite(lengths)
+        finite, squares = statistics.nonfinite == 0, statistics.squared_norms
+        if finite.any() and reach.core(squares[finite])[1] > reach.NEAR:
+            statistics = statistics.scaled
+            squares = statistics.squared_norms
+        lengths = np.sqrt(squares)
+        sound = finite & (squares <= reach.FAR)
         if n - int(sound.sum()) > self.f:
             return None
         usual = float(np.sort(lengths[sound])[(int(sound.sum()) - 1) // 2])

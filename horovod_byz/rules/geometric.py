@@ -10,6 +10,7 @@ import numpy as np
 from horovod_byz.checks import count
 from horovod_byz.decision import Weighted
 from horovod_byz.measure import Statistics
+from horovod_byz.reach import near_rows
 from horovod_byz.rules.base import ROW_EXCLUDED, Facts, RowRule
 from horovod_byz.rules.condition import MAJORITY, NO_FAULTS, Condition
 from horovod_byz.rules.weiszfeld import weiszfeld
@@ -19,6 +20,9 @@ from horovod_byz.source import Floats
 @dataclass(frozen=True)
 class Medoid(RowRule):
     """The row with the least sum of (not squared) distances to all rows.
+
+    Distances to rows beyond 2^40 radii of the majority are left out of the sums, which they would swallow;
+    see `reach.near_rows`.
 
     Args:
         naive_float32: round squared distances to float32, where those of rows near 1e20 overflow to infinity,
@@ -47,6 +51,8 @@ class Medoid(RowRule):
         if self.naive_float32:
             with np.errstate(over="ignore"):
                 squares = squares.astype(np.float32).astype(np.float64)
+        else:
+            squares = squares[:, near_rows(squares)[1]]
         # Summed in ascending order, so that rows with the same distances tie to the bit.
         sums = np.sort(np.sqrt(squares), axis=1).cumsum(axis=1)[:, -1]
         return Weighted.uniform(statistics.n, [int(np.argmin(sums))]).weights
@@ -93,11 +99,4 @@ class GeometricMedian(RowRule):
             raise ValueError(f"GeometricMedian: tolerance must lie between 0 and 1, got {self.tolerance!r}")
 
     def weigh(self, statistics: Statistics) -> Floats:
-        gram = statistics.gram
-        # A row so far away that its square overflows pulls by a unit vector that cannot be told: it
-        # is left out like a non-finite one.
-        near = np.flatnonzero(np.isfinite(np.diag(gram)))
-        weights = np.zeros(statistics.n)
-        if len(near):
-            weights[near] = weiszfeld(gram[np.ix_(near, near)], self.tolerance, self.max_iterations)
-        return weights
+        return weiszfeld(statistics.gram, self.tolerance, self.max_iterations)

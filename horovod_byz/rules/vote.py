@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from horovod_byz.decision import Decision, Segmented, Weighted
 from horovod_byz.kernels import vote as kernel
 from horovod_byz.kernels.rows import Rows
 from horovod_byz.measure import Statistics
+from horovod_byz.reach import lengths
 from horovod_byz.rules.base import Facts, Rule
 from horovod_byz.rules.condition import MAJORITY, Condition
 from horovod_byz.source import Floats, Groups, Ints
@@ -149,9 +151,14 @@ class MajorityVote(Rule):
                 [(~differ, np.zeros(differ.shape)) for differ in by_tensor]
                 for by_tensor in statistics.by_segment.replicas(groups)
             ]
+        scaled = cache(lambda: statistics.scaled.by_segment.apart(groups))
+
+        def near(group: int, tensor: int, squares: Floats, norms: Floats, bad: Ints) -> Agreement:
+            return self._near(squares, norms, bad == 0, lambda: scaled()[group][tensor][:2])
+
         return [
-            [self._near(np.sqrt(apart), np.sqrt(norms), bad == 0) for apart, norms, bad in by_tensor]
-            for by_tensor in statistics.by_segment.apart(groups)
+            [near(k, at, *measured) for at, measured in enumerate(by_tensor)]
+            for k, by_tensor in enumerate(statistics.by_segment.apart(groups))
         ]
 
     def _agreements(self, statistics: Statistics, groups: Groups) -> list[Agreement]:
@@ -159,21 +166,33 @@ class MajorityVote(Rule):
         if self.tolerance == 0:
             exact = [~differ for differ in statistics.replicas(groups)]
             return [(agree, np.zeros(agree.shape)) for agree in exact]
-        finite = statistics.nonfinite == 0
-        norms = np.sqrt(statistics.squared_norms)
+        finite, norms = statistics.nonfinite == 0, statistics.squared_norms
         found = []
-        for group in groups:
-            rows = np.asarray(group)
-            apart = np.sqrt(statistics.take(rows).distances)
-            found.append(self._near(apart, norms[rows], finite[rows]))
+        for rows in map(np.asarray, groups):
+            group = statistics.take(rows)
+            scaled = cache(partial(_both_scaled, group))
+            found.append(self._near(group.distances, norms[rows], finite[rows], scaled))
         return found
 
-    def _near(self, apart: Floats, norms: Floats, finite: npt.NDArray[np.bool_]) -> Agreement:
+    def _near(
+        self,
+        squares: Floats,
+        squared_norms: Floats,
+        finite: npt.NDArray[np.bool_],
+        scaled: Callable[[], Sequence[Any]],
+    ) -> Agreement:
+        """Which rows are near one another, from their squares; `scaled` measures both in the larger unit."""
         both = np.logical_and.outer(finite, finite)
+        apart = lengths(np.where(both, squares, 0.0), lambda: scaled()[0])
+        norms = lengths(np.where(finite, squared_norms, 0.0), lambda: scaled()[1])
         agree = (both & (apart <= self.tolerance * np.maximum.outer(norms, norms))) | np.eye(
             len(norms), dtype=bool
         )
         return agree, np.where(agree, apart, 0.0)
+
+
+def _both_scaled(group: Statistics) -> tuple[Floats, Floats]:
+    return group.scaled.distances, group.scaled.squared_norms
 
 
 def winners(first: Ints, groups: Groups) -> list[Weighted]:

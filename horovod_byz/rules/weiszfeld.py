@@ -6,7 +6,12 @@ import math
 
 import numpy as np
 
+from horovod_byz.reach import near_rows
+from horovod_byz.rules.newton import apart, newton
 from horovod_byz.source import Floats
+
+# Weiszfeld's iteration converges in some dozens of steps, or so slowly that Newton's steps have to take over.
+_PLAIN = 100
 
 
 def weiszfeld(gram: Floats, tolerance: float, max_iterations: int) -> Floats:
@@ -22,32 +27,52 @@ def weiszfeld(gram: Floats, tolerance: float, max_iterations: int) -> Floats:
     """
     n = len(gram)
     square = np.maximum(np.diag(gram)[:, None] + np.diag(gram)[None, :] - 2 * gram, 0.0)
-    best = int(np.argmin(np.sqrt(square).cumsum(axis=1)[:, -1]))
+    best = int(np.argmin(_sums(gram, square)))
     start = _leave_row(gram, square, best)
     if start is None:
         alone: Floats = np.eye(n)[best]
         return alone
-    weights = start
+    weights, left = start, max_iterations
     scale = float(np.sort(np.sqrt(square[best]))[: n // 2 + 1].max())
-    previous = np.inf
-    for _ in range(max_iterations):
-        step = _weights_at(_distances(gram, weights)) - weights
+    previous = 0.0
+    while left > 0:
+        left -= 1
+        step = _weights_at(apart(gram, weights)) - weights
         weights = weights + step
         moved = math.sqrt(max(float(step @ gram @ step), 0.0))
         # The movements shrink by a factor near `rate`: what is left to go is their geometric sum.
-        rate = min(moved / previous, 0.999) if previous > 0 else 0.0
+        rate = min(moved / previous, 0.999) if previous > 0 else 0.999 * (moved > 0)
         if moved * rate / (1 - rate) <= tolerance * scale and moved <= math.sqrt(tolerance) * scale:
             break
         previous = moved
+        if left < max_iterations - _PLAIN:
+            left -= 1 + n // 25  # about what solving n equations costs
+            ahead = newton(gram, weights)
+            if ahead is not None:
+                step, weights, previous = ahead - weights, ahead, 0.0
+                if math.sqrt(max(float(step @ gram @ step), 0.0)) <= tolerance * scale:
+                    weights = _weights_at(apart(gram, weights))  # none is negative
+                    break
     total: Floats = weights / weights.sum()
     return total
 
 
-def _distances(gram: Floats, weights: Floats) -> Floats:
-    """Distances of the rows to the combination: |z - x_i|^2 = w'Gw - 2 (Gw)_i + G_ii."""
-    inner = gram @ weights
-    distances: Floats = np.sqrt(np.maximum(weights @ inner - 2 * inner + np.diag(gram), 0.0))
-    return distances
+def _sums(gram: Floats, square: Floats) -> Floats:
+    """Each row's sum of distances, less those of the central row to the rows that would swallow it.
+
+    Beside a far row x_j the difference |x_i - x_j| - |x_k - x_j| tells rows i and k apart. It follows from
+    the difference of the squares, where inner products leave out what is common; it is at most |x_i - x_k|.
+    """
+    centre, near = near_rows(square)
+    sums: Floats = np.sqrt(square[:, near]).cumsum(axis=1)[:, -1]
+    far = np.flatnonzero(~near)
+    if len(far):
+        own = np.diag(gram)
+        squares = (own - own[centre])[:, None] - 2 * (gram[:, far] - gram[centre, far])
+        longer = squares / (np.sqrt(square[:, far]) + np.sqrt(square[centre, far]))
+        limit = np.sqrt(square[:, centre])[:, None]
+        sums = sums + np.clip(longer, -limit, limit).cumsum(axis=1)[:, -1]
+    return sums
 
 
 def _weights_at(distances: Floats) -> Floats:
