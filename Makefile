@@ -72,7 +72,10 @@ $(STAMPS)/requirements: $(STAMPS)/torch $(wildcard requirements/*.txt)
 $(STAMPS)/horovod: $(STAMPS)/requirements requirements/horovod.txt tools/build_horovod.py
 	$(call step,Horovod,$(BIN)/python tools/build_horovod.py)
 
-$(STAMPS)/package: $(STAMPS)/horovod $(SOURCES)
+$(STAMPS)/torchvision: $(STAMPS)/torch tools/install_torchvision_hook.py horovod_byz/_torchvision.py
+	$(call step,torchvision beside this torch,$(BIN)/python tools/install_torchvision_hook.py)
+
+$(STAMPS)/package: $(STAMPS)/horovod $(STAMPS)/torchvision $(SOURCES)
 	$(call step,horovod_byz and its kernels, \
 	  PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .)
 
@@ -81,11 +84,12 @@ test: setup ## Run the test suite (ARGS="..." goes to pytest)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 .PHONY: lint
-lint: setup ## ruff, mypy --strict on the package, cython-lint on the kernels
+lint: setup ## ruff, mypy --strict on the package, cython-lint on the kernels, shellcheck on the launch scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict horovod_byz
 	$(BIN)/cython-lint kernels
+	$(BIN)/shellcheck launch/*.sh .ci/run
 
 .PHONY: format
 format: setup ## Let ruff rewrite what it can

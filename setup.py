@@ -164,4 +164,7 @@ setup(
     },
     ext_modules=extensions(),
     cmdclass={"build_ext": BuildKernels},
+    # An editable install names the checkout in a .pth file: with package_dir the default is a hook, which
+    # mypy and editors do not follow.
+    options={"editable_wheel": {"mode": "compat"}},
 )

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-import psutil
-
 
 def version_of(distribution: str) -> str | None:
     """The installed version of a distribution, or None."""
@@ -40,6 +38,8 @@ def cores() -> int:
 
 def memory_mib() -> int:
     """Memory that is free to be used, in MiB: the machine's, or what the control group leaves."""
+    import psutil
+
     available = int(psutil.virtual_memory().available)
     group = Path("/sys/fs/cgroup")
     try:

@@ -1,13 +1,15 @@
-"""Where an outside Cython project finds the kernels' declarations."""
+"""Where an outside Cython project finds the kernels' declarations and their C header."""
 
 from pathlib import Path
 
 
 def get_include() -> str:
-    """Folder to put on Cython's ``include_path`` so that ``cimport horovod_byz.kernels...`` is found.
+    """The folder that an outside project puts on Cython's path and on the C compiler's.
 
-    An installed package is found without it; an editable install needs it::
+    On Cython's, ``cimport horovod_byz.kernels...`` is found; on the compiler's, the header that ``dispatch``
+    and ``vote`` include::
 
+        Extension("mine", ["mine.pyx"], include_dirs=[horovod_byz.get_include()])
         cythonize(extensions, include_path=[horovod_byz.get_include()])
 
     Returns:

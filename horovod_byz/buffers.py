@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from horovod_byz.collect import Collector, Session, bind
-from horovod_byz.rules import Median
+from horovod_byz.rules import Median, as_rule
 
 if TYPE_CHECKING:
     from horovod_byz.rules import Rule
@@ -30,7 +30,7 @@ class Buffers:
 
     Args:
         named: (name, tensor) pairs, as `model.named_buffers()` gives them.
-        rule: rule for floating-point buffers; default `Median()`.
+        rule: rule for floating-point buffers, or its name; default `Median()`.
         collect: the way to collect.
         options: further options of `Collector.bind`.
 
@@ -41,7 +41,7 @@ class Buffers:
     def __init__(
         self,
         named: NamedBuffers,
-        rule: Rule | None = None,
+        rule: Rule | str | None = None,
         collect: str | Collector = "symmetric",
         **options: Any,
     ) -> None:
@@ -49,7 +49,7 @@ class Buffers:
         for name, buffer in found.items():
             if not isinstance(name, str) or not isinstance(buffer, torch.Tensor):
                 raise TypeError("buffers must be (name, tensor) pairs, such as model.named_buffers()")
-        self._rule: Rule = Median() if rule is None else rule
+        self._rule = Median() if rule is None else as_rule(rule, "the rule for buffers")
         self._statistics = {name: b for name, b in found.items() if b.is_floating_point()}
         self._counters = {name: b for name, b in found.items() if _is_counter(b)}
         self._collect, self._options = collect, options
@@ -91,7 +91,9 @@ class Buffers:
 
 
 def aggregate_buffers(
-    model: torch.nn.Module | NamedBuffers, rule: Rule | None = None, collect: str | Collector = "symmetric"
+    model: torch.nn.Module | NamedBuffers,
+    rule: Rule | str | None = None,
+    collect: str | Collector = "symmetric",
 ) -> None:
     """Replaces a model's buffers by a robust aggregate over all ranks, in place.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
 from typing import Any
 
@@ -9,8 +10,18 @@ import numpy as np
 
 
 def count(owner: object, name: str, value: Any, least: int = 0) -> int:
-    """Checks that a parameter is a whole number of at least `least`, and returns it as an int."""
-    kind = type(owner).__name__
+    """Checks that a parameter is a whole number of at least `least`, and returns it as an int.
+
+    Args:
+        owner: what has the parameter, a value or its name, for the message.
+        name: the parameter.
+        value: what was given.
+        least: the smallest number allowed.
+
+    Raises:
+        TypeError, ValueError: if it is not.
+    """
+    kind = owner if isinstance(owner, str) else type(owner).__name__
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{kind}: {name} must be a whole number >= {least}, got {value!r}")
     try:
@@ -20,3 +31,20 @@ def count(owner: object, name: str, value: Any, least: int = 0) -> int:
     if number < least:
         raise ValueError(f"{kind}: {name} must be >= {least}, got {number}")
     return number
+
+
+def flag(owner: object, name: str, value: Any) -> bool:
+    """Checks that a parameter is True or False, and returns it; a text would count as True."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{type(owner).__name__}: {name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def fraction(owner: object, name: str, value: Any) -> float:
+    """Checks that a parameter is a number of at least 0 and below 1, and returns it."""
+    kind = type(owner).__name__
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{kind}: {name} must be a number of at least 0 and below 1, got {value!r}")
+    if not 0 <= float(value) < 1:
+        raise ValueError(f"{kind}: {name} must be at least 0 and below 1, got {value!r}")
+    return float(value)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
-from horovod_byz import cli_theory
+from horovod_byz import cli_theory, cli_train
+from horovod_byz.cli_errors import explained
 
 app = typer.Typer(
     name="horovod-byz",
@@ -23,13 +20,22 @@ app = typer.Typer(
 
 app.add_typer(cli_theory.app, name="theory")
 
-# How an option of `train` is called in the configuration.
-_KEYS = {
-    "data": ("data", "name"),
-    "batch": ("data", "batch"),
-    "lr": ("optimizer", "lr"),
-    "momentum": ("optimizer", "momentum"),
-}
+
+def _version(asked: bool) -> None:
+    if asked:
+        from horovod_byz import __version__
+
+        typer.echo(f"horovod-byz {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Byzantine-resilient training on Horovod and PyTorch."""
 
 
 @app.command()
@@ -45,7 +51,7 @@ def train(
     byzantine: Annotated[int | None, typer.Option(help="How many of them are Byzantine.")] = None,
     schedule: Annotated[str | None, typer.Option(help="Who is Byzantine: first, fixed or redrawn.")] = None,
     attack: Annotated[str | None, typer.Option(help="Such as omniscient, gaussian:std=200.")] = None,
-    attack_start: Annotated[int | None, typer.Option(help="First step of the attack.")] = None,
+    attack_start: Annotated[int | None, typer.Option(help="First step of the attack, from 0.")] = None,
     rule: Annotated[
         str | None, typer.Option(help="Such as median, krum:f=6. f defaults to --byzantine.")
     ] = None,
@@ -53,7 +59,9 @@ def train(
         str | None, typer.Option(help="symmetric, root, root:dedicated=true or sharded.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same numbers.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimizer steps; with --resume also more than before.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Images per worker and step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     momentum: Annotated[float | None, typer.Option(help="Momentum of SGD.")] = None,
@@ -100,89 +108,23 @@ def train(
         }.items()
         if value is not None
     }
-    with _explained():
+    with explained(events):
         from horovod_byz.experiments.ranks import launched
         from horovod_byz.experiments.train import Launch
 
-        if ranks > 1 and launched() == 1:
-            _start_ranks(ranks)
-            return
-        made = _configuration(config, given, change or [], out if resume else None)
+        if resume and overwrite:
+            raise ValueError("--resume continues a run and --overwrite replaces it: give one of them")
+        started = launched()
+        if ranks > 1 and started not in (1, ranks):
+            raise ValueError(f"a launcher started {started} ranks: leave out --ranks {ranks}")
+        made = cli_train.configuration(config, given, change or [], out if resume else None)
         folder = out if out is not None else Path("runs") / made.slug
         launch = Launch(folder, data_dir, resume, overwrite, checkpoint_every, device, threads)
-        _train(made, launch, events)
-
-
-def _configuration(path: Path | None, given: dict[str, Any], changes: list[str], before: Path | None) -> Any:
-    """The TOML file, or what an earlier run in `before` had; then the options; then each --set."""
-    from horovod_byz.experiments import config as configs
-
-    data: dict[str, Any] = {}
-    if path is not None:
-        data = configs.read(path)
-    elif before is not None and (before / "config.toml").is_file():
-        data = configs.read(before / "config.toml")
-    for name, value in given.items():
-        _put(data, _KEYS.get(name, (name,)), value)
-    for change in changes:
-        key, sign, text = change.partition("=")
-        if not sign:
-            raise configs.ConfigError(f"--set {change!r} is not of the form key=value")
-        _put(data, tuple(key.strip().split(".")), configs.parse_literal(text))
-    return configs.make(data)
-
-
-def _put(data: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
-    for part in place[:-1]:
-        if not isinstance(data.get(part), dict):
-            data[part] = {"name": data[part]} if isinstance(data.get(part), str) else {}
-        data = data[part]
-    data[place[-1]] = value
-
-
-def _train(config: Any, launch: Any, events: bool) -> None:
-    from horovod_byz.experiments import progress
-    from horovod_byz.experiments.ranks import Ranks
-    from horovod_byz.experiments.train import Stopped, train
-
-    ranks = Ranks()
-    with ExitStack() as stack:
-        # Launchers pass output on line by line, even where (under MPI) a rank's output looks like a terminal.
-        plain = progress.Lines() if ranks.size > 1 else progress.choose()
-        reporter = progress.Events() if events else plain
-        if isinstance(reporter, progress.Bars) and ranks.first:
-            stack.enter_context(reporter)
-        if ranks.first:
-            reporter.note(
-                f"rule {config.rule}, attack {config.attack} by {config.byzantine} of {config.workers}"
-            )
-        try:
-            summary = train(config, launch, ranks=ranks, reporter=reporter)
-        except Stopped as stopped:
-            if ranks.first:
-                reporter.note(f"Stopped. Continue from step {stopped.step} with: --resume --out {launch.out}")
-            _leave(130)
-        if ranks.first:
-            diverged = summary["diverged_at"]
-            tail = f", diverged at step {diverged}" if diverged is not None else ""
-            reporter.note(f"accuracy {100 * summary['accuracy']:.2f} %{tail}; the run is in {launch.out}")
-
-
-def _start_ranks(count: int) -> None:
-    """Run this same command on several ranks, and show their progress here."""
-    from horovod_byz.experiments.launcher import run_ranks
-    from horovod_byz.experiments.progress import Bars, choose
-
-    arguments = [*sys.argv[1:]]
-    while "--ranks" in arguments:
-        at = arguments.index("--ranks")
-        del arguments[at : at + 2]
-    arguments = [one for one in arguments if not one.startswith("--ranks=")]
-    with ExitStack() as stack:
-        reporter = choose()
-        if isinstance(reporter, Bars):
-            stack.enter_context(reporter)
-        run_ranks(count, ["-m", "horovod_byz.cli", *arguments, "--events"], reporter)
+        if ranks > 1 and started == 1:
+            launch.check(made, ranks)
+            cli_train.start_ranks(ranks)
+        else:
+            cli_train.run(made, launch, events)
 
 
 @app.command()
@@ -208,7 +150,7 @@ def reproduce(
 
     Without a name: list what there is and how far it is.
     """
-    with _explained():
+    with explained():
         from horovod_byz.experiments import overview
         from horovod_byz.experiments.compute import Workplace
 
@@ -224,7 +166,7 @@ def reproduce(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Show how a run went, and how each worker was treated."""
-    with _explained():
+    with explained():
         from horovod_byz.experiments.report import show
 
         show(folder)
@@ -232,7 +174,7 @@ def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
 
 @app.command()
 def doctor() -> None:
-    """Show what is installed, what is missing, and how to mend it."""
+    """Show what is installed, what is missing, and how to fix it."""
     from horovod_byz import doctor as look
 
     raise typer.Exit(look.main())
@@ -246,44 +188,6 @@ def bench(context: typer.Context) -> None:
     from horovod_byz import bench as timing
 
     raise typer.Exit(timing.main(context.args))
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turn the errors that explain themselves into one message and an exit code."""
-    from horovod_byz.collect import TransportError
-    from horovod_byz.experiments.config import ConfigError
-    from horovod_byz.experiments.launcher import LaunchError
-    from horovod_byz.experiments.runs import RunError
-
-    try:
-        yield
-    except (ConfigError, ValueError) as error:
-        _fail(str(error), 2)
-    except (RunError, LaunchError, FileNotFoundError) as error:
-        _fail(str(error), 1)
-    except TransportError as error:
-        _fail(str(error), 1, at_once=True)
-    except KeyboardInterrupt:
-        _leave(130)
-
-
-def _fail(message: str, code: int, at_once: bool = False) -> NoReturn:
-    typer.secho(f"horovod-byz: {message}", err=True, fg=typer.colors.RED)
-    if at_once:
-        _leave(code)
-    raise typer.Exit(code)
-
-
-def _leave(code: int) -> NoReturn:
-    """End this process at once: with ranks gone or silent, Horovod's own shutdown would wait for them."""
-    from horovod_byz.experiments.ranks import launched
-
-    if launched() == 1:
-        raise typer.Exit(code)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def main() -> None:

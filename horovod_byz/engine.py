@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from horovod_byz import _host
 from horovod_byz import rows as reading
 from horovod_byz.decision import BLOCK, Decision, Segmented
 from horovod_byz.kernels.rows import Rows
@@ -124,7 +128,7 @@ def _combine(
 
 def aggregate(
     rows: Any,
-    rule: Rule,
+    rule: Rule | str,
     *,
     step: int = 0,
     threads: int | None = None,
@@ -135,7 +139,7 @@ def aggregate(
     Args:
         rows: (n, d) array or tensor, or a sequence of n one-dimensional ones; floating point. They
             are never written to.
-        rule: an aggregation rule such as `MultiKrum(f=2)`.
+        rule: an aggregation rule such as `MultiKrum(f=2)`, or its name, such as "multi-krum:f=2".
         step: optimizer step, for rules that draw at random.
         threads: threads for the kernels (default: torch's number of threads); the result does not
             depend on it.
@@ -146,8 +150,8 @@ def aggregate(
         The aggregate with weights and verdicts.
 
     Raises:
-        TypeError: if `rows` are not floating point, or mix types, dtypes or devices.
-        ValueError: if the shape is not (n, d), or the rule does not hold for n rows.
+        TypeError: if `rows` are not floating point, or mix types, dtypes or devices, or `rule` is no rule.
+        ValueError: if the shape is not (n, d), the rule does not hold for n rows, or no rule has that name.
 
     Examples:
         >>> import numpy as np
@@ -157,6 +161,9 @@ def aggregate(
         >>> result.value, result.verdicts[2].reason
         (array([1., 3.]), 'non-finite')
     """
+    from horovod_byz.rules.naming import as_rule
+
+    rule = as_rule(rule)
     source, restore = reading.read(rows)
     ends = None if segments is None else checked_segments(segments, source.d)
     out = np.empty(source.d, source.dtype)
@@ -194,7 +201,17 @@ def checked_segments(segments: Sequence[int], d: int) -> tuple[int, ...]:
 
 
 def default_threads() -> int:
-    """Torch's number of threads: what the user, or the launcher, gave this process."""
-    import torch
+    """Torch's number of threads: what the user, or the launcher, gave this process.
 
-    return int(torch.get_num_threads())
+    Who has not imported torch gets what torch would begin with, without waiting for its import.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return int(torch.get_num_threads())
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(given) if given.isdigit() and int(given) else _cores()
+
+
+@functools.cache
+def _cores() -> int:
+    return _host.cores()

@@ -95,6 +95,7 @@ class Ledger:
         self.steps = 0
         self._accounts: dict[int, Account] = {}
         self._outvoted_ranks: Counter[int] = Counter()
+        self._complainers: Counter[int] = Counter()
 
     def add(self, result: Any, step: int | None = None, groups: Groups | None = None) -> None:
         """Enters one step.
@@ -113,6 +114,7 @@ class Ledger:
         for worker in getattr(result, "rewritten", ()):
             self._account(worker).rewritten += 1
         self._outvoted_ranks.update(getattr(result, "outvoted_ranks", ()))
+        self._complainers.update(getattr(result, "complainers", ()))
         self.steps += 1
 
     def absent(self, workers: Any, step: int | None = None) -> None:
@@ -133,20 +135,24 @@ class Ledger:
             "steps": self.steps,
             "suspects": list(self.suspects),
             # As aggregators (`Sharded(replicas=r)`): rank -> steps; JSON wants names as keys.
-            "outvoted_ranks": {str(rank): count for rank, count in sorted(self._outvoted_ranks.items())},
+            "outvoted_ranks": _by_rank(self._outvoted_ranks),
+            # Ranks whose complaints about what they received nobody confirms.
+            "complainers": _by_rank(self._complainers),
             "workers": [account.report() for account in self._sorted()],
         }
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, in plain values that `torch.save` and `torch.load(weights_only=True)` take."""
         accounts = [{**vars(account), "reasons": dict(account.reasons)} for account in self._sorted()]
-        return {"steps": self.steps, "accounts": accounts, "outvoted_ranks": dict(self._outvoted_ranks)}
+        ranks = {"outvoted_ranks": dict(self._outvoted_ranks), "complainers": dict(self._complainers)}
+        return {"steps": self.steps, "accounts": accounts, **ranks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up what `state_dict` gave, in place of what is here: a resumed run goes on counting."""
         accounts = (Account(**{**one, "reasons": Counter(one["reasons"])}) for one in state["accounts"])
         self._accounts = {account.worker: account for account in accounts}
         self.steps, self._outvoted_ranks = state["steps"], Counter(state["outvoted_ranks"])
+        self._complainers = Counter(state.get("complainers", {}))  # 0.1.0 kept none
 
     def to_json(self) -> str:
         """`report()` as JSON text."""
@@ -182,6 +188,10 @@ def _line(account: dict[str, Any]) -> tuple[str, ...]:
         _number(account["mean_distance"]),
         str(account["rewritten"]),
     )
+
+
+def _by_rank(counts: Counter[int]) -> dict[str, int]:
+    return {str(rank): count for rank, count in sorted(counts.items())}
 
 
 def _mean(total: float, count: int) -> float | None:

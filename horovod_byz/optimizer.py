@@ -16,9 +16,19 @@ import torch
 from horovod_byz import replicas
 from horovod_byz.buffers import Buffers, NamedBuffers
 from horovod_byz.checks import count
-from horovod_byz.collect import Collected, Collector, LateRanksError, Session, Wire, ranks, resolve
+from horovod_byz.collect import (
+    Collected,
+    Collector,
+    LateRanksError,
+    Session,
+    Wire,
+    joining,
+    ranks,
+    resolve,
+    time_limit,
+)
 from horovod_byz.ledger import Ledger
-from horovod_byz.rules import Mean
+from horovod_byz.rules import Mean, as_rule
 from horovod_byz.wrapper.arguments import (
     check_horovod_arguments,
     check_optimizer,
@@ -40,7 +50,7 @@ if TYPE_CHECKING:
 
 # What a pickled or copied wrapper keeps; hooks and sessions belong to this process and job.
 _KEPT = (
-    *("optimizer", "rule", "wire", "ledger", "backward_passes_per_step", "check_state_every"),
+    *("optimizer", "_rule", "wire", "ledger", "backward_passes_per_step", "check_state_every"),
     *("_collector", "compression", "_options", "_buffers"),
 )
 # What it makes anew.
@@ -136,12 +146,12 @@ class DistributedOptimizer(ForwardingOptimizer):
         check_optimizer(optimizer, DistributedOptimizer)
         check_horovod_arguments(op, gradient_predivide_factor, process_set)
         super().__init__(optimizer)
-        self.rule: Rule = Mean() if rule is None else rule
+        self.rule = Mean() if rule is None else rule
         self.wire, self.ledger = wire, Ledger()
         self.last: Collected | None = None
         self.compression = resolve_compression(compression)
         self._collector = resolve(collect)
-        self._options: dict[str, Any] = {"threads": threads, "timeout": timeout}
+        self._options: dict[str, Any] = {"threads": threads, "timeout": time_limit(timeout)}
         self._buffers: Buffers | None = None
         if buffers is not None:
             self._buffers = Buffers(buffers, buffer_rule, self._collector, **self._options)
@@ -149,6 +159,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._parameter_names = name_parameters(optimizer, named_parameters)
         self.rule.check(self._collector.workers_of(ranks()[1]))
         self._start(backward_passes_per_step)
+        joining.watch(self)
 
     def _start(self, backward_passes_per_step: int) -> None:
         """Makes what belongs to this process; does not communicate."""
@@ -159,6 +170,15 @@ class DistributedOptimizer(ForwardingOptimizer):
         self.set_backward_passes_per_step(backward_passes_per_step)
         self._flat = self._flatten()
         self._hooks.attach(self._parameter_names)
+
+    @property
+    def rule(self) -> Rule:
+        """The aggregation rule; it may be replaced between steps, on all ranks alike, also by its name."""
+        return self._rule
+
+    @rule.setter
+    def rule(self, rule: Rule | str) -> None:
+        self._rule = as_rule(rule)
 
     @property
     def workers(self) -> range:

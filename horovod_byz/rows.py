@@ -2,8 +2,8 @@
 
 Rows are read where they lie: a contiguous array, a tensor on the CPU, or separate gradients are
 never stacked or copied. Half precision is widened block by block as it is read. Only what cannot be read
-so (a strided last axis, an accelerator's memory) is copied first, and the caller's memory is never written
-to.
+so (a strided last axis, an odd address, an accelerator's memory) is copied first, and the caller's memory is
+never written to.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ def read(data: Any) -> tuple[Rows | HalfRows, Restore]:
 
     Args:
         data: (n, d) NumPy array or torch tensor, or a sequence of n one-dimensional ones; floating
-            point, finite or not, read-only or not.
+            point, finite or not, read-only or not, of any strides and alignment. Lists of numbers are read
+            as NumPy reads them, but integers as floats: the result is an array of float64.
 
     Returns:
         The rows (to the kernels float32 or float64), and a function that turns a (d,) result of the rows'
         dtype into the caller's type, dtype and device. Half precision is computed in float32.
 
     Raises:
-        TypeError: if the data are not floating-point arrays, or mix types, dtypes or devices.
+        TypeError: if the data are not floating-point arrays, mix types, dtypes or devices, or hold what would
+            be lost: masks, or values that only a subclass of torch's tensor can give.
         ValueError: if there is no row, or the shape is not (n, d).
     """
     if isinstance(data, Rows):
@@ -45,9 +47,10 @@ def read(data: Any) -> tuple[Rows | HalfRows, Restore]:
     first = parts[0]
     if _is_tensor(first):
         restore = _tensor_restore(first, parts)
-        parts = [_kernel_tensor(part) for part in parts]
+        parts = [_plain_tensor(part) for part in parts]
     else:
         restore = _array_restore(first)
+        parts = [_plain_array(part) for part in parts]
     _check_alike(parts)
     if whole and first.ndim != 2:
         raise ValueError(
@@ -70,6 +73,8 @@ def _sequence(data: Any) -> list[Any]:
     parts = list(data)
     if not parts:
         raise ValueError("rows must hold at least one worker's gradient, got an empty sequence")
+    if all(isinstance(part, (list, tuple)) for part in parts):
+        parts = [_numbers(part, i) for i, part in enumerate(parts)]
     for i, part in enumerate(parts):
         if not _is_array(part):
             raise TypeError(f"row {i} must be a 1-D array or tensor, got {type(part).__name__}")
@@ -80,6 +85,24 @@ def _sequence(data: Any) -> list[Any]:
                 f"row {i} must be one-dimensional, got shape {tuple(part.shape)}: flatten it first"
             )
     return parts
+
+
+def _numbers(part: Sequence[Any], i: int) -> Array:
+    """A list of numbers as float64, the dtype of Python's own floats."""
+    if any(_is_array(value) for value in part):
+        raise TypeError(
+            f"row {i} is a list of arrays or tensors: flatten a worker's gradients into one row first, "
+            "such as torch.cat([g.reshape(-1) for g in gradients])"
+        )
+    try:
+        row = np.asarray(part)
+    except ValueError as error:  # ragged
+        raise ValueError(f"row {i} must be a list of numbers: {error}") from error
+    if row.ndim != 1:
+        raise ValueError(f"row {i} must be a list of numbers, got shape {row.shape}: flatten it first")
+    if row.size and row.dtype.kind not in "iuf":
+        raise TypeError(f"row {i} must be a list of numbers, got {row.dtype}")
+    return row.astype(np.float64)
 
 
 def _check_alike(parts: list[Any]) -> None:
@@ -102,29 +125,74 @@ def _is_half(part: Any) -> bool:
 def _kernel_ready(part: Any) -> Array:
     array: Array = part if isinstance(part, np.ndarray) else part.numpy()
     if array.dtype not in _KERNEL_DTYPES or not array.dtype.isnative:
-        array = array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32)
-    if array.shape[-1] > 1 and array.strides[-1] != array.itemsize:
-        array = np.ascontiguousarray(array)
+        with np.errstate(over="ignore"):  # beyond float64: infinite, which a rule knows how to treat
+            array = array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32)
+    if not array.flags.aligned or (array.shape[-1] > 1 and array.strides[-1] != array.itemsize):
+        array = array.copy()
     return array
 
 
 def _is_tensor(value: Any) -> bool:
-    return type(value).__module__.split(".")[0] == "torch" and hasattr(value, "data_ptr")
+    """Whether this is torch's tensor or of a class derived from it; does not import torch."""
+    return any(
+        base.__name__ == "Tensor" and base.__module__.partition(".")[0] == "torch"
+        for base in type(value).__mro__
+    )
 
 
 def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or _is_tensor(value)
 
 
-def _kernel_tensor(tensor: Any) -> Any:
-    """The tensor on the CPU, of a dtype whose values can be read."""
+def plain(data: Any, dtype: np.dtype[Any]) -> Array:
+    """One array or tensor of a kernel's dtype as a NumPy array of aligned values that lie side by side.
+
+    Args:
+        data: of any shape; copied only where it cannot be read as it lies.
+        dtype: the dtype that it must have.
+
+    Raises:
+        TypeError: as `read`, or for another dtype.
+    """
+    if not _is_array(data) or str(data.dtype).rpartition(".")[2] != dtype.name:
+        got = getattr(data, "dtype", type(data).__name__)
+        raise TypeError(f"rows must be an array or a tensor of dtype {dtype}, got {got}")
+    return _kernel_ready(_plain_tensor(data) if _is_tensor(data) else _plain_array(data))
+
+
+def _plain_array(array: Array) -> Array:
+    """The array without its subclass, such as numpy.memmap; a mask may not be dropped with it."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            "rows are a masked array, and a rule would read what is masked: decide what stands there, "
+            "for example with .filled(0.0)"
+        )
+    return np.asarray(array)
+
+
+def _plain_tensor(tensor: Any) -> Any:
+    """The tensor itself on the CPU: no subclass, no graph, no pending negation, of a dtype that can be read.
+
+    Raises:
+        TypeError: if its values cannot be read, or are not floating point.
+    """
     import torch
 
+    kind = type(tensor)
+    if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        raise TypeError(
+            f"rows are of the class {kind.__name__}, which keeps its values elsewhere: convert them to plain "
+            "tensors first, such as with .full_tensor() or .to_tensor(...)"
+        )
     if not tensor.is_floating_point():
         raise TypeError(f"rows must be floating point, got dtype {tensor.dtype}: convert with .float()")
-    tensor = tensor.detach()
+    if tensor.is_nested:
+        raise TypeError("rows are a nested tensor: give a list of one-dimensional ones, such as .unbind()")
     if tensor.layout != torch.strided:
         raise TypeError(f"rows must be dense, got layout {tensor.layout}: convert with .to_dense()")
+    if tensor.is_meta:
+        raise TypeError("rows lie on the device 'meta', which holds no values: give the gradients themselves")
+    tensor = tensor.as_subclass(torch.Tensor).detach().resolve_neg()
     if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         tensor = tensor.to(torch.float32)
     return tensor.cpu()

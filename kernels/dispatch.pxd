@@ -1,10 +1,22 @@
 # Where every kernel comes from: the table of compiled functions at the instruction set in use.
-# C users include core/kernels.h (its folder ships beside this file), which also documents each function.
+# C users include horovod_byz/kernels/core/kernels.h, which also documents each function: get_include() is the
+# folder for Cython's include path and for the C compiler's alike.
 
 from libc.stdint cimport int64_t, uint8_t
 
 
-cdef extern from "core/kernels.h" nogil:
+# The second path is that of our own build, and of projects that put the folder of this file on the C path.
+cdef extern from * nogil:
+    """
+    #ifdef __has_include
+    #if __has_include("horovod_byz/kernels/core/kernels.h")
+    #include "horovod_byz/kernels/core/kernels.h"
+    #endif
+    #endif
+    #ifndef HOROVOD_BYZ_KERNELS_H
+    #include "core/kernels.h"
+    #endif
+    """
     enum:
         HB_UNDECIDED
         HB_VOTE

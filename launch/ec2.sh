@@ -38,6 +38,7 @@ root_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 : "${DISK_DEVICE:=/dev/xvda}" "${CLUSTER:=horovod_byz}" "${LOGIN:=admin}" "${NIC:=ens5}" "${HOSTFILE:=hosts.$CLUSTER}"
 [[ $COUNT =~ ^[1-9][0-9]*$ ]] || fail "COUNT=$COUNT is not a number of instances"
 [[ $CLUSTER =~ ^[A-Za-z0-9_.-]+$ ]] || fail "CLUSTER=$CLUSTER: use letters, digits, '_', '.' and '-'"
+[[ -n ${HOME-} ]] || fail "HOME is not set: the keys of ssh are looked for there"
 FOLDER=horovod_byz # in the user's home on every instance
 
 # Runs a command, or prints it.
@@ -92,6 +93,7 @@ introduce() {
     act "${secure[@]}" "$LOGIN@${all[0]}" \
         "test -f .ssh/id_ed25519 || ssh-keygen -q -t ed25519 -N '' -f .ssh/id_ed25519; printf 'Host *\n  StrictHostKeyChecking accept-new\n' >.ssh/config"
     $print || public=$("${secure[@]}" "$LOGIN@${all[0]}" cat .ssh/id_ed25519.pub)
+    # shellcheck disable=SC2329 # `everywhere` calls it
     admit() { act "${secure[@]}" "$LOGIN@$1" "grep -qxF '$public' .ssh/authorized_keys || echo '$public' >>.ssh/authorized_keys"; }
     everywhere admit
 }
@@ -156,6 +158,7 @@ down() {
 }
 
 case $verb in
+    "") fail "needs a command: up, hosts, setup, run, fetch, down, or help" ;;
     up | hosts | setup | run | fetch | down) "$verb" "$@" ;;
     help | --help | -h) usage ;;
     *) fail "unknown command '$verb': there are up, hosts, setup, run, fetch, down and help" ;;

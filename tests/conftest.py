@@ -17,6 +17,7 @@ os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
 import pytest
 from hypothesis import settings
 
+import time_limit
 from horovod_byz.kernels import dispatch
 
 # Runs before the code of `interpreter`: makes top-level modules as absent as if they had not been installed.
@@ -32,8 +33,15 @@ class Without(PathFinder):
 sys.meta_path = [Without if finder is PathFinder else finder for finder in sys.meta_path]
 """
 
+# Seconds for a test that starts ranks: its job's limit, and the wait for another job's end before it.
+RANKS_LIMIT = 1000
+
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(time_limit)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,6 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("horovod") or item.get_closest_marker("multihost"):
             item.add_marker(pytest.mark.xdist_group("ranks"))
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(RANKS_LIMIT))
 
 
 @pytest.fixture(params=dispatch.levels())

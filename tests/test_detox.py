@@ -173,7 +173,7 @@ class TestHierarchical:
         with pytest.raises(ValueError, match="MultiKrum"):
             hb.Hierarchical(hb.MultiKrum(f=2), hb.Mean(), groups=2)(np.zeros((12, 2)))
         with pytest.raises(TypeError, match="outer must be a rule"):
-            hb.Hierarchical(hb.Mean(), "median", groups=2)
+            hb.Hierarchical(hb.Mean(), hb.Median, groups=2)
 
 
 class TestDetox:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socket
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from horovod_byz import _host, doctor
+from horovod_byz import _host, doctor, remedies
 from horovod_byz.doctor import Check
 
 
@@ -36,6 +38,59 @@ def test_old_python_is_missing():
     assert doctor.python((3, 11, 0)) == Check("Python", "ok", "3.11.0")
 
 
+def with_everything_missing(monkeypatch) -> list[Check]:
+    """Every check that may point to a file, on a host that has nothing."""
+    monkeypatch.setattr(_host, "version_of", lambda name: None)
+    monkeypatch.setattr(_host, "first_line", lambda command: "")
+    monkeypatch.setattr(doctor, "KERNELS", ("no_such_kernel",))
+    return [
+        doctor.python((3, 10, 4)),
+        doctor.compiler("no-such-compiler"),
+        doctor.torch_build(),
+        doctor.kernels(),
+        doctor.horovod(None),
+        doctor.mpirun(True, ""),
+        doctor.mpi4py(),
+        doctor.torchvision(),
+        doctor.replicas(),
+    ]
+
+
+def test_outside_of_a_checkout_no_file_of_one_is_named(monkeypatch):
+    """0.1.0: an installed package said pip install -r requirements/torch.txt, which is not there."""
+    monkeypatch.setattr(remedies, "checkout", lambda: None)
+    for check in with_everything_missing(monkeypatch):
+        assert check.status != "ok"
+        assert check.remedy
+        assert not re.search(r"requirements/|tools/|\{root\}|\.txt", check.remedy), check
+
+
+def test_in_a_checkout_the_files_are_found_from_any_folder(monkeypatch, tmp_path):
+    for file in (
+        "Makefile",
+        "tools/build_horovod.py",
+        "requirements/torch.txt",
+        "requirements/torchvision.txt",
+    ):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    assert remedies.checkout(tmp_path / "horovod_byz") == tmp_path
+    assert remedies.checkout(tmp_path / "elsewhere" / "horovod_byz") is None
+    monkeypatch.setattr(remedies, "checkout", lambda: tmp_path)
+    for folder, near in ((tmp_path, ""), (tmp_path / "tools", f"{tmp_path}/")):
+        monkeypatch.chdir(folder)
+        assert remedies.install("torch") == f"pip install -r {near}requirements/torch.txt"
+        assert doctor.horovod(None).remedy.startswith(f"python {near}tools/build_horovod.py")
+    named = {word for check in with_everything_missing(monkeypatch) for word in check.remedy.split()}
+    assert {str(tmp_path / "requirements" / "torchvision.txt")} <= named
+
+
+def test_a_missing_horovod_is_no_error():
+    """Rules, and training on one rank, work without it; `test_without_horovod.py` trains."""
+    check = doctor.horovod(None)
+    assert doctor.exit_code([check]) == 0
+
+
 def test_a_compiler_that_is_not_there_is_only_a_note():
     check = doctor.compiler("no-such-compiler")
     assert (check.status, check.remedy) == ("note", "apt install gcc g++ make")
@@ -44,7 +99,7 @@ def test_a_compiler_that_is_not_there_is_only_a_note():
 @pytest.mark.parametrize(
     ("built", "status", "says"),
     [
-        (None, "missing", "the kernels and rules work"),
+        (None, "note", "rules, and training on one rank, work without it"),
         ({"MPI": False, "Gloo": False}, "missing", "without MPI, without Gloo"),
         ({"MPI": False, "Gloo": True}, "note", "with Gloo, without MPI"),
         ({"MPI": True, "Gloo": True}, "ok", "with MPI, with Gloo"),
@@ -77,6 +132,7 @@ def test_an_unresolvable_host_name_is_missing(monkeypatch):
 
 
 def test_unbuilt_kernels_are_missing(monkeypatch):
+    monkeypatch.setattr(remedies, "checkout", lambda: Path.cwd())
     monkeypatch.setattr(doctor, "KERNELS", ("no_such_kernel",))
     check = doctor.kernels()
     assert check.status == "missing"

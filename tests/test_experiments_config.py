@@ -67,6 +67,23 @@ def test_names_in_one_word_and_in_a_table_mean_the_same():
         ),
         ({"rule": "krum:f"}, "not of the form name:option=value"),
         ({"script": [{"step": 1}]}, "workers, and attack"),
+        (
+            {"script": [{"step": 1, "workers": [20], "attack": "zero"}]},
+            "names worker 20 of 20: use workers 0",
+        ),
+        ({"script": [{"step": 1, "workers": [0], "attack": 5}]}, "attack must be a name or a table"),
+        ({"model": "mlp:width=abc"}, "'mlp' got width = 'abc': use a whole number from 1 to 65536"),
+        ({"model": "mlp:width=true"}, "'mlp' got width = True: use a whole number"),
+        ({"model": "mlp:width=0"}, "'mlp' got width = 0: use a whole number"),
+        ({"model": "mlp:width=1000000"}, "'mlp' got width = 1000000: use a whole number"),
+        ({"model": "cnn-xie2018:dropout=1"}, "got dropout = 1: use a number of at least 0 and below 1"),
+        ({"model": 5}, 'model: got 5; write model = "NAME", or model = {name = VALUE'),
+        ({"data": ["mnist"]}, r"data: got \['mnist'\]; write data = \"NAME\""),
+        ({"attack": True}, "attack: got True; write attack ="),
+        ({"redundancy": "three"}, "redundancy: got 'three'; write redundancy = {r = VALUE"),
+        ({"optimizer": "rmsprop"}, "optimizer.name: Input should be 'sgd' or 'adam', got 'rmsprop'"),
+        ({"collect": "root:dedicated=5"}, "collecting 'root' got dedicated = 5: use true or false"),
+        ({"steps": {"x": 1}}, "steps: .*valid integer, got {'x': 1}"),
     ],
 )
 def test_mistakes_are_named(data, message):

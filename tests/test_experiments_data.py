@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from horovod_byz.experiments import data
-from horovod_byz.experiments.data import DATASETS, DatasetMissing, augment, load_dataset
+from horovod_byz.experiments.cifar import FOLDERS
+from horovod_byz.experiments.data import DATASETS, DatasetDamaged, DatasetMissing, augment, load_dataset
 
 SIZES = {"train-images-idx3-ubyte": (30, 4, 4), "train-labels-idx1-ubyte": (30,)}
 SIZES |= {"t10k-images-idx3-ubyte": (10, 4, 4), "t10k-labels-idx1-ubyte": (10,)}
@@ -30,7 +32,9 @@ def nowhere(tmp_path, monkeypatch):
 
 
 @pytest.fixture(params=["packed", "unpacked"])
-def folder(request, nowhere):
+def folder(request, nowhere, monkeypatch):
+    """A small set in MNIST's format, whose files are not the published ones."""
+    monkeypatch.setenv("HOROVOD_BYZ_OWN_DATA", "1")
     raw = nowhere / "sets" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name, sizes in SIZES.items():
@@ -63,7 +67,7 @@ def test_read_only_folders_are_read_in_place(folder):
     for path in [*before, folder]:
         path.chmod(0o555 if path.is_dir() else 0o444)
     found = load_dataset("mnist", folder)
-    assert found.source == "found through --data-dir"
+    assert found.source == "found through --data-dir, unchecked by HOROVOD_BYZ_OWN_DATA"
     assert (found.shape, found.classes) == ((1, 4, 4), 10)
     expected = np.frombuffer(idx((30, 4, 4)), np.uint8, offset=16).reshape(30, 1, 4, 4) / np.float32(255)
     np.testing.assert_array_equal(found.train_x.numpy(), expected)
@@ -81,7 +85,7 @@ def test_each_place_is_searched(folder, place, monkeypatch):
     else:
         data.cache_folder().parent.mkdir(parents=True)
         folder.rename(data.cache_folder())
-    assert load_dataset("mnist").source == f"found through {place}"
+    assert load_dataset("mnist").source.startswith(f"found through {place}, unchecked")
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name != "digits"])
@@ -114,6 +118,142 @@ def test_a_damaged_file_is_named(folder):
         path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(ValueError, match="fetch it again"):
         load_dataset("mnist", folder)
+
+
+def test_other_files_than_the_published_ones_are_refused_unless_allowed(folder, monkeypatch):
+    monkeypatch.setenv("HOROVOD_BYZ_OWN_DATA", "0")
+    told = (
+        r"train-images.* is not the published file \(MD5 .*\): delete it and fetch it again, or, .*OWN_DATA=1"
+    )
+    with pytest.raises(DatasetDamaged, match=told):
+        load_dataset("mnist", folder)
+
+
+def rewritten(folder, name, change):
+    """Changes the content of one file, packed or not."""
+    path = next((folder / "MNIST" / "raw").glob(f"{name}*"))
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(change(gzip.decompress(path.read_bytes()))))
+    else:
+        path.write_bytes(change(path.read_bytes()))
+    return path
+
+
+def header(*sizes):
+    return bytes((0, 0, 8, len(sizes))) + np.array(sizes, ">u4").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: b"", "not a uint8 IDX file of 3 dimensions"),
+        (lambda content: content[:3], "not a uint8 IDX file"),
+        (lambda content: content[:9], "not a uint8 IDX file"),
+        (lambda content: b"\x01" + content[1:], "not a uint8 IDX file"),
+        (lambda content: content[:16], "it is to hold 480 values"),
+        (lambda content: content + b"\0", "it is to hold 480 values"),
+        # 2^32 + 2^32 and the like: products that wrap to a small number, or to 0, in 64 bits.
+        (
+            lambda content: header(2**31, 2**31, 4) + content[16:],
+            "its header claims 2147483648 x 2147483648 x 4 values",
+        ),
+        (lambda content: header(2**32 - 1, 2**32 - 1, 2**32 - 1), "its header claims 4294967295 x"),
+        (lambda content: header(2**31, 1, 1), "it is to hold 2147483648 values"),
+    ],
+)
+def test_a_wrong_header_is_named(folder, change, message):
+    path = rewritten(folder, "train-images", change)
+    with pytest.raises(DatasetDamaged, match=rf"{path.name} is damaged \({message}.*fetch it again"):
+        load_dataset("mnist", folder)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:40], lambda c: c[:30] + bytes(9) + c[39:], lambda c: b"x" + c]
+)
+def test_a_damaged_packed_file_is_named(nowhere, monkeypatch, damage):
+    monkeypatch.setenv("HOROVOD_BYZ_OWN_DATA", "1")
+    raw = nowhere / "sets" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte.gz").write_bytes(damage(gzip.compress(idx((30, 4, 4)))))
+    with pytest.raises(DatasetDamaged, match=r"train-images-idx3-ubyte\.gz is damaged"):
+        load_dataset("mnist", nowhere / "sets")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train-labels", header(29) + bytes(29), "has 30 training images and 29 labels"),
+        ("t10k-labels", header(10) + bytes([10] * 10), "has the test label 10: use 0 to 9"),
+        (
+            "t10k-images",
+            header(10, 5, 4) + bytes(200),
+            r"images of \(4, 4\) pixels and test images of \(5, 4\)",
+        ),
+        ("t10k-images", header(0, 4, 4), "has 0 test images"),
+    ],
+)
+def test_files_that_do_not_fit_one_another_are_refused(folder, name, content, message):
+    rewritten(folder, name, lambda old: content)
+    with pytest.raises(DatasetDamaged, match=message):
+        load_dataset("mnist", folder)
+
+
+def batch(count=3, **changes):
+    pixels = np.random.default_rng(count).integers(0, 256, (count, 3072), dtype=np.uint8)
+    return {b"data": pixels, b"labels": [1] * count, b"fine_labels": [99] * count} | changes
+
+
+def write_cifar(root, kind, content):
+    folder = root / FOLDERS[kind]
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ["train", "test"] if kind == "CIFAR100" else [f"data_batch_{k}" for k in range(1, 6)]
+    for name in [*names, "test_batch"]:
+        (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize(("name", "kind"), [("cifar-10", "CIFAR10"), ("cifar-100", "CIFAR100")])
+def test_cifars_batches_are_read_without_an_unpickler_that_runs_code(
+    nowhere, monkeypatch, name, kind, protocol
+):
+    monkeypatch.setenv("HOROVOD_BYZ_OWN_DATA", "1")
+    write_cifar(nowhere, kind, pickle.dumps(batch(), protocol))
+    found = load_dataset(name, nowhere)
+    assert found.train_x.shape == ((15 if kind == "CIFAR10" else 3), 3, 32, 32)
+    expected = batch()[b"data"].reshape(3, 3, 32, 32) / np.float32(255)
+    np.testing.assert_array_equal(found.test_x.numpy(), expected)
+    assert set(found.test_y.tolist()) == {1 if kind == "CIFAR10" else 99}
+    monkeypatch.delenv("HOROVOD_BYZ_OWN_DATA")
+    with pytest.raises(DatasetDamaged, match="is not the published file"):
+        load_dataset(name, nowhere)
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, ("harm",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps(Harmful(), 2), r"it names (posix|os)\.mkdir"),
+        (pickle.dumps(batch(labels=[Harmful()]) | {b"x": Harmful()}, 2), r"it names (posix|os)\.mkdir"),
+        (b"", "EOFError"),
+        (pickle.dumps(batch(), 2)[:500], "truncated|EOFError"),
+        (pickle.dumps([1, 2], 2), "AttributeError"),
+        (pickle.dumps({b"data": np.zeros((3, 3072)), b"labels": [0, 1, 2]}, 2), "other values than uint8"),
+        (pickle.dumps({b"data": np.zeros((3, 5), np.uint8), b"labels": [0, 1, 2]}, 2), "cannot reshape"),
+        (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [256]}, 2), "256 is no label"),
+        (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": ["x"]}, 2), "is no label"),
+        (pickle.dumps({b"labels": [1]}, 2), "KeyError"),
+    ],
+)
+def test_a_batch_that_is_none_is_named_and_nothing_in_it_runs(nowhere, monkeypatch, content, message):
+    monkeypatch.setenv("HOROVOD_BYZ_OWN_DATA", "1")
+    write_cifar(nowhere, "CIFAR10", content)
+    with pytest.raises(DatasetDamaged, match=rf"data_batch_1 is no batch of CIFAR10 \(.*({message})"):
+        load_dataset("cifar-10", nowhere)
+    assert not (nowhere / "harm").exists()
 
 
 def test_unknown_sets_and_limits_are_errors():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import psutil
 import pytest
 
+from horovod_byz.experiments import compute as computing
 from horovod_byz.experiments.artefact import Artefact, names
 from horovod_byz.experiments.compute import Workplace, compute
 from horovod_byz.experiments.config import ConfigError
@@ -58,6 +60,26 @@ def experiments(tmp_path):
 @pytest.fixture
 def small(experiments):
     return Grid.read(experiments / "grids" / "small.toml")
+
+
+class Here:
+    """A pool that computes in this process: a process of its own imports torch for seconds."""
+
+    def __init__(self, *settings, **more):
+        pass
+
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+    def shutdown(self, cancel_futures):
+        pass
+
+
+@pytest.fixture
+def here(monkeypatch):
+    monkeypatch.setattr(computing, "ProcessPoolExecutor", Here)
 
 
 def files_of(folder):
@@ -124,14 +146,14 @@ def test_reproduces_in_one_go_and_then_at_once(experiments, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_a_missing_run_is_named(experiments, tmp_path):
+def test_a_missing_run_is_named(experiments, here, tmp_path):
     artefact, place = Artefact.read(experiments / "small.toml"), Workplace(tmp_path / "out", jobs=1)
     compute(artefact.cells(experiments)[:2], place, "part")
     with pytest.raises(RunError, match="'Median-b=8_1' is missing"):
         look(artefact, experiments, place.results)
 
 
-def test_another_run_in_the_folder_is_not_taken_for_it(small, experiments, tmp_path):
+def test_another_run_in_the_folder_is_not_taken_for_it(small, experiments, here, tmp_path):
     place = Workplace(tmp_path / "out", jobs=1)
     compute(small.cells[:1], place, "part")
     path = experiments / "grids" / "small.toml"
@@ -140,16 +162,17 @@ def test_another_run_in_the_folder_is_not_taken_for_it(small, experiments, tmp_p
         compute(Grid.read(path).cells, place, "part")
 
 
-def test_the_same_seed_gives_the_same_metrics_file(small, tmp_path):
-    for name in ("one", "two"):
-        compute(small.cells[:1], Workplace(tmp_path / name, jobs=1), name)
+def test_the_same_seed_gives_the_same_metrics_file(small, tmp_path, monkeypatch):
+    compute(small.cells[:1], Workplace(tmp_path / "one", jobs=1), "in a process of its own")
+    monkeypatch.setattr(computing, "ProcessPoolExecutor", Here)
+    compute(small.cells[:1], Workplace(tmp_path / "two", jobs=1), "here")
     found = [
         (tmp_path / name / "small" / "Krum_0" / "metrics.jsonl.gz").read_bytes() for name in ("one", "two")
     ]
     assert found[0] == found[1]
 
 
-def test_a_shortened_form_is_labelled_and_kept_apart(experiments, tmp_path):
+def test_a_shortened_form_is_labelled_and_kept_apart(experiments, here, tmp_path):
     artefact = Artefact.read(experiments / "small.toml", repeats=1, steps=1)
     reproduce(artefact, experiments, Workplace(tmp_path / "out", jobs=1))
     text = (tmp_path / "out" / "small-repeats1-steps1" / "README.md").read_text()
@@ -169,7 +192,7 @@ def test_a_form_of_an_artefact_explains_the_claims_that_it_took_over(experiments
         Artefact.read(path)
 
 
-def test_the_overview_shows_the_fullest_form_there_is(experiments, tmp_path):
+def test_the_overview_shows_the_fullest_form_there_is(experiments, here, tmp_path):
     def line(**shortened):
         reproduce_all(["small"], experiments, Workplace(tmp_path / "out", jobs=1), **shortened)
         text = (tmp_path / "out" / "README.md").read_text()

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -12,7 +11,7 @@ import rank_jobs
 from horovod_byz.experiments import launcher
 from horovod_byz.experiments.progress import Silent
 from horovod_byz.experiments.runs import RunFolder
-from rank_jobs import BACKENDS, HOROVODRUN, need_horovod, one_at_a_time
+from rank_jobs import BACKENDS, HOROVODRUN, Job, finish, need_horovod, one_at_a_time
 
 need_horovod()
 pytestmark = pytest.mark.horovod
@@ -36,32 +35,30 @@ def contents(folder):
 
 
 def alone(folder, *options):
-    subprocess.run([sys.executable, *TRAIN, *RUN.split(), *options, "--out", folder], check=True, timeout=120)
+    done = finish([sys.executable, *TRAIN, *RUN.split(), *options, "--out", str(folder)], os.environ)
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
-def interrupted(command, folder, log, after):
-    """Start a job in a session of its own, press Ctrl-C there after some evaluations, wait for its end."""
-    with log.open("w") as output:
-        job = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+def interrupted(command, folder, after):
+    """Starts a job, presses Ctrl-C there after some evaluations, and waits for its end; what it printed."""
+    with Job(command, os.environ, limit=180) as job:
         deadline = time.monotonic() + 120
-        while len(RunFolder(folder).metrics) < after and job.poll() is None and time.monotonic() < deadline:
+        while len(RunFolder(folder).metrics) < after and job.process.poll() is None:
+            assert time.monotonic() < deadline, job.printed[-3000:]
             time.sleep(0.05)
-        if job.poll() is None:
-            os.killpg(job.pid, signal.SIGINT)
-        try:
-            job.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            os.killpg(job.pid, signal.SIGKILL)
-            pytest.fail(f"the job did not end after Ctrl-C:\n{log.read_text()[-3000:]}")
+        if job.process.poll() is None:
+            os.killpg(job.process.pid, signal.SIGINT)
+        ended = job.wait() is not None
+        assert ended, f"the job did not end after Ctrl-C:\n{job.printed[-9000:]}"
+        return job.printed[-3000:]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_ctrl_c_and_resume_on_two_ranks_give_the_numbers_of_one_process(environment, tmp_path, backend):
     job = [*HOROVODRUN, *BACKENDS[backend], "-np", "2", sys.executable, *TRAIN]
     options = ["--steps", "2000", "--evaluate-every", "4", "--out", str(tmp_path / "run")]
-    interrupted([*job, *RUN.split(), *options], tmp_path / "run", tmp_path / "log", after=5)
+    told = interrupted([*job, *RUN.split(), *options], tmp_path / "run", after=5)
     folder = RunFolder(tmp_path / "run")
-    told = (tmp_path / "log").read_text()[-3000:]
     # Neither exit code nor last words can be relied on: on Gloo horovodrun's helper may reap a rank's shell
     # before its own wait does, and 130 becomes 0; mpirun may drop what a rank prints while it ends.
     assert not folder.complete, told
@@ -70,10 +67,8 @@ def test_ctrl_c_and_resume_on_two_ranks_give_the_numbers_of_one_process(environm
     # Shorten what is left: the number of steps decides nothing before the last one.
     config = (tmp_path / "run" / "config.toml").read_text().replace("steps = 2000", f"steps = {stopped + 13}")
     (tmp_path / "run" / "config.toml").write_text(config)
-    resumed = subprocess.run(
-        [*job, "--resume", "--out", str(tmp_path / "run")], capture_output=True, text=True, timeout=120
-    )
-    assert folder.complete, resumed.stdout[-2000:] + resumed.stderr[-2000:]
+    resumed = finish([*job, "--resume", "--out", str(tmp_path / "run")], os.environ)
+    assert folder.complete, resumed.stdout[-4000:]
     alone(tmp_path / "alone", "--evaluate-every", "4", "--steps", str(stopped + 13))
     assert contents(tmp_path / "run") == contents(tmp_path / "alone")
     assert folder.read_json("environment.json")["ranks"] == 2

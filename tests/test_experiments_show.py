@@ -1,7 +1,9 @@
 """What a run shows: progress, report, figure, the demo's sentence, the command line."""
 
+import importlib.metadata
 import io
 import json
+import re
 from itertools import pairwise
 
 import matplotlib.image
@@ -10,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from horovod_byz.cli import app
-from horovod_byz.experiments import demo, progress
+from horovod_byz.experiments import demo, launcher, progress
 from horovod_byz.experiments.demo import Result, sentence
 from horovod_byz.experiments.plots import Curve, draw_curves, spread
 from horovod_byz.experiments.report import show
@@ -35,6 +37,21 @@ def test_train_report_and_resume_from_the_command_line(tmp_path):
     shown = runner.invoke(app, ["report", str(out)])
     assert shown.exit_code == 0, shown.output
     assert "never diverged" in shown.output
+
+
+def test_the_version_is_told():
+    told = runner.invoke(app, ["--version"])
+    assert (told.exit_code, told.output) == (0, f"horovod-byz {importlib.metadata.version('horovod-byz')}\n")
+
+
+def test_a_finished_run_gets_more_steps_from_the_command_line(tmp_path):
+    assert train("--out", tmp_path / "run").exit_code == 0
+    longer = runner.invoke(app, ["train", "--resume", "--steps", "7", "--out", str(tmp_path / "run")])
+    assert longer.exit_code == 0, longer.output
+    assert "going on from step 4" in longer.output
+    assert train("--steps", 7, "--out", tmp_path / "long").exit_code == 0
+    metrics = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("run", "long")]
+    assert metrics[0] == metrics[1]
 
 
 def test_a_toml_file_and_options_mean_the_same(tmp_path):
@@ -74,6 +91,58 @@ def test_mistakes_end_with_one_message(tmp_path, arguments, code, message):
     assert "Traceback" not in result.output
 
 
+@pytest.fixture
+def damaged(tmp_path):
+    """A run folder with one checkpoint, damaged."""
+    train("--out", tmp_path / "run")
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"PK")
+    (tmp_path / "run" / "summary.json").unlink()
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--resume", "--out", "run"], 1, "run/checkpoint.pt has no digest: it was cut short"),
+        (["--resume", "--overwrite", "--out", "run"], 2, "give one of them"),
+        (["--resume", "--seed", "3", "--out", "run"], 1, "only steps may change"),
+        (["--out", "run"], 1, "already holds a run: continue it with --resume"),
+        (["--out", "run/config.toml"], 1, "is a file, not a folder"),
+        (["--out", "run/config.toml/new"], 1, "cannot be used as a run folder"),
+        (["--ranks", "3", "--workers", "2", "--out", "new"], 2, "2 workers on 3 ranks leave a rank without"),
+        (["--ranks", "2", "--out", "run"], 1, "already holds a run"),
+        (["missing.toml"], 2, "cannot read missing.toml"),
+        (["run"], 2, "cannot read run (Is a directory)"),
+        (["binary.toml"], 2, "binary.toml is not TOML"),
+        (["--data", "mnist", "--data-dir", ".", "--out", "new"], 1, "is damaged (not a uint8 IDX file"),
+    ],
+)
+def test_what_an_operator_meets_ends_with_one_sentence(damaged, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(damaged.parent)
+    monkeypatch.setattr(launcher, "run_ranks", lambda *arguments: pytest.fail("ranks were started"))
+    (damaged.parent / "binary.toml").write_bytes(b"\xff\xfe")
+    raw = damaged.parent / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte").write_bytes(b"")
+    options = ["--steps", "4", "--workers", "5"] if "--resume" not in arguments else []
+    result = runner.invoke(app, ["train", *options, *arguments])
+    assert result.exit_code == code, result.output
+    assert message in result.output
+    assert result.output.count("horovod-byz: ") == 1
+    assert "Traceback" not in result.output
+    assert not (damaged.parent / "new").exists()
+
+
+def test_an_error_of_the_system_is_a_sentence_too(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("horovod_byz.experiments.report.show", refuse)
+    result = runner.invoke(app, ["report", str(tmp_path)])
+    assert result.exit_code == 1
+    assert f"horovod-byz: {tmp_path}: Permission denied: check the name, its rights" in result.output
+
+
 def test_a_missing_data_set_ends_with_one_message(tmp_path, monkeypatch):
     monkeypatch.delenv("HOROVOD_BYZ_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -110,6 +179,60 @@ def test_bench_passes_its_options_on():
 def test_report_wants_a_run(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
         show(tmp_path)
+
+
+def table_of(run):
+    console = Console(file=io.StringIO(), width=120)
+    show(run, console)
+    return console.file.getvalue()
+
+
+def test_report_names_the_workers_that_lost_votes(tmp_path):
+    rule = ["--rule", "detox:inner=mean,outer=mean", "--set", "redundancy.r=3"]
+    attack = ["--byzantine", 1, "--attack", "omniscient", "--workers", 9]
+    trained = train(*rule, *attack, "--out", tmp_path / "run")
+    assert trained.exit_code == 0, trained.output
+    verdicts = RunFolder(tmp_path / "run").verdicts
+    (guilty,) = [one["worker"] for one in verdicts["workers"] if one["byzantine_steps"]]
+    assert verdicts["workers"][guilty]["outvoted_steps"] == 4
+    told = table_of(tmp_path / "run")
+    assert "outvoted" in told
+    assert "group" in told
+    assert f"without a majority): worker {guilty} in 4 steps." in told
+    assert verdicts["workers"][guilty]["last_suspect_step"] == 3
+
+
+def test_report_leaves_out_what_the_run_has_not(tmp_path):
+    train("--out", tmp_path / "run")
+    told = table_of(tmp_path / "run")
+    assert "outvoted" not in told
+    assert "No worker's row stood out in any step." in told
+
+
+def test_report_reads_runs_that_counted_steps_from_1(tmp_path):
+    train("--out", tmp_path / "run")
+    for name, change in (("summary", {"diverged_at": 3}), ("verdicts", {})):
+        path = tmp_path / "run" / f"{name}.json"
+        data = json.loads(path.read_text()) | change
+        assert data.pop("first_step") == 0
+        if name == "verdicts":
+            data["workers"][2] |= {"last_suspect_step": 2, "far_steps": 1}
+            del data["workers"][2]["outvoted_steps"]
+        path.write_text(json.dumps(data))
+    folder = RunFolder(tmp_path / "run")
+    assert folder.summary["diverged_at"] == 2
+    assert folder.verdicts["workers"][2]["last_suspect_step"] == 1
+    told = table_of(tmp_path / "run")
+    assert "not finite from step 2 on" in told
+    assert "Far from the aggregate (honest rows may be, too): worker 2 in 1 steps." in told
+
+
+def test_report_of_a_run_without_evaluations_says_so(tmp_path):
+    train("--out", tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    told = table_of(tmp_path / "run")
+    assert "It holds no evaluation yet." in told
+    assert "continue it with --resume" in told
 
 
 def test_report_of_an_unfinished_run_says_so(tmp_path):
@@ -167,6 +290,25 @@ def test_bars_run():
         bars.update(10, {"loss": None, "accuracy": 1.0, "steps_per_second": 3.0})
         bars.note("done")
     assert "done" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [50, 80, 100, 120, 122, 160])
+@pytest.mark.parametrize("values", [(0.25, 0.5, 12.5), (1.2345e30, 1.0, 1234.5), (None, None, 0.1)])
+def test_a_bar_of_any_width_keeps_steps_speed_and_the_time_left(width, values):
+    console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    with progress.Bars(console) as bars:
+        bars.start("fashion-mnist-cnn-xie2018-mean-around-median-omniscient-seed0", 50000, 0)
+        bars.update(10000, {})
+        bars.update(12345, dict(zip(("loss", "accuracy", "steps_per_second"), values, strict=True)))
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue()))
+    shown = [line for line in lines if line.strip()][-1]
+    assert len(shown) <= width
+    assert re.search(rf"12345/50000.* {values[2]:.1f} steps/s +(\d+:)?\d\d:\d\d$", shown), shown
+
+
+def test_the_launcher_tells_each_error_of_its_ranks_once():
+    told = ["it is damaged", "rank 1: it is damaged", "it is damaged", "rank 0 is late"]
+    assert launcher._joined(told) == "it is damaged\nrank 0 is late"
 
 
 def test_the_figure_is_drawn_from_run_folders(tmp_path):

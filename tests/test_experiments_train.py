@@ -176,7 +176,7 @@ def test_ways_to_collect_give_the_same_metrics(tmp_path, collect):
 
 def test_a_run_that_diverges_says_when(tmp_path):
     summary = train(small(rule="mean"), Launch(tmp_path / "run"))
-    assert summary["diverged_at"] == 2
+    assert summary["diverged_at"] == 1
     assert summary["loss"] is None
     text = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert "NaN" not in text

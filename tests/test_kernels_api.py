@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_kernels_are_not_a_top_level_package():
     assert str(KERNELS.parent.parent) not in done.stdout
 
 
-def test_an_outside_project_calls_the_median_from_c(tmp_path):
+def test_an_outside_project_calls_the_kernels_from_c(tmp_path):
     shutil.copytree(HERE / "extending", tmp_path / "extending")
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     done = subprocess.run(command, cwd=tmp_path / "extending", capture_output=True, text=True, check=False)
@@ -99,6 +100,66 @@ def test_an_outside_project_calls_the_median_from_c(tmp_path):
     out = np.empty(1000, np.float32)
     assert stranger.median_of_rows(rows.Rows(x), out) == 0
     np.testing.assert_array_equal(out, np.median(x, axis=0))
+    check_votes(stranger, x[:6])
+
+
+def check_votes(stranger, x):
+    """0.1.0: a project that cimports `vote` needed a second include path, which stood nowhere."""
+    x[[1, 2]], x[[4, 5]] = x[0], x[3]
+    x[1, 700] += 1  # a liar in the first group
+    out = np.empty(x.shape[1], np.float32)
+    assert stranger.equal_rows(rows.Rows(x)) == [0, 1, 0, 3, 3, 3]
+    assert stranger.detox_of_six(rows.Rows(x), out) == [0, 1, 0, 3, 3, 3]
+    np.testing.assert_array_equal(out, (0.5 * x[0].astype(float) + 0.5 * x[3]).astype(np.float32))
+    x[2, 3] += 1  # and another: no majority
+    assert stranger.detox_of_six(rows.Rows(x), out) is None
+
+
+@pytest.mark.parametrize("extra", ["", "horovod_byz/kernels"])
+def test_one_include_path_is_enough_for_the_header_and_the_former_one_works(extra, tmp_path):
+    (tmp_path / "mine.pyx").write_text("from horovod_byz.kernels.vote cimport classes\n")
+    cython = [sys.executable, "-m", "cython", "-3", "-I", get_include(), "mine.pyx"]
+    subprocess.run(cython, cwd=tmp_path, check=True, capture_output=True)
+    python = ["-I", sysconfig.get_path("include")]
+    compiler = [
+        os.environ.get("CC", "cc"),
+        "-fsyntax-only",
+        *python,
+        "-I",
+        str(Path(get_include()) / extra),
+        "mine.c",
+    ]
+    done = subprocess.run(compiler, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.source
+@pytest.mark.parametrize("name", ["setup.py", "meson.build"])
+def test_the_documentation_shows_the_outside_project(name):
+    text = (HERE.parent / "docs" / "extending.md").read_text()
+    project = (HERE / "extending" / name).read_text()
+    assert (project.partition('"""\n\n')[2] or project) in text
+
+
+@pytest.mark.source
+def test_the_stages_of_the_documentation_are_those_that_are_built():
+    text = (HERE.parent / "docs" / "extending.md").read_text()
+    snippet = re.search(r"(starts\[:\].*?)```", text, re.S).group(1)
+    built = re.sub(r"\s+", "", (HERE / "extending" / "stranger.pyx").read_text())
+    for line in snippet.splitlines():
+        assert re.sub(r"\s+", "", line.partition("#")[0]) in built
+
+
+def test_meson_builds_the_outside_project(tmp_path):
+    if shutil.which("meson") is None:
+        pytest.skip("meson is not installed")
+    shutil.copytree(HERE / "extending", tmp_path / "extending")
+    for command in (["meson", "setup", "build"], ["meson", "compile", "-C", "build"]):
+        done = subprocess.run(
+            command, cwd=tmp_path / "extending", capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert list((tmp_path / "extending" / "build").glob("stranger*.so"))
 
 
 def test_include_folder_holds_the_declarations():

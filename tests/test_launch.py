@@ -33,7 +33,10 @@ if "cat .ssh/id_ed25519.pub" in " ".join(sys.argv):
 if os.environ.get("BROKEN", "nowhere") in " ".join(sys.argv) and "make setup" in sys.argv[-1]:
     sys.exit(1)
 """
-SCONTROL = 'print("node1\\nnode2")'
+# node[1-3] has three nodes, anything else node1 and node2.
+SCONTROL = """
+print("\\n".join(f"node{i + 1}" for i in range(3 if sys.argv[-1] == "node[1-3]" else 2)))
+"""
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ def launch(tmp_path):
         command = ["bash", f"launch/{script}", *arguments]
         return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=60)
 
-    run.root = root
+    run.root, run.programs = root, programs
     run.calls = lambda: [json.loads(line) for line in log.read_text().splitlines()]
     return run
 
@@ -116,6 +119,15 @@ class TestHosts:
         assert (done.returncode, launch.calls()) == (2, [])
         assert told in done.stderr
 
+    def test_a_start_without_sense_or_without_horovod_is_refused(self, launch):
+        (launch.root / "hosts").write_text("a\n")
+        refused = launch("hosts.sh", "hosts", "train", START_TIMEOUT="soon")
+        assert "START_TIMEOUT=soon is not a number of seconds" in refused.stderr
+        (launch.programs / "horovodrun").unlink()
+        refused = launch("hosts.sh", "hosts", "train", PATH=f"{launch.programs}:/usr/bin:/bin")
+        assert (refused.returncode, launch.calls()) == (2, [])
+        assert "horovodrun is not on PATH: run make setup" in refused.stderr
+
 
 class TestSlurm:
     def test_one_rank_for_each_task(self, launch):
@@ -131,6 +143,100 @@ class TestSlurm:
         done = launch("slurm.sh", "train")
         assert (done.returncode, launch.calls()) == (2, [])
         assert "sbatch launch/slurm.sh COMMAND" in done.stderr
+
+    def job(self, launch, nodes="node[1-3]", **tasks):
+        job = {"SLURM_JOB_NODELIST": nodes, "SLURM_SUBMIT_DIR": str(launch.root)}
+        return launch("slurm.sh", "train", **job, **tasks)
+
+    @pytest.mark.parametrize(
+        ("tasks", "hosts"),
+        [
+            ({"SLURM_TASKS_PER_NODE": "8(x3)", "SLURM_NTASKS": "24"}, "node1:8,node2:8,node3:8"),
+            ({"SLURM_TASKS_PER_NODE": "2(x2),1"}, "node1:2,node2:2,node3:1"),
+            ({"SLURM_TASKS_PER_NODE": "12,1(x2)"}, "node1:12,node2:1,node3:1"),
+            ({"SLURM_TASKS_PER_NODE": "2(x2),1", "SLURM_NTASKS_PER_NODE": "2"}, "node1:2,node2:2,node3:1"),
+            ({"SLURM_NTASKS": "3"}, "node1:1,node2:1,node3:1"),
+            ({}, "node1:1,node2:1,node3:1"),
+        ],
+        ids=str,
+    )
+    def test_every_form_of_slurms_number_of_tasks(self, launch, tasks, hosts):
+        """0.1.0: SLURM_TASKS_PER_NODE was not read: salloc -N8 -n64 started 8 ranks, without a word."""
+        done = self.job(launch, **tasks)
+        assert done.returncode == 0, done.stderr
+        assert launch.calls()[-1][4:6] == ["-H", hosts]
+
+    @pytest.mark.parametrize(
+        ("tasks", "told"),
+        [
+            ({"SLURM_TASKS_PER_NODE": "8(x2)"}, "counts 2 nodes, but SLURM_JOB_NODELIST=node[1-3] has 3"),
+            ({"SLURM_TASKS_PER_NODE": "8(3x)"}, "cannot read '8(3x)'"),
+            ({"SLURM_TASKS_PER_NODE": "0(x3)"}, "cannot read '0(x3)'"),
+            ({"SLURM_NTASKS_PER_NODE": "many"}, "cannot read 'many(x3)'"),
+            ({"SLURM_NTASKS": "64"}, "makes 3 tasks on 3 nodes, but SLURM_NTASKS=64"),
+            ({"SLURM_TASKS_PER_NODE": "2(x3)", "SLURM_NTASKS": "7"}, "makes 6 tasks on 3 nodes"),
+            ({"SLURM_SUBMIT_DIR": ""}, "SLURM_SUBMIT_DIR is not set"),
+            ({"SLURM_SUBMIT_DIR": "/nowhere"}, "cannot enter SLURM_SUBMIT_DIR=/nowhere"),
+            ({"SLURM_SUBMIT_DIR": "/"}, "no launch/hosts.sh in /: call sbatch in the root of the checkout"),
+        ],
+        ids=str,
+    )
+    def test_an_allocation_that_makes_no_sense_is_refused(self, launch, tasks, told):
+        job = {"SLURM_JOB_NODELIST": "node[1-3]", "SLURM_SUBMIT_DIR": str(launch.root)}
+        done = launch("slurm.sh", "train", **{**job, **tasks})
+        assert done.returncode == 2
+        assert told in done.stderr
+        assert [call for call in launch.calls() if call[0] == "horovodrun"] == []
+
+    def test_without_scontrol_a_plain_list_is_read_and_a_pattern_refused(self, launch):
+        (launch.programs / "scontrol").unlink()
+        assert self.job(launch, "b,a", SLURM_TASKS_PER_NODE="2,1").returncode == 0
+        assert launch.calls()[-1][4:6] == ["-H", "b:2,a:1"]
+        done = self.job(launch)
+        assert (done.returncode, launch.calls()) == (2, [])
+        assert "scontrol, which reads SLURM_JOB_NODELIST=node[1-3], is not on PATH" in done.stderr
+
+    @pytest.mark.parametrize("slurm", [{}, {"SLURM_JOB_NODELIST": "a,b,c", "SLURM_TASKS_PER_NODE": "4(x3)"}])
+    def test_print_prints_the_command_and_starts_nothing(self, launch, slurm):
+        """0.1.0: outside Slurm it refused, which is where one looks first."""
+        (launch.programs / "scontrol").unlink()
+        slurm = {**slurm, "SLURM_SUBMIT_DIR": str(launch.root)} if slurm else {}
+        done = launch("slurm.sh", "train", "a b", PRINT="1", NIC="ib0", **slurm)
+        assert (done.returncode, launch.calls()) == (0, [])
+        words = shlex.split(done.stdout)
+        assert words[:3] == ["horovodrun", "--gloo", "-np"]
+        assert words[3:6] == (["12", "-H", "a:4,b:4,c:4"] if slurm else ["46", "-H", words[5]])
+        assert len(words[5].split(",")) == (3 if slurm else 46)
+        assert words[-4:] == ["--network-interface", "ib0", "train", "a b"]
+
+    def test_print_0_does_not_print(self, launch):
+        done = launch("slurm.sh", "train", PRINT="0")
+        assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("hosts.sh", ["--print", "--mpi", "--nic NAME", "START_TIMEOUT", "slots=2"]),
+        ("slurm.sh", ["PRINT=1", "NIC", "sbatch", "salloc -N8 -n64"]),
+        ("ec2.sh", ["--print", "AMI", "SPOT_PRICE", "fetch"]),
+    ],
+)
+def test_help_explains_every_script_and_starts_nothing(launch, script, words, option):
+    done = launch(script, option)
+    assert (done.returncode, done.stderr, launch.calls()) == (0, "", [])
+    assert [word for word in words if word not in done.stdout] == []
+    assert "#" not in done.stdout.splitlines()[0]
+    assert "pipefail" not in done.stdout
+
+
+@pytest.mark.parametrize("script", ["slurm.sh", "ec2.sh"])
+def test_without_a_command_each_says_what_it_needs(launch, script):
+    done = launch(script)
+    assert (done.returncode, launch.calls()) == (2, [])
+    assert "needs a command" in done.stderr
+    assert "unbound variable" not in done.stderr
 
 
 SETTINGS = {"AMI": "ami-7", "KEY_NAME": "mine", "SECURITY_GROUP": "sg-1", "COUNT": "3"}

@@ -30,7 +30,6 @@ LAUNCHED = [
     ({"JSM_NAMESPACE_SIZE": "4"}, "jsrun", "JSM_NAMESPACE_SIZE"),
     (TORCHRUN, "torchrun", "WORLD_SIZE"),
     (SRUN, "srun", "SLURM_NTASKS"),
-    ({**SRUN, "SLURM_NTASKS": "9", "SLURM_STEP_NUM_TASKS": "4"}, "srun", "SLURM_STEP_NUM_TASKS"),
     ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, "srun", "SLURM_NTASKS"),
 ]
 NOT_LAUNCHED = [

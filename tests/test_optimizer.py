@@ -249,7 +249,7 @@ def test_workers_that_do_not_arrive_are_absent_in_the_ledger(monkeypatch):
     session = optimizer._bind()
     monkeypatch.setattr(session, "layout", Layout((2, 1, 2)))
 
-    def step(*arguments):
+    def step(*arguments, **options):
         raise LateRanksError("rank 2 did not arrive", [2])
 
     monkeypatch.setattr(session, "step", step)

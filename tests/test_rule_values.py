@@ -77,8 +77,8 @@ def test_too_few_rows_is_an_error_with_the_remedy():
         (hb.TrimmedMean(f=0), 4, 1),
     ],
 )
-def test_max_byzantine(rule, n, most):
-    assert rule.max_byzantine(n=n) == most
+def test_the_largest_f_of_a_class(rule, n, most):
+    assert rule.condition.largest_f(n) == most
 
 
 @pytest.mark.parametrize("options", [{"beta": 0}, {"beta": 1.5}, {"threshold": -1.0}, {"threshold": "tight"}])
@@ -110,7 +110,8 @@ def test_geometric_median_options(options):
         ([np.zeros(4), np.zeros(4, np.float32)], TypeError, "mix dtypes"),
         ([np.zeros(4), torch.zeros(4)], TypeError, "mix NumPy"),
         ([torch.zeros(4), torch.zeros(4, device="meta")], TypeError, "one device"),
-        ([[0.0, 1.0]], TypeError, "row 0"),
+        ([[0.0, "x"]], TypeError, "row 0 must be a list of numbers"),
+        ([0.0, 1.0], TypeError, "row 0"),
         ([np.zeros((2, 2))], ValueError, "one-dimensional"),
     ],
     ids=lambda value: getattr(value, "__name__", None),

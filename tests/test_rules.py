@@ -28,7 +28,8 @@ RULES = {
 
 
 def least_rows(name):
-    return getattr(hb, name).min_rows
+    """How many rows a case has for so many wild ones; the medoid survives them without a theorem."""
+    return hb.Median.min_rows if name == "Medoid" else getattr(hb, name).min_rows
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))

@@ -68,7 +68,7 @@ def test_one_flipped_mantissa_bit_is_reported_with_worker_group_and_step(digits,
     records = flipped.tally.summary()["workers"]
     assert [one["worker"] for one in records if one["outvoted_steps"]] == [4]
     found = records[4]
-    assert (found["outvoted_steps"], found["last_suspect_step"]) == (1, 8)  # steps are counted from 1
+    assert (found["outvoted_steps"], found["last_suspect_step"]) == (1, 7)
     assert found["group"] == hb.Redundancy(3).group_of(4, 15)
     assert all(one["outvoted_steps"] == 0 for one in clean.tally.summary()["workers"])
 

@@ -194,9 +194,9 @@ def test_the_command_refuses_what_has_no_answer():
 def test_advice_knows_redundancy(told):
     options = {one.rule: one for one in theory.recommend(45, 5).redundant}
     assert options["detox-multi-krum (r = 3)"].tolerates
-    assert options["detox-median (r = 3)"].max_byzantine == 5
+    assert options["detox-median (r = 3)"].largest_f == 5
     assert "3 x compute" in options["detox-bulyan (r = 3)"].cost
-    assert (options["draco"].max_byzantine, options["draco"].tolerates) == (22, True)
+    assert (options["draco"].largest_f, options["draco"].tolerates) == (22, True)
     assert not {one.rule: one for one in theory.recommend(45, 12).redundant}["detox-median (r = 3)"].tolerates
     assert [one.rule for one in theory.recommend(2, 0).redundant] == ["draco"]
     assert "detox-multi-krum (r = 5)" in told("recommend", "--n", "45", "--f", "5", "--r", "5")

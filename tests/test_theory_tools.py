@@ -83,7 +83,7 @@ def test_bulyan_counts():
     assert theory.bulyan_counts(15, 2) == (11, 7)
     assert requirements.requirement("bulyan").minimum(5) == 23
     assert requirements.requirement("bulyan").minimum(2) == 11
-    message = r"Bulyan\(f=5\) needs n >= 4f \+ 3 = 23 rows, got n = 22: use f <= 4 or at least 23 workers"
+    message = r"Bulyan\(f=5\) needs n > 4f \+ 2 = 22 rows, got n = 22: use f <= 4 or at least 23 workers"
     with pytest.raises(ValueError, match=message):
         theory.bulyan_counts(22, 5)
 
@@ -169,9 +169,9 @@ def test_operations():
         ("bulyan", 45, 10),
     ],
 )
-def test_max_byzantine(rule, n, most):
+def test_the_largest_f(rule, n, most):
     entry = theory.requirement(rule)
-    assert entry.max_byzantine(n) == most
+    assert entry.largest_f(n) == most
     assert entry.tolerates(n, most)
     assert not entry.tolerates(n, most + 1)
 

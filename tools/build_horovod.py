@@ -1,12 +1,15 @@
 """Builds Horovod against the installed torch and MPI, keeps the wheel in a cache, and installs it.
 
-Horovod's last release needs some mends before it serves here (`PATCHES`), has no wheels of its own, and
+Horovod's last release needs some fixes before it serves here (`PATCHES`), has no wheels of its own, and
 records the building environment's absolute path in its library, so that a kept wheel would break in the
 next checkout. Run with the Python of the environment to install into; `make setup` does so.
+
+A build takes minutes: it shows how far it is, and one that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -16,6 +19,9 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
+
+from build_progress import drop_partial
+from build_steps import BuildError, alone, free, run
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENT = HERE.parent / "requirements" / "horovod.txt"
@@ -67,10 +73,6 @@ RUNPATH = "$ORIGIN/../../../..:$ORIGIN/../../torch/lib"
 CHECK = "import horovod.torch as h; assert h.mpi_built() and h.gloo_built(), (h.mpi_built(), h.gloo_built())"
 
 
-class BuildError(RuntimeError):
-    """A step failed; the message says which, and what to do."""
-
-
 def horovod_version() -> str:
     """The version that requirements/horovod.txt pins."""
     match = re.search(r"^horovod==(\S+)", REQUIREMENT.read_text(), re.MULTILINE)
@@ -118,29 +120,24 @@ def cached_wheel(entry: Path) -> Path | None:
     return next(iter(sorted(entry.glob("horovod-*.whl"))), None)
 
 
-def run(step: str, command: list[str], log: Path, env: dict[str, str] | None = None) -> None:
-    """Runs one command in the log's folder; the end of the log is shown when it fails."""
-    with log.open("a") as out:
-        print(f"\n== {step}: {' '.join(command)}", file=out, flush=True)
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=log.parent, env=env
-        )
-    if done.returncode:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
-        raise BuildError(f"{tail}\n{step} failed (exit code {done.returncode}); the whole log: {log}")
-
-
 def fetch(work: Path, log: Path) -> Path:
-    """Downloads the source (its hash is checked by pip) and unpacks it."""
+    """Downloads the source (its hash is checked by pip), unpacks it and patches it; once for each folder."""
+    ready = work / "source"
+    if ready.exists():
+        return ready
+    for unfinished in work.glob("horovod-*"):
+        shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
     command = [*PIP, "download", "--no-deps", "--no-build-isolation", "--no-binary", "horovod"]
     run("download", [*command, "--require-hashes", "-r", str(REQUIREMENT), "-d", str(work)], log)
     archive = next(work.glob("horovod-*.tar.gz"))
     shutil.unpack_archive(archive, work, filter="data")
-    return work / archive.name.removesuffix(".tar.gz")
+    unpacked = work / archive.name.removesuffix(".tar.gz")
+    patch(unpacked)
+    return unpacked.rename(ready)
 
 
 def patch(source: Path) -> None:
-    """Mends the source; each file must hold what is to be replaced exactly once."""
+    """Fixes the source; each file must hold what is to be replaced exactly once."""
     for name, (old, new) in PATCHES.items():
         text = (source / name).read_text()
         if text.count(old) != 1:
@@ -164,36 +161,50 @@ def relocate(wheel: Path, out: Path, log: Path) -> Path:
     return final
 
 
+def jobs() -> int:
+    """How many compilers run at once: one per core, with the 2 GiB that each takes on torch's headers."""
+    available = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    cores = len(os.sched_getaffinity(0))
+    return cores if available is None else max(1, min(cores, int(available[1]) >> 21))
+
+
 def compile_in(work: Path, log: Path) -> Path:
     """Fetches, patches, compiles and repacks; returns the folder that holds the wheel only."""
     source = fetch(work, log)
-    patch(source)
-    command = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", str(work / "built"), str(source)]
-    jobs = {"MAKEFLAGS": f"-j{len(os.sched_getaffinity(0))}"}
-    run("build", command, log, {**jobs, **os.environ, **OPTIONS})
+    if kept := drop_partial(source):
+        print(f"going on with an interrupted build: {kept} files are compiled already", flush=True)
+    for name in ("built", "tree", "wheel"):
+        shutil.rmtree(work / name, ignore_errors=True)
+    # -v: without it pip keeps what the build prints to itself, and the log could not be followed.
+    command = [*PIP, "wheel", "-v", "--no-deps", "--no-build-isolation"]
+    command += ["-w", str(work / "built"), str(source)]
+    run("build", command, log, {"MAKEFLAGS": f"-j{jobs()}", **os.environ, **OPTIONS}, source)
     return relocate(next((work / "built").glob("horovod-*.whl")), work, log)
 
 
 def build(entry: Path) -> Path:
     """Builds the wheel beside the cache entry and renames it into place in one step.
 
-    An interrupted build leaves only a folder with a temporary name; of two builds at once, the first to
-    end wins.
+    The folder of a build stays when it is interrupted or fails, and the next one goes on there. Its name
+    stands for the environment too, whose paths CMake keeps in it. Of two builds at once in one environment,
+    the second waits for the first and takes its wheel; of two environments, the first to end wins.
     """
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".building-", dir=entry.parent))
-    log = work / "build.log"
-    print(f"building Horovod {horovod_version()}, once per cache (some minutes); log: {log}", flush=True)
-    try:
-        compile_in(work, log).rename(entry)
-    except KeyboardInterrupt:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-    except OSError:
-        if cached_wheel(entry) is None:
-            raise
-    shutil.rmtree(work, ignore_errors=True)
-    wheel = cached_wheel(entry)
+    name = f".building-{entry.name}"
+    work = entry.with_name(f"{name}_{hashlib.sha256(sys.prefix.encode()).hexdigest()[:8]}")
+    with alone(work):
+        wheel = cached_wheel(entry)
+        if wheel is None:
+            log = work / "build.log"
+            print(f"building Horovod {horovod_version()}, once per cache; log: {log}", flush=True)
+            try:
+                compile_in(work, log).rename(entry)
+            except OSError:
+                if cached_wheel(entry) is None:
+                    raise
+            wheel = cached_wheel(entry)
+        shutil.rmtree(work)
+    for needless in filter(free, entry.parent.glob(f"{name}_*")):
+        shutil.rmtree(needless)
     if wheel is None:
         raise BuildError(f"{entry} holds no wheel: remove that folder and run this again")
     return wheel
@@ -232,6 +243,9 @@ def main() -> int:
     except BuildError as error:
         print(f"build_horovod: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("build_horovod: interrupted; the next make setup goes on from here", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -77,7 +77,10 @@ def by_name(name: str, **options: Any) -> Attack:
         field.name for field in fields if field.default is dataclasses.MISSING and field.name not in options
     ]
     if missing:
-        raise ValueError(f"attack {name!r} needs a value for {missing[0]!r}: pass {missing[0]}=...")
+        raise ValueError(
+            f"attack {name!r} needs a value for {missing[0]!r}: pass {missing[0]}=..., "
+            f"on the command line '{name}:{missing[0]}=...'"
+        )
     return kind(**options)
 
 

@@ -43,7 +43,7 @@ def largest_f(rule: type[Rule], n: int) -> Rule | None:
     try:
         return rule()
     except TypeError:  # it has to be told f
-        f = rule(f=0).max_byzantine(n)  # type: ignore[call-arg]
+        f = rule.condition.largest_f(n)
         return rule(f=f) if f >= 0 else None  # type: ignore[call-arg]
 
 

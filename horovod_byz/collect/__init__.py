@@ -10,23 +10,24 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from horovod_byz.checks import flag
 from horovod_byz.collect.compression import Compression, SignCompression, Uncompressed
 from horovod_byz.collect.errors import (
     EquivocationError,
     HeaderMismatchError,
+    JoinedRanksError,
     LateRanksError,
     StateMismatchError,
     TransportError,
 )
 from horovod_byz.collect.layout import Layout, split
 from horovod_byz.collect.session import Collected, Job, Session, Wire
-from horovod_byz.collect.transport import ranks
+from horovod_byz.collect.transport import ranks, time_limit
 
 __all__ = [
     "Collected",
@@ -34,6 +35,7 @@ __all__ = [
     "Compression",
     "EquivocationError",
     "HeaderMismatchError",
+    "JoinedRanksError",
     "LateRanksError",
     "Layout",
     "Root",
@@ -48,10 +50,8 @@ __all__ = [
     "ranks",
     "resolve",
     "split",
+    "time_limit",
 ]
-
-# Long enough for a rank that evaluates or writes a checkpoint while the others wait.
-DEFAULT_TIMEOUT = 300.0
 
 
 class Collector(ABC):
@@ -100,10 +100,7 @@ class Collector(ABC):
         from horovod_byz.collect.transport import connect
         from horovod_byz.engine import checked_segments, default_threads
 
-        if timeout is None:
-            timeout = float(os.environ.get("HOROVOD_BYZ_TIMEOUT", DEFAULT_TIMEOUT))
-        if not timeout > 0:
-            raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
+        timeout = time_limit(timeout)
         if compression is not None and not isinstance(compression, Compression):
             raise TypeError(f"compression must be SignCompression() or None, got {compression!r}")
         transport = connect(name, timeout)
@@ -148,6 +145,9 @@ class Root(Collector):
     """
 
     dedicated: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dedicated", flag(self, "dedicated", self.dedicated))
 
     def workers_of(self, size: int) -> int:
         return size - self.dedicated
@@ -199,7 +199,7 @@ def resolve(collect: str | Collector) -> Collector:
     """
     if isinstance(collect, Collector):
         return collect
-    if collect in _BY_NAME:
+    if isinstance(collect, str) and collect in _BY_NAME:
         return _BY_NAME[collect]
     raise ValueError(
         f"collect must be one of {', '.join(map(repr, _BY_NAME))}, or Symmetric(), Root(dedicated=...), "

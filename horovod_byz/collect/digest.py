@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from blake3 import blake3
 
 SIZE = 16  # bytes; 128 bits, since a relay may search for a second preimage but gets one step to do so
 
@@ -17,7 +16,7 @@ def digest(block: npt.NDArray[Any]) -> bytes:
     """BLAKE3 of a C-contiguous array's bytes: n rows are hashed at each step, and it is fast."""
     if block.size == 0:
         return bytes(SIZE)
-    return blake3(block.reshape(-1).view(np.uint8).data).digest(SIZE)
+    return _blake3(block.reshape(-1).view(np.uint8).data)
 
 
 def digests(blocks: Sequence[npt.NDArray[Any]], threads: int = 1) -> list[bytes]:
@@ -30,4 +29,10 @@ def digests(blocks: Sequence[npt.NDArray[Any]], threads: int = 1) -> list[bytes]
 
 def of_text(*parts: str) -> bytes:
     """Digest of some text, for configuration that all ranks must share."""
-    return blake3("\0".join(parts).encode()).digest(SIZE)
+    return _blake3("\0".join(parts).encode())
+
+
+def _blake3(data: bytes | memoryview) -> bytes:
+    from blake3 import blake3  # here, so that rules work where NumPy alone is installed
+
+    return blake3(data).digest(SIZE)

@@ -21,6 +21,10 @@ class HeaderMismatchError(TransportError):
     """A rank announced another step, length, dtype, number of rows, mode or rule than the others."""
 
 
+class JoinedRanksError(HeaderMismatchError):
+    """Ranks called `hvd.join()` while others went on; `ranks` are those that joined."""
+
+
 class StateMismatchError(TransportError):
     """A rank's parameters differ from those of most ranks."""
 

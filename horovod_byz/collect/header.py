@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from horovod_byz.collect.digest import SIZE as DIGEST_SIZE
 from horovod_byz.collect.digest import of_text
-from horovod_byz.collect.errors import HeaderMismatchError, StateMismatchError, names
+from horovod_byz.collect.errors import HeaderMismatchError, JoinedRanksError, StateMismatchError, names
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -37,6 +37,8 @@ _WIRE = np.dtype(
 )
 SIZE = _WIRE.itemsize
 NONE = bytes(DIGEST_SIZE)
+# The mode of a rank that called hvd.join() and takes no more steps.
+JOINED = "joined"
 BINDING = -1  # in place of a step's number
 
 
@@ -106,12 +108,18 @@ def unpack(data: Bytes) -> Header | None:
 
 def any_binds(received: Bytes) -> bool:
     """Whether a rank is binding."""
-    return any(header is not None and header.step == BINDING for header in map(unpack, received))
+    return any(header.step == BINDING for header in _taking_part(received))
 
 
 def any_steps(received: Bytes) -> bool:
     """Whether a rank is about to take a step."""
-    return any(header is not None and header.step != BINDING for header in map(unpack, received))
+    return any(header.step != BINDING for header in _taking_part(received))
+
+
+def _taking_part(received: Bytes) -> list[Header]:
+    """The readable headers of ranks that have not joined."""
+    headers = map(unpack, received)
+    return [header for header in headers if header is not None and header.mode != JOINED]
 
 
 def check(received: Bytes, rows: Sequence[int] | None = None) -> list[Header]:
@@ -146,6 +154,25 @@ def check(received: Bytes, rows: Sequence[int] | None = None) -> list[Header]:
             odd,
         )
     return [header for header in headers if header is not None]
+
+
+def check_joined(headers: Sequence[Header | None]) -> None:
+    """Names the ranks that called `hvd.join()`, unless all did.
+
+    Raises:
+        JoinedRanksError: if some ranks joined and others go on.
+    """
+    joined = [rank for rank, header in enumerate(headers) if header is not None and header.mode == JOINED]
+    if not joined or len(joined) == len(headers):
+        return
+    others = [rank for rank in range(len(headers)) if rank not in joined]
+    raise JoinedRanksError(
+        f"{names(joined)} called hvd.join() while {names(others)} went on. A rank that joined sends no row, "
+        "so the rule would miss its workers. Give every rank the same number of steps: a DistributedSampler "
+        "or redundancy.sampler(...), drop_last=True, or itertools.cycle(loader) up to the largest number of "
+        "batches; then hvd.join() may stay",
+        joined,
+    )
 
 
 def check_states(headers: Sequence[Header], step: int, agreed: int | None = None) -> bool:

@@ -103,11 +103,9 @@ def _slurm(env: Mapping[str, str]) -> Launch:
     in_step = step is not None and step <= _LAST_SRUN_STEP
     if not in_step and any(env.get(name) for name in ("SLURM_JOB_ID", "SLURM_JOBID")):
         return Launch()
-    for name in ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS"):
-        size = _number(env, name)
-        if size is not None:
-            return Launch(size, "srun", name)
-    return Launch()
+    # Under srun the number of the step's tasks, not of the job's. A single variable, so that unsetting it is
+    # enough.
+    return Launch(_number(env, "SLURM_NTASKS") or 1, "srun", "SLURM_NTASKS")
 
 
 def _number(env: Mapping[str, str], name: str, least: int = 1) -> int | None:

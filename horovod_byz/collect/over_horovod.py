@@ -18,7 +18,15 @@ import torch
 from horovod_byz.collect.channels import Channel, Rendezvous, Silent
 from horovod_byz.collect.errors import LateRanksError
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.transport import MOST_ELEMENTS, Array, Bytes, Transport, check_received, pieces
+from horovod_byz.collect.transport import (
+    HEADER_EXCHANGE,
+    MOST_ELEMENTS,
+    Array,
+    Bytes,
+    Transport,
+    check_received,
+    pieces,
+)
 from horovod_byz.collect.watchdog import Watchdog
 
 # Elements that the root sends in one go when it hands out the result: 16 MiB of float32.
@@ -34,7 +42,7 @@ def initialized() -> bool:
 
 
 def ranks() -> tuple[int, int]:
-    """This rank, and how many there are, in an initialised job."""
+    """This rank and the number of ranks, as Horovod has them now."""
     import horovod.torch as hvd
 
     return int(hvd.rank()), int(hvd.size())
@@ -141,13 +149,22 @@ class Horovod:
         from horovod.common.exceptions import HorovodInternalError
 
         try:
-            handle = start(f"horovod_byz.{self._name}.{phase.replace(' ', '_')}")
+            handle = start(self._operation(phase))
             self.watchdog.wait(lambda: self._ops.poll(handle), phase)
             self._ops.synchronize(handle)
         except LateRanksError:
             raise
         except HorovodInternalError as error:
             self.watchdog.broke(phase, error)
+
+    def _operation(self, phase: str) -> str:
+        """The name by which Horovod matches the ranks' operations.
+
+        Headers are compared under one name for all sessions, so that a rank that joined, or is in another
+        session than the others, meets them there.
+        """
+        scope = "" if phase == HEADER_EXCHANGE else f"{self._name}."
+        return f"horovod_byz.{scope}{phase.replace(' ', '_')}"
 
 
 def _tensor(array: Array) -> torch.Tensor:

@@ -5,16 +5,21 @@ through others, any of which can rewrite it. So each rank compares the pieces wi
 their senders gave it directly, tells all others what it found, and fetches rewritten pieces directly.
 
 The same exchange repeats to everybody the digests that each rank was given. A rank that gave different
-ranks different digests (equivocation) shows up there, as does one that lies about what it was given;
-the two cannot be told apart without signatures, so the error names both.
+ranks different digests (equivocation) shows up there, as does one that lies about what it was given; see
+`echoes`.
+
+Only the rank that complains knows what it received, so every complaint is served. What it says about the
+others is another matter: see `_judge`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from horovod_byz.collect import echoes
 from horovod_byz.collect.digest import SIZE, digest, digests
 from horovod_byz.collect.errors import EquivocationError, names
 from horovod_byz.collect.transport import Array, Transport
@@ -23,9 +28,22 @@ from horovod_byz.collect.transport import Array, Transport
 _REFETCH = 2**22
 
 
+@dataclass(frozen=True)
+class Relayed:
+    """What the ranks say about a relayed allgather; the same on every rank.
+
+    Attributes:
+        rewritten: ranks whose piece arrived rewritten somewhere.
+        complainers: ranks that alone say of a piece that it arrived rewritten.
+    """
+
+    rewritten: tuple[int, ...] = ()
+    complainers: tuple[int, ...] = ()
+
+
 def gather(
     transport: Transport, own: Array, slots: Sequence[Array], given: Sequence[bytes], threads: int = 1
-) -> tuple[int, ...]:
+) -> Relayed:
     """Checks the relayed pieces and replaces those that were rewritten on their way.
 
     Args:
@@ -35,43 +53,45 @@ def gather(
         given: the digest that each rank gave for its piece.
         threads: threads that compute digests.
 
-    Returns:
-        The ranks whose piece arrived rewritten somewhere; the same on every rank.
-
     Raises:
         EquivocationError: if a rank gave different digests to different ranks, or its piece does not
             have its digest even when it comes directly.
     """
-    found = digests(slots, threads)
-    rewritten = np.array([a != b for a, b in zip(found, given, strict=True)])
+    arrived = digests(slots, threads)
+    rewritten = np.array([a != b for a, b in zip(arrived, given, strict=True)])
     said = transport.exchange(_statement(given, rewritten), "check of the digests")
-    _check_echoes(said[:, : SIZE * transport.size], given)
+    echoed = said[:, : SIZE * transport.size].reshape(transport.size, transport.size, SIZE)
+    echoes.check(echoed, "digests of rows")
     complaints = said[:, SIZE * transport.size :].astype(bool)  # [who complains, about whom]
     if not complaints.any():
-        return ()
+        return Relayed()
     _fetch(transport, own, slots, rewritten, complaints[:, transport.rank])
     wrong = [r for r in np.flatnonzero(rewritten).tolist() if digest(slots[r]) != given[r]]
     if wrong:
         raise EquivocationError(f"{names(wrong)} sent a row that does not have the digest it gave", wrong)
-    return tuple(int(r) for r in np.flatnonzero(complaints.any(axis=0)))
+    return _judge(complaints)
+
+
+def _judge(complaints: Array) -> Relayed:
+    """Which complaints are believed, by their number alone.
+
+    Two ranks that complain about a piece confirm one another. A rank that complains alone is believed
+    about at most half of the others: else a single liar would make every honest row count as rewritten.
+
+    Args:
+        complaints: (size, size) bool, [who complains, about whom].
+    """
+    about_others = complaints & ~np.eye(len(complaints), dtype=bool)
+    confirmed = about_others.sum(axis=0) > 1
+    alone = about_others & ~confirmed
+    count = alone.sum(axis=1)
+    believed = alone[2 * count <= len(complaints) - 1].any(axis=0)
+    rewritten, complainers = np.flatnonzero(confirmed | believed), np.flatnonzero(count)
+    return Relayed(tuple(rewritten.tolist()), tuple(complainers.tolist()))
 
 
 def _statement(given: Sequence[bytes], rewritten: Array) -> Array:
     return np.concatenate([np.frombuffer(b"".join(given), np.uint8), rewritten.astype(np.uint8)])
-
-
-def _check_echoes(echoes: Array, given: Sequence[bytes]) -> None:
-    """Raises EquivocationError unless all ranks were given the same digests."""
-    table = echoes.reshape(len(echoes), len(given), SIZE)
-    mine = np.frombuffer(b"".join(given), np.uint8).reshape(1, len(given), SIZE)
-    differs = (table != mine).any(axis=2)
-    if differs.any():
-        reporters, senders = (sorted({int(r) for r in axis}) for axis in np.nonzero(differs))
-        raise EquivocationError(
-            f"{names(senders)} gave different ranks different digests of its rows, or {names(reporters)} "
-            "misreports them: take those ranks out and start again",
-            sorted({*senders, *reporters}),
-        )
 
 
 def _fetch(transport: Transport, own: Array, slots: Sequence[Array], wanted: Array, asked: Array) -> None:

@@ -51,6 +51,7 @@ class ReplicatedSession(Session):
         self._blocks = [self.compression.room(self.n, end - begin, self.dtype) for begin, end in mine]
         self._results = [np.empty(end - begin, self.dtype) for begin, end in mine]
         self._value = np.empty(self.d, self.dtype)
+        self._lengths = partials.lengths(self.shards, self.d)
 
     def _shard(self, rank: int, role: int) -> int:
         return (rank - role) % self.layout.size
@@ -60,6 +61,7 @@ class ReplicatedSession(Session):
 
     def _aggregate(self, rows: Array, step: Step) -> Collected:
         self._outvoted: set[int] = set()
+        self._complainers: set[int] = set()
         with step.clock("collect"):
             for role, block in enumerate(self._blocks):
                 ranges = [self._cuts[self._shard(rank, role)] for rank in range(self.layout.size)]
@@ -68,8 +70,8 @@ class ReplicatedSession(Session):
             outcome = self._play(step)
         with step.clock("return"):
             self._gather_results()
-        outvoted = tuple(sorted(self._outvoted))
-        return Collected(self._value, outcome, (), step.clock.seconds, step.number, outvoted)
+        named = tuple(sorted(self._outvoted)), tuple(sorted(self._complainers))
+        return Collected(self._value, outcome, (), step.clock.seconds, step.number, *named)
 
     def _play(self, step: Step) -> engine.Outcome:
         """Runs all roles side by side, since they must decide on the same elected statistics."""
@@ -99,10 +101,11 @@ class ReplicatedSession(Session):
         message = np.concatenate([np.frombuffer(lengths.tobytes(), np.uint8), *packed])
         received = self.transport.exchange_any(message, "exchange of statistics")
         said = [_cut(data, self.replicas) for data in received]
-        elected = self._vote([[part.tobytes() for part in parts] for parts in said], "statistics")
+        parts = [[part.tobytes() for part in parts] for parts in said]
+        elected = self._vote(parts, "statistics")
         return [
-            partials.unpack(np.frombuffer(data, np.uint8), own[0], self._aggregator(shard, 0))
-            for shard, data in enumerate(elected)
+            partials.unpack(np.frombuffer(data, np.uint8), own[0], ranks, length)
+            for data, ranks, length in zip(elected, self._voters(parts, elected), self._lengths, strict=True)
         ]
 
     def _vote(self, said: Sequence[Sequence[T]], what: str) -> list[T]:
@@ -137,29 +140,64 @@ class ReplicatedSession(Session):
         said = [[part.tobytes() for part in row.reshape(self.replicas, digest.SIZE)] for row in received]
         elected = self._vote(said, "result")
         self.transport.allgather(self._results[0], self._value, "allgather of results")
-        agreeing = [
-            [m for m in range(self.replicas) if said[self._aggregator(shard, m)][m] == elected[shard]]
-            for shard in range(self.layout.size)
-        ]
+        self._fetch_rewritten(elected, self._voters(said, elected))
+
+    def _fetch_rewritten(self, elected: Sequence[bytes], voters: Sequence[Sequence[int]]) -> None:
+        """Replaces results that were rewritten on their way.
+
+        A rank asks a shard's aggregators one after another, so that it has been served by an honest one
+        after at most `replicas` requests. Whoever complains after that lies, and is not waited for.
+
+        Args:
+            elected: the digest of each shard's result.
+            voters: the ranks that said so.
+
+        Raises:
+            EquivocationError: if none of a shard's aggregators sent this rank the elected result.
+        """
         for attempt in range(self.replicas + 1):
-            slots = [self._value[begin:end] for begin, end in self.shards]
-            found = digest.digests(slots, self.threads)
-            wrong = [shard for shard, want in enumerate(elected) if found[shard] != want]
             wanted = np.full(self.layout.size, _NOBODY, np.uint8)
+            wrong = self._wrong(elected)
             for shard in wrong:
-                wanted[shard] = agreeing[shard][attempt % len(agreeing[shard])]
+                sender = voters[shard][attempt % len(voters[shard])]
+                wanted[shard] = (sender - shard) % self.layout.size
             complaints = self.transport.exchange(wanted, "check of the digests")
-            if (complaints == _NOBODY).all():
-                return
+            nonsense = (complaints != _NOBODY) & (complaints >= self.replicas)
+            last = attempt == self.replicas
+            blamed = complaints != _NOBODY if last else nonsense
+            self._complainers.update(np.flatnonzero(blamed.any(axis=1)).tolist())
+            complaints[nonsense] = _NOBODY
+            if last or (complaints == _NOBODY).all():
+                break
             self._fetch(complaints)
-        raise EquivocationError("aggregators sent results that do not have the digests they gave", ())
+        if wrong:
+            ranks = sorted({rank for shard in wrong for rank in voters[shard]})
+            raise EquivocationError(
+                f"{names(ranks)} sent results that do not have the digests they gave: take those ranks out "
+                "and start again",
+                ranks,
+            )
+
+    def _wrong(self, elected: Sequence[bytes]) -> list[int]:
+        """The shards whose result here does not have the elected digest."""
+        arrived = digest.digests([self._value[begin:end] for begin, end in self.shards], self.threads)
+        return [shard for shard, want in enumerate(elected) if arrived[shard] != want]
+
+    def _voters(self, said: Sequence[Sequence[T]], elected: Sequence[T]) -> list[list[int]]:
+        """For each shard, the aggregators that said what was elected, by role."""
+        return [
+            [
+                self._aggregator(shard, role)
+                for role in range(self.replicas)
+                if said[self._aggregator(shard, role)][role] == winner
+            ]
+            for shard, winner in enumerate(elected)
+        ]
 
     def _fetch(self, complaints: Array) -> None:
         """Sends results directly: complaints[rank, shard] is the role of the sender, or `_NOBODY`."""
         for shard, (begin, end) in enumerate(self.shards):
             for role in sorted(set(complaints[:, shard].tolist()) - {_NOBODY}):
-                if role >= self.replicas:
-                    continue  # nonsense of a Byzantine rank, which all ranks were sent alike
                 asking = complaints[:, shard] == role
                 sender = self._aggregator(shard, role)
                 is_sender = self.transport.rank == sender

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,19 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz import engine
-from horovod_byz.collect import digest, echoes, header, layout
-from horovod_byz.collect.compression import Compression, Uncompressed
+from horovod_byz import rows as reading
+from horovod_byz.collect import digest, echoes, header, joining
 from horovod_byz.collect.errors import HeaderMismatchError
 from horovod_byz.collect.header import Header
+from horovod_byz.collect.job import Job
 from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.transport import HEADER_EXCHANGE, Array, Bytes, Transport
+from horovod_byz.rules.naming import as_rule
 from horovod_byz.verdict import Verdict
 
 if TYPE_CHECKING:
     from horovod_byz.rules.base import Rule
 
+__all__ = ["Collected", "Job", "Session", "Step", "Stopwatch", "Wire"]
+
 Wire = Callable[[Array, int, int, int], None]
-_DTYPES = ("float32", "float64")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +38,13 @@ class Collected:
     Attributes:
         value: the aggregate, (d,), of the rows' dtype; the memory is used again at the next step.
         outcome: how each worker's row was treated.
-        rewritten: workers whose row was rewritten by a peer on its way; found, and put right.
+        rewritten: workers whose row was rewritten by a peer on its way, as the ranks that received it
+            say; it was fetched directly.
         timings: seconds spent in "collect", "aggregate" and "return".
         step: the optimizer step.
         outvoted_ranks: ranks whose work as aggregators lost a vote, as seen by this rank.
+        complainers: ranks whose complaints about what they received nobody confirms: the way to them
+            is disturbed, or they lie.
     """
 
     value: Array
@@ -47,6 +53,7 @@ class Collected:
     timings: dict[str, float]
     step: int
     outvoted_ranks: tuple[int, ...] = ()
+    complainers: tuple[int, ...] = ()
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
@@ -84,47 +91,6 @@ class Stopwatch:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
-    """What a session is bound to; but for the transport and the threads equal on all ranks.
-
-    Attributes:
-        transport: the ranks.
-        d: number of coordinates.
-        dtype: float32 or float64.
-        local_workers: how many logical workers every rank holds, or a tuple or `Layout` of each rank's
-            number. What a rank expects of the others is never taken from their announcements.
-        threads: threads for kernels and digests; the result does not depend on it.
-        shared: text that all ranks must share, such as the names and shapes of the parameters.
-        compression: what travels in place of a row; default the row itself.
-        segments: the coordinate after each tensor's last, or None; see `Collector.bind`.
-
-    Raises:
-        TypeError, ValueError: if the dtype is another, d is negative, or the workers are none.
-    """
-
-    transport: Transport
-    d: int
-    dtype: Any
-    local_workers: int | Sequence[int] | Layout = 1
-    threads: int = 1
-    shared: str = ""
-    compression: Compression = field(default_factory=Uncompressed)
-    segments: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if np.dtype(self.dtype).name not in _DTYPES or self.d < 0:
-            raise ValueError(
-                f"bind needs float32 or float64 and d >= 0, got {np.dtype(self.dtype)} and {self.d}"
-            )
-        _ = self.layout
-
-    @property
-    def layout(self) -> Layout:
-        """The workers of every rank, by this rank's configuration."""
-        return layout.agreed(self.local_workers, self.transport.size)
-
-
-@dataclass(frozen=True, eq=False)
 class Step:
     """One call of `Session.step`, after the ranks greeted one another.
 
@@ -157,13 +123,14 @@ class Session(ABC):
         self.transport, self.d, self.dtype = job.transport, job.d, np.dtype(job.dtype)
         self.compression, self.segments, self.threads = job.compression, job.segments, job.threads
         self._shared, self.layout = job.shared, job.layout
+        joining.watch(self)
         self._when_bound: list[Callable[[Transport, Rule], None]] = []
         self._bind()
         if self.layout.n == 0:
             raise ValueError("no rank holds a worker: bind with local_workers >= 1 on at least one rank")
 
     def _bind(self) -> None:
-        """Agrees with all ranks; those that were there before see this header at their step, and bind."""
+        """Agrees with all ranks. Those that step meanwhile see this header, and bind next."""
         self._begin()
         received = self._exchange_bindings()
         if header.any_steps(received):
@@ -186,7 +153,13 @@ class Session(ABC):
 
     def _exchange_bindings(self) -> Bytes:
         own = self._header(header.BINDING, len(self.workers), digest.of_text(self._shared))
-        return self.transport.exchange(own.pack(), HEADER_EXCHANGE)
+        return self._exchange(own)
+
+    def _exchange(self, own: Header) -> Bytes:
+        """Sends a header to all ranks, and returns theirs; no rank that joined takes part in what follows."""
+        received = self.transport.exchange(own.pack(), HEADER_EXCHANGE)
+        header.check_joined([header.unpack(data) for data in received])
+        return received
 
     def _agree(self, received: Bytes) -> None:
         """Compares all headers, and what each rank was sent: everybody hears of it, also if one rank lies."""
@@ -231,7 +204,7 @@ class Session(ABC):
     def step(
         self,
         rows: Any,
-        rule: Rule,
+        rule: Rule | str,
         wire: Wire | None = None,
         step: int | None = None,
         state: bytes | Callable[[int], bytes] = b"",
@@ -242,9 +215,9 @@ class Session(ABC):
         may take the place of another, and those that stay cannot see it.
 
         Args:
-            rows: (k, d) array or CPU tensor of the bound dtype, this rank's rows in worker order; it
+            rows: (k, d) array or tensor of the bound dtype, this rank's rows in worker order; it
                 is not written to.
-            rule: the aggregation rule, equal on all ranks.
+            rule: the aggregation rule, or its name; equal on all ranks.
             wire: simulated attack, `wire(block, offset, d, step)`; it rewrites the (n, width) block
                 of coordinates from `offset` on, after the digests were checked, on every aggregator
                 alike; once for each coordinate, in one block or in several.
@@ -255,11 +228,13 @@ class Session(ABC):
         Raises:
             TypeError, ValueError: if the rows or the state are not as bound, or the rule does not hold
                 for n.
+            JoinedRanksError: if a rank called hvd.join().
             HeaderMismatchError: if a rank is about to send something else than the others.
             StateMismatchError: if a rank's state is not that of most ranks.
             LateRanksError: if a rank does not arrive in time.
             EquivocationError: if a rank tells different ranks different things.
         """
+        rule = as_rule(rule)
         rule.check(self.n)
         checked = self._checked(rows)
         clock = Stopwatch()
@@ -291,7 +266,7 @@ class Session(ABC):
         shared = digest.of_text(repr(rule), self._shared)
         checked = _checked_state(state(number) if callable(state) else state)
         own = self._header(number, len(rows), shared, digest=self._digest(rows), state=checked)
-        return number, self.transport.exchange(own.pack(), HEADER_EXCHANGE)
+        return number, self._exchange(own)
 
     def _compared(self, received: Bytes, step: int) -> list[Header]:
         headers = header.check(received, self.layout.rows)
@@ -300,15 +275,11 @@ class Session(ABC):
         return headers
 
     def _checked(self, rows: Any) -> Array:
-        if hasattr(rows, "detach"):
-            rows = rows.detach().numpy()
+        array = reading.plain(rows, self.dtype)
         want = (len(self.workers), self.d)
-        if not isinstance(rows, np.ndarray) or rows.dtype != self.dtype:
-            got = getattr(rows, "dtype", type(rows).__name__)
-            raise TypeError(f"rows must be an array or a CPU tensor of dtype {self.dtype}, got {got}")
-        if rows.shape != want:
-            raise ValueError(f"this rank's rows must have the shape {want}, got {rows.shape}")
-        return np.ascontiguousarray(rows)
+        if array.shape != want:
+            raise ValueError(f"this rank's rows must have the shape {want}, got {array.shape}")
+        return np.ascontiguousarray(array)
 
     def _run(
         self, step: Step, block: Array, out: Array, offset: int = 0, reduce: Any = None

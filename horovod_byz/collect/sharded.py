@@ -32,6 +32,7 @@ class ShardedSession(Session):
         self._block = self.compression.room(self.n, end - begin, self.dtype)
         self._result = np.empty(end - begin, self.dtype)
         self._value = np.empty(self.d, self.dtype)
+        self._lengths = partials.lengths(self.shards, self.d)
 
     def _aggregate(self, rows: Array, step: Step) -> Collected:
         with step.clock("collect"):
@@ -40,19 +41,21 @@ class ShardedSession(Session):
             offset = self.shards[self.transport.rank][0]
             outcome = self._run(step, self._block, self._result, offset, self._reduce)
         with step.clock("return"):
-            self._gather_results()
-        return Collected(self._value, outcome, (), step.clock.seconds, step.number)
+            complainers = self._gather_results()
+        seconds = step.clock.seconds
+        return Collected(self._value, outcome, (), seconds, step.number, complainers=complainers)
 
     def _reduce(self, partial: Partial) -> list[Partial]:
         received = self.transport.exchange_any(partials.pack(partial), "exchange of statistics")
-        return [partials.unpack(data, partial, rank) for rank, data in enumerate(received)]
+        sent = zip(received, self._lengths, strict=True)
+        return [partials.unpack(data, partial, rank, length) for rank, (data, length) in enumerate(sent)]
 
-    def _gather_results(self) -> None:
+    def _gather_results(self) -> tuple[int, ...]:
         own = np.frombuffer(digest.digest(self._result), np.uint8)
         given = [row.tobytes() for row in self.transport.exchange(own, "digests of the results")]
         self.transport.allgather(self._result, self._value, "allgather of results")
         slots = [self._value[begin:end] for begin, end in self.shards]
-        relay.gather(self.transport, self._result, slots, given, self.threads)
+        return relay.gather(self.transport, self._result, slots, given, self.threads).complainers
 
 
 def scatter(

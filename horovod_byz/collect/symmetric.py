@@ -29,15 +29,18 @@ class SymmetricSession(Session):
     def _aggregate(self, rows: Array, step: Step) -> Collected:
         with step.clock("collect"):
             self._allgather(rows)
-            ranks = self._check(rows, [header.digest for header in step.headers])
+            relayed = self._check(rows, [header.digest for header in step.headers])
         with step.clock("aggregate"):
             outcome = self._run(step, self._rows, self._value)
-        rewritten = tuple(worker for rank in ranks for worker in self.layout.workers(rank))
-        return Collected(self._value, outcome, rewritten, step.clock.seconds, step.number)
+        rewritten = tuple(worker for rank in relayed.rewritten for worker in self.layout.workers(rank))
+        seconds = step.clock.seconds
+        return Collected(
+            self._value, outcome, rewritten, seconds, step.number, complainers=relayed.complainers
+        )
 
-    def _check(self, rows: Array, given: list[bytes]) -> tuple[int, ...]:
+    def _check(self, rows: Array, given: list[bytes]) -> relay.Relayed:
         if self.transport.size == 1:  # nothing was relayed
-            return ()
+            return relay.Relayed()
         slots = [self._rows[self._slice(rank)].reshape(-1) for rank in range(self.layout.size)]
         return relay.gather(self.transport, rows.reshape(-1), slots, given, self.threads)
 

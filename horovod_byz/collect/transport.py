@@ -5,6 +5,7 @@ Every operation is direct (sender to receiver) but `allgather`, which Horovod re
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -22,6 +23,8 @@ Bytes = npt.NDArray[np.uint8]
 
 # Horovod counts the elements of an operation, all ranks together, in a C int.
 MOST_ELEMENTS = 2**31 - 1
+# Seconds; long enough for a rank that evaluates or writes a checkpoint while the others wait.
+DEFAULT_TIMEOUT = 300.0
 # The phase in which ranks compare what they are about to do; messages of one length in every session.
 HEADER_EXCHANGE = "header exchange"
 # Elements of the workspace through which larger matrices go: 256 MiB of float32.
@@ -104,6 +107,23 @@ class Local:
             out[:] = rows
 
     def hand_out(self, value: Array) -> None: ...
+
+
+def time_limit(timeout: float | None) -> float:
+    """Seconds that a wait between ranks may take: as given, else the environment's, else the default.
+
+    Raises:
+        ValueError: if it is no positive number.
+    """
+    given: Any = os.environ.get("HOROVOD_BYZ_TIMEOUT", DEFAULT_TIMEOUT) if timeout is None else timeout
+    try:
+        seconds = float(given)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not seconds > 0:
+        name = "HOROVOD_BYZ_TIMEOUT" if timeout is None else "timeout"
+        raise ValueError(f"{name} must be a positive number of seconds, got {given!r}")
+    return seconds
 
 
 def connect(name: str, timeout: float) -> Transport:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import json
 import tomllib
-import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
+from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from horovod_byz import attacks
@@ -19,6 +18,7 @@ from horovod_byz.attacks import Attack, Wire
 from horovod_byz.collect import Collector, Compression, Root, Sharded, SignCompression, Symmetric
 from horovod_byz.experiments import models, pipelines
 from horovod_byz.experiments.data import DATASETS, Normalise
+from horovod_byz.experiments.explain import explain
 from horovod_byz.experiments.known import known, parse_literal, parse_word
 from horovod_byz.experiments.sampling import Sampling
 from horovod_byz.redundancy import Redundancy
@@ -114,6 +114,11 @@ class Optimizer(_Table):
     decay_every: int = Field(default=0, ge=0, description="steps; 0 means never")
     milestones: tuple[int, ...] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
     def lr_at(self, step: int) -> float:
         """The learning rate of a step: lr * decay^k after k decays."""
         times = sum(step >= one for one in self.milestones)
@@ -148,11 +153,13 @@ class RunConfig(_Table):
         known(self.model.name, models.MODELS, "model")
         for option in self.model.options:
             known(option, models.default_options(self.model.name), f"option of model {self.model.name!r}")
+        models.check_options(self.model.name, self.model.options)
         known(self.collect.name, _COLLECTORS, "way to collect")
         for option in self.collect.options:
             known(
                 option, _fields(_COLLECTORS[self.collect.name]), f"option of collecting {self.collect.name!r}"
             )
+            _check_switch(self.collect, option, _COLLECTORS[self.collect.name])
         self.make_collector()
         if self.byzantine > self.workers:
             raise ValueError(
@@ -166,6 +173,8 @@ class RunConfig(_Table):
         object.__setattr__(self, "rule", Named.model_validate({"name": name, **options}))
         self.make_redundancy().groups_of(self.workers)
         self.make_rule().check(self.workers)
+        for event in self.script:
+            _check_event(event, self.workers)
         self.make_wire()
         return self
 
@@ -186,12 +195,7 @@ class RunConfig(_Table):
         """The attack; None where there is none."""
         if not self.attacked:
             return None
-        try:
-            return attacks.by_name(self.attack.name, **self.attack.options)
-        except ValueError as error:
-            near = difflib.get_close_matches(self.attack.name, attacks.names(), n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near and near[0] != self.attack.name else ""
-            raise ValueError(f"{error}{hint}") from error
+        return attacks.by_name(self.attack.name, **self.attack.options)
 
     def make_wire(self) -> Wire | None:
         """What happens to rows on their way; None where nobody is Byzantine."""
@@ -205,7 +209,10 @@ class RunConfig(_Table):
 
     def make_collector(self) -> Collector:
         """The way to collect."""
-        return _COLLECTORS[self.collect.name](**self.collect.options)
+        try:
+            return _COLLECTORS[self.collect.name](**self.collect.options)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
 
     def make_compression(self) -> Compression | None:
         """What gradients are compressed to on their way; None for nothing."""
@@ -214,6 +221,11 @@ class RunConfig(_Table):
     def to_data(self) -> dict[str, Any]:
         """Plain data from which `RunConfig.model_validate` makes an equal value; None is left out."""
         return self.model_dump(exclude_none=True)
+
+    @property
+    def identity(self) -> str:
+        """A digest of all that decides the numbers of a step; the number of steps does not."""
+        return blake3(json.dumps({**self.to_data(), "steps": 0}, sort_keys=True).encode()).hexdigest()
 
     @property
     def slug(self) -> str:
@@ -231,7 +243,7 @@ def make(data: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(one) for one in error.errors())) from error
+        raise ConfigError("\n".join(explain(fault, RunConfig) for fault in error.errors())) from error
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -241,11 +253,13 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: when the file is missing or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
+        raise ConfigError(
+            f"cannot read {path} ({error.strerror}): name a TOML file that may be read"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML ({error}): write option = value, one a line") from error
 
 
 def write(config: RunConfig) -> str:
@@ -253,26 +267,26 @@ def write(config: RunConfig) -> str:
     return tomli_w.dumps(config.to_data())
 
 
+def _check_switch(collect: Named, option: str, kind: Any) -> None:
+    """Any value would do as true or false, and so hide a mistake."""
+    default = {field.name: field.default for field in dataclasses.fields(kind)}[option]
+    value = collect.options[option]
+    if isinstance(default, bool) and not isinstance(value, bool):
+        raise ValueError(f"collecting {collect.name!r} got {option} = {value!r}: use true or false")
+
+
+def _check_event(event: Mapping[str, Any], n: int) -> None:
+    """What `Script` cannot know or takes for granted: the number of workers, an attack's name."""
+    if "attack" in event and not isinstance(event["attack"], str | dict):
+        raise ValueError(
+            f"an event's attack must be a name or a table with a name, got {event['attack']!r}: write "
+            'attack = "zero", for example'
+        )
+    workers = event.get("workers")
+    for worker in workers if isinstance(workers, list | tuple) else [workers]:
+        if isinstance(worker, int) and worker >= n:
+            raise ValueError(f"the script names worker {worker} of {n}: use workers 0 to {n - 1}")
+
+
 def _fields(kind: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(kind)]
-
-
-def _explain(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    if error["type"] != "extra_forbidden":
-        message = error["msg"].removeprefix("Value error, ")
-        return f"{place}: {message}, got {error['input']!r}" if place else message
-    fields = list(_table_at(error["loc"][:-1]).model_fields)
-    near = difflib.get_close_matches(str(error["loc"][-1]), fields, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown option {place!r}: {hint}known are {', '.join(fields)}"
-
-
-def _table_at(location: tuple[Any, ...]) -> type[BaseModel]:
-    table: type[BaseModel] = RunConfig
-    for part in location:
-        annotation: Any = table.model_fields[part].annotation
-        if isinstance(annotation, types.UnionType):
-            annotation = typing.get_args(annotation)[0]
-        table = annotation
-    return table

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from horovod_byz.experiments import files
+from horovod_byz.experiments.checksums import OWN_DATA, DatasetDamaged, own_data
+from horovod_byz.experiments.cifar import read_cifar
 
 Normalise = Literal["unit", "standard"]
+Pixels = NDArray[np.uint8]
 
-__all__ = ["DATASETS", "Dataset", "DatasetMissing", "Normalise", "augment", "load_dataset"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "DatasetDamaged",
+    "DatasetMissing",
+    "Normalise",
+    "augment",
+    "load_dataset",
+]
 
 
 class DatasetMissing(FileNotFoundError):  # noqa: N818 - reads as what it says
@@ -80,7 +92,7 @@ class _Spec:
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    read: Callable[[Path], files.Arrays] | None
+    read: Callable[[Path], Sequence[Pixels]] | None
 
 
 # CIFAR's mean and std are (125.3, 123.0, 113.9) / 255 and (63.0, 62.1, 66.7) / 255, as in the DETOX code.
@@ -89,13 +101,13 @@ DATASETS: dict[str, _Spec] = {
     "mnist": _Spec(10, (0.1307,), (0.3081,), lambda root: files.read_mnist(root, "MNIST")),
     "fashion-mnist": _Spec(10, (0.2860,), (0.3530,), lambda root: files.read_mnist(root, "FashionMNIST")),
     "cifar-10": _Spec(
-        10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), lambda root: files.read_cifar(root, "CIFAR10")
+        10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), lambda root: read_cifar(root, "CIFAR10")
     ),
     "cifar-100": _Spec(
         100,
         (0.5071, 0.4865, 0.4409),
         (0.2673, 0.2564, 0.2762),
-        lambda root: files.read_cifar(root, "CIFAR100"),
+        lambda root: read_cifar(root, "CIFAR100"),
     ),
 }
 
@@ -112,7 +124,8 @@ def load_dataset(
     The folders searched, in this order: `data_dir`, the environment variable `HOROVOD_BYZ_DATA`, `data` in
     the working directory, the cache folder. They have torchvision's layout; they may be read-only, and packed
     `.gz` files are read as they are. A set that is nowhere is downloaded by torchvision into `data_dir`, or
-    into the cache folder.
+    into the cache folder. Each file must be the published one, by its checksum; for files of one's own in the
+    same format set the environment variable `HOROVOD_BYZ_OWN_DATA=1`, which the run's environment.json notes.
 
     Args:
         name: one of `DATASETS`: "digits" (bundled with scikit-learn, needs no folder), "mnist",
@@ -129,14 +142,18 @@ def load_dataset(
         ValueError: when `name` is not a known set.
         DatasetMissing: when the set is nowhere and cannot be downloaded; the message says where it was looked
             for.
+        DatasetDamaged: when a file is not the published one, or not what its name says.
     """
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}: use one of {', '.join(DATASETS)}")
     spec = DATASETS[name]
     if spec.read is None:
-        arrays, source = files.read_digits(), "bundled with scikit-learn"
+        arrays: Sequence[Pixels] = files.read_digits()
+        source = "bundled with scikit-learn"
     else:
         arrays, source = _find(name, spec.read, data_dir, download)
+        source += f", unchecked by {OWN_DATA}" * own_data()
+        _check(name, arrays, spec.classes)
     scale = 16.0 if name == "digits" else 255.0
     train_x, train_y, test_x, test_y = arrays
     shape = (train_x.shape[1], train_x.shape[2], train_x.shape[3])
@@ -150,6 +167,24 @@ def load_dataset(
         name=name,
         source=source,
     )
+
+
+def _check(name: str, arrays: Sequence[Pixels], classes: int) -> None:
+    """What files of one's own may get wrong, each file being well-formed.
+
+    Raises:
+        DatasetDamaged: if they do.
+    """
+    train_x, train_y, test_x, test_y = arrays
+    for images, labels, what in ((train_x, train_y, "training"), (test_x, test_y, "test")):
+        if len(images) != len(labels) or images.size == 0:
+            raise DatasetDamaged(f"{name} has {len(images)} {what} images and {len(labels)} labels for them")
+        if labels.max() >= classes:
+            raise DatasetDamaged(f"{name} has the {what} label {labels.max()}: use 0 to {classes - 1}")
+    if train_x.shape[1:] != test_x.shape[1:]:
+        raise DatasetDamaged(
+            f"{name} has training images of {train_x.shape[2:]} pixels and test images of {test_x.shape[2:]}"
+        )
 
 
 def _floats(pixels: np.ndarray, scale: float, spec: _Spec, normalise: Normalise) -> Tensor:
@@ -177,8 +212,11 @@ def _places(data_dir: str | os.PathLike[str] | None) -> list[tuple[str, Path]]:
 
 
 def _find(
-    name: str, read: Callable[[Path], files.Arrays], data_dir: str | os.PathLike[str] | None, download: bool
-) -> tuple[files.Arrays, str]:
+    name: str,
+    read: Callable[[Path], Sequence[Pixels]],
+    data_dir: str | os.PathLike[str] | None,
+    download: bool,
+) -> tuple[Sequence[Pixels], str]:
     looked = []
     for place, root in _places(data_dir):
         try:

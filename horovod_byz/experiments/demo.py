@@ -97,7 +97,7 @@ def results(runs: dict[str, RunConfig], out: Path) -> list[Result]:
     found = []
     for label, config in runs.items():
         folder = RunFolder(out / config.slug)
-        summary, verdicts = folder.read_json("summary.json"), folder.read_json("verdicts.json")
+        summary, verdicts = folder.summary, folder.verdicts
         seconds = sum(
             value
             for one in folder.read_lines("timings.jsonl")

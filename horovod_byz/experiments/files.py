@@ -1,9 +1,12 @@
-"""Reading and fetching the files of the data sets; the only module that calls torchvision."""
+"""Reading and fetching the files of the data sets; the only module that calls torchvision, to fetch them."""
 
 from __future__ import annotations
 
 import fcntl
 import gzip
+import math
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from horovod_byz.experiments.checksums import DatasetDamaged, verify
+
 Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 """Train images, train labels, test images, test labels; images are `(count, channels, height, width)`."""
+
+_MOST = 2**31  # bytes of one file; the sets' largest has 47 MB
 
 _TORCHVISION = {
     "mnist": "MNIST",
@@ -41,55 +48,49 @@ def read_mnist(root: Path, folder: str) -> Arrays:
 
     Raises:
         FileNotFoundError: when one of the four files is missing; the message names it.
-        ValueError: when a file is not what its name says.
+        DatasetDamaged: when a file is not the published one, or not what its name says.
     """
     raw = root / folder / "raw"
     parts = []
     for prefix in ("train", "t10k"):
-        parts.append(_read_idx(raw / f"{prefix}-images-idx3-ubyte", 3)[:, None])
-        parts.append(_read_idx(raw / f"{prefix}-labels-idx1-ubyte", 1))
+        parts.append(_read_idx(folder, raw / f"{prefix}-images-idx3-ubyte", 3)[:, None])
+        parts.append(_read_idx(folder, raw / f"{prefix}-labels-idx1-ubyte", 1))
     return parts[0], parts[1], parts[2], parts[3]
 
 
-def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+def _read_idx(folder: str, path: Path, dimensions: int) -> NDArray[np.uint8]:
     """One IDX file: two zero bytes, the type (8 = uint8), the number of dimensions, the sizes, the data."""
     packed = path.with_name(path.name + ".gz")
-    if path.is_file():
-        content = path.read_bytes()
-    elif packed.is_file():
-        try:
-            content = gzip.decompress(packed.read_bytes())
-        except (EOFError, gzip.BadGzipFile) as error:
-            raise ValueError(f"{packed} is damaged ({error}): delete it and fetch it again") from error
-    else:
-        raise FileNotFoundError(f"no {packed.name} in {path.parent}")
-    header = 4 + 4 * dimensions
-    sizes = np.frombuffer(content[4:header], dtype=">u4").astype(np.int64)
-    if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) != header + sizes.prod():
-        raise ValueError(
-            f"{path} is not a uint8 IDX file of {dimensions} dimensions: delete it and fetch it again"
-        )
-    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(sizes)
-
-
-def read_cifar(root: Path, kind: str) -> Arrays:
-    """Read CIFAR-10 or CIFAR-100 through torchvision, which checks each file's MD5; nothing is written.
-
-    Raises:
-        FileNotFoundError: when the files are not there, or not the right ones.
-    """
-    base = root / {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}[kind]
-    if not base.is_dir():
-        raise FileNotFoundError(f"no folder {base.name}")
-    from horovod_byz._torchvision import datasets
-
+    if not path.is_file():
+        if not packed.is_file():
+            raise FileNotFoundError(f"no {packed.name} in {path.parent}")
+        path = packed
     try:
-        sets = [getattr(datasets, kind)(str(root), train=train, download=False) for train in (True, False)]
-    except RuntimeError as error:
-        raise FileNotFoundError(str(error)) from error
-    images = [one.data.transpose(0, 3, 1, 2) for one in sets]
-    labels = [np.asarray(one.targets, dtype=np.uint8) for one in sets]
-    return images[0], labels[0], images[1], labels[1]
+        with gzip.open(path) if path == packed else path.open("rb") as stream:
+            header = stream.read(4 + 4 * dimensions)
+            sizes = _sizes(header, dimensions)
+            # One more than there should be, so that what follows is seen, and a packed file's checksum read.
+            body = stream.read(math.prod(sizes) + 1)
+    except (EOFError, ValueError, gzip.BadGzipFile, zlib.error) as error:
+        raise _damaged(path, str(error)) from error
+    if len(body) != math.prod(sizes):
+        raise _damaged(path, f"it is to hold {math.prod(sizes)} values, and its length is another")
+    verify(folder, path, header + body)
+    return np.frombuffer(body, dtype=np.uint8).reshape(sizes)
+
+
+def _sizes(header: bytes, dimensions: int) -> tuple[int, ...]:
+    """The sizes in an IDX header, whose product Python's whole numbers hold whatever they are."""
+    if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, 8, dimensions)):
+        raise ValueError(f"not a uint8 IDX file of {dimensions} dimensions")
+    sizes = struct.unpack(f">{dimensions}I", header[4:])
+    if math.prod(sizes) > _MOST:
+        raise ValueError(f"its header claims {' x '.join(map(str, sizes))} values")
+    return sizes
+
+
+def _damaged(path: Path, reason: str) -> DatasetDamaged:
+    return DatasetDamaged(f"{path} is damaged ({reason}): delete it and fetch it again")
 
 
 def download(name: str, root: Path) -> None:

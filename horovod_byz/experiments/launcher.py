@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from horovod_byz.experiments.progress import Reporter, parse_event, replay
 
@@ -17,7 +18,15 @@ _KEPT = 40  # lines of other output that an error message repeats
 
 
 class LaunchError(RuntimeError):
-    """The ranks could not be started, or ended with an error; the message ends with their last lines."""
+    """The ranks could not be started, or ended with an error.
+
+    Attributes:
+        code: the exit code that the ranks asked for: 1 for an error, 2 for wrong usage.
+    """
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def _horovodrun() -> str | None:
@@ -41,7 +50,8 @@ def horovod_missing() -> str | None:
 def run_ranks(count: int, command: Sequence[str], reporter: Reporter) -> None:
     """Run `python command...` on `count` ranks of this machine by horovodrun, over Gloo.
 
-    Progress events (`progress.Events`) are shown by `reporter`; other output is kept for an error message.
+    Progress events (`progress.Events`) are shown by `reporter`. Where ranks say in an event why they end,
+    that is the error message; else it ends with the last lines of other output.
 
     Raises:
         LaunchError: when a rank fails.
@@ -52,23 +62,38 @@ def run_ranks(count: int, command: Sequence[str], reporter: Reporter) -> None:
         raise LaunchError("horovodrun was not found: run make setup, or horovod-byz doctor for details")
     arguments = [launcher, "--gloo", "-np", str(count), sys.executable, *command]
     kept: deque[str] = deque(maxlen=_KEPT)
+    errors: list[dict[str, Any]] = []
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         try:
-            _follow(process.stdout, kept, reporter)
+            _follow(process.stdout, kept, errors, reporter)
         except KeyboardInterrupt:
             # The terminal sent the signal to horovodrun too, which passes it on; read on until it ends.
-            _follow(process.stdout, kept, reporter)
+            _follow(process.stdout, kept, errors, reporter)
             process.wait()
             raise
+    if errors:
+        raise LaunchError(_joined([one["text"] for one in errors]), max(one["code"] for one in errors))
     if process.returncode:
         raise LaunchError(f"a rank failed (exit code {process.returncode}):\n" + "\n".join(kept))
 
 
-def _follow(stream: Iterable[str], kept: deque[str], reporter: Reporter) -> None:
+def _follow(
+    stream: Iterable[str], kept: deque[str], errors: list[dict[str, Any]], reporter: Reporter
+) -> None:
     for line in stream:
         event = parse_event(line)
         if event is None:
             kept.append(line.rstrip())
+        elif event["kind"] == "error":
+            errors.append(event)
         else:
             replay(event, reporter)
+
+
+def _joined(texts: Sequence[str]) -> str:
+    """Each error once: the ranks that did not fail repeat the failing one's, as "rank 1: ..."."""
+    distinct = list(dict.fromkeys(texts))
+    return "\n".join(
+        text for text in distinct if not any(text != other and text.endswith(other) for other in distinct)
+    )

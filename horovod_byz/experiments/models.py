@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-__all__ = ["MODELS", "build", "default_options"]
+from horovod_byz.experiments.layers import BasicBlock, convolution, size_after, xavier
+
+__all__ = ["MODELS", "build", "check_options", "default_options"]
 
 Shape = tuple[int, int, int]
+
+_WIDEST = 2**16  # units or maps of one layer; more is a slip, and exhausts the memory
 
 
 def mlp(shape: Shape, classes: int, *, width: int = 128) -> nn.Sequential:
@@ -50,7 +55,7 @@ def lenet(shape: Shape, classes: int, *, width: int = 6) -> nn.Sequential:
     )
     return nn.Sequential(
         *features,
-        nn.Linear(_size_after(features, shape), third),
+        nn.Linear(size_after(features, shape), third),
         nn.ReLU(),
         nn.Linear(third, fourth),
         nn.ReLU(),
@@ -71,7 +76,7 @@ def lenet_20_50(shape: Shape, classes: int, *, width: int = 20) -> nn.Sequential
         nn.Flatten(),
     )
     return nn.Sequential(
-        *features, nn.Linear(_size_after(features, shape), hidden), nn.ReLU(), nn.Linear(hidden, classes)
+        *features, nn.Linear(size_after(features, shape), hidden), nn.ReLU(), nn.Linear(hidden, classes)
     )
 
 
@@ -87,19 +92,19 @@ def cnn_xie2018(
     Reference: Xie, Koyejo, Gupta, "Generalized Byzantine-tolerant SGD", 2018, Table 3.
     """
     features = nn.Sequential(
-        *_convolution(shape[0], width),
-        *_convolution(width, width),
+        *convolution(shape[0], width),
+        *convolution(width, width),
         nn.MaxPool2d(2),
         nn.Dropout(dropout),
-        *_convolution(width, 2 * width),
-        *_convolution(2 * width, 2 * width),
+        *convolution(width, 2 * width),
+        *convolution(2 * width, 2 * width),
         nn.MaxPool2d(2),
         nn.Dropout(dropout),
         nn.Flatten(),
     )
     model = nn.Sequential(
         *features,
-        nn.Linear(_size_after(features, shape), hidden),
+        nn.Linear(size_after(features, shape), hidden),
         nn.ReLU(),
         nn.Dropout(dropout),
         nn.Linear(hidden, hidden),
@@ -107,7 +112,7 @@ def cnn_xie2018(
         nn.Dropout(dropout),
         nn.Linear(hidden, classes),
     )
-    return _xavier(model)
+    return xavier(model)
 
 
 def cnn_empires(
@@ -120,46 +125,24 @@ def cnn_empires(
     Reference: Xie, Koyejo, Gupta, "Fall of Empires", 2019; layers from the authors' public code of that year.
     """
     features = nn.Sequential(
-        *_convolution(shape[0], width, nn.BatchNorm2d(width)),
-        *_convolution(width, width, nn.BatchNorm2d(width)),
+        *convolution(shape[0], width, nn.BatchNorm2d(width)),
+        *convolution(width, width, nn.BatchNorm2d(width)),
         nn.MaxPool2d(2),
         nn.Dropout(dropout),
-        *_convolution(width, 2 * width, nn.BatchNorm2d(2 * width)),
-        *_convolution(2 * width, 2 * width, nn.BatchNorm2d(2 * width)),
+        *convolution(width, 2 * width, nn.BatchNorm2d(2 * width)),
+        *convolution(2 * width, 2 * width, nn.BatchNorm2d(2 * width)),
         nn.MaxPool2d(2),
         nn.Dropout(dropout),
         nn.Flatten(),
     )
     model = nn.Sequential(
         *features,
-        nn.Linear(_size_after(features, shape), hidden),
+        nn.Linear(size_after(features, shape), hidden),
         nn.ReLU(),
         nn.Dropout(dropout),
         nn.Linear(hidden, classes),
     )
-    return _xavier(model)
-
-
-class _BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.relu(self.body(images) + self.shortcut(images))
+    return xavier(model)
 
 
 def resnet18(shape: Shape, classes: int, *, width: int = 64) -> nn.Sequential:
@@ -173,7 +156,7 @@ def resnet18(shape: Shape, classes: int, *, width: int = 64) -> nn.Sequential:
     for stage in range(4):
         for index in range(2):
             outputs = width * 2**stage
-            blocks.append(_BasicBlock(inputs, outputs, 2 if stage > 0 and index == 0 else 1))
+            blocks.append(BasicBlock(inputs, outputs, 2 if stage > 0 and index == 0 else 1))
             inputs = outputs
     return nn.Sequential(
         nn.Conv2d(shape[0], width, 3, 1, 1, bias=False),
@@ -204,7 +187,7 @@ def vgg13_bn(shape: Shape, classes: int, *, width: int = 64) -> nn.Sequential:
             inputs = outputs
         layers.append(nn.MaxPool2d(2))
     features = nn.Sequential(*layers, nn.Flatten())
-    model = nn.Sequential(*features, nn.Linear(_size_after(features, shape), classes))
+    model = nn.Sequential(*features, nn.Linear(size_after(features, shape), classes))
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, 0.0, (2.0 / (9 * module.out_channels)) ** 0.5)
@@ -239,6 +222,27 @@ def default_options(name: str) -> dict[str, int | float]:
     return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
 
 
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Check that a model takes these options, and these values of them.
+
+    Raises:
+        ValueError: when it does not.
+    """
+    known = default_options(name)
+    for option, value in options.items():
+        if option not in known:
+            raise ValueError(f"model {name!r} has no option {option!r}: it takes {', '.join(known)}")
+        fraction = isinstance(known[option], float)
+        number = isinstance(value, int | float if fraction else int) and not isinstance(value, bool)
+        if not number or not (0 <= value < 1 if fraction else 1 <= value <= _WIDEST):
+            wanted = (
+                "a number of at least 0 and below 1" if fraction else f"a whole number from 1 to {_WIDEST}"
+            )
+            raise ValueError(
+                f"model {name!r} got {option} = {value!r}: use {wanted}; the paper's is {known[option]}"
+            )
+
+
 def build(name: str, shape: Sequence[int], classes: int, *, seed: int = 0, **options: float) -> nn.Sequential:
     """Build a model with weights that depend on `seed` only.
 
@@ -252,12 +256,7 @@ def build(name: str, shape: Sequence[int], classes: int, *, seed: int = 0, **opt
     Raises:
         ValueError: when the name or an option is unknown, or the images are too small for the model.
     """
-    known = default_options(name)
-    for option, value in options.items():
-        if option not in known:
-            raise ValueError(f"model {name!r} has no option {option!r}: it takes {', '.join(known)}")
-        if value < 0 or (option != "dropout" and value < 1) or (option == "dropout" and value >= 1):
-            raise ValueError(f"model {name!r} got {option} = {value}: use {known[option]} as in the paper")
+    check_options(name, options)
     channels, height, width = shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -268,30 +267,3 @@ def build(name: str, shape: Sequence[int], classes: int, *, seed: int = 0, **opt
                 f"model {name!r} does not fit images of {height}x{width} pixels ({error}): "
                 "use larger images, or mlp or resnet18, which take any size"
             ) from error
-
-
-def _xavier(model: nn.Sequential) -> nn.Sequential:
-    """Draw weights from Xavier's uniform distribution, and set biases to zero."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    return model
-
-
-def _convolution(inputs: int, outputs: int, norm: nn.Module | None = None) -> list[nn.Module]:
-    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
-    return layers if norm is None else [*layers, norm]
-
-
-def _size_after(features: nn.Sequential, shape: Shape) -> int:
-    """Length of one flattened image after `features`; leaves batch normalisation's statistics alone."""
-    training = features.training
-    features.eval()
-    with torch.no_grad():
-        size = features(torch.zeros(1, *shape)).shape[1]
-    features.train(training)
-    if size == 0:
-        raise RuntimeError("the output of a pooling layer has no pixels left")
-    return int(size)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from horovod_byz import rules
 from horovod_byz.experiments.known import known, parse_word
 from horovod_byz.redundancy import Redundancy
-from horovod_byz.rules import Detox, Draco, Hierarchical, MajorityVote, Rule
+from horovod_byz.rules import Detox, Draco, MajorityVote, Rule
 from horovod_byz.rules.detox import PRESETS
+from horovod_byz.rules.naming import check_given, options_of
 
 # "detox-median" and its like: the paper's pairings, whose inner f is the worst case after the vote.
 _PRESETS = {f"detox-{name}": name for name in PRESETS}
@@ -24,7 +24,7 @@ _OWN = {
 
 def names() -> list[str]:
     """All names that `make` knows."""
-    return [*rules.names(), *_OWN]
+    return list(dict.fromkeys([*rules.names(), *_OWN]))
 
 
 def with_f(name: str, options: Mapping[str, Any], byzantine: int) -> tuple[str, dict[str, Any]]:
@@ -34,7 +34,7 @@ def with_f(name: str, options: Mapping[str, Any], byzantine: int) -> tuple[str, 
         ValueError: if the rule or an option is unknown; the message names the nearest.
     """
     known(name, names(), "rule")
-    fields = _OWN[name] if name in _OWN else _fields(name)
+    fields = _OWN[name] if name in _OWN else options_of(name)
     for option in options:
         known(option, fields, f"option of rule {name!r}")
     return name, {"f": byzantine, **options} if "f" in fields else dict(options)
@@ -62,12 +62,11 @@ def make(name: str, options: Mapping[str, Any], redundancy: Redundancy, n: int) 
             if stage in values:
                 values[stage] = _stage(str(values[stage]), redundancy, n)
         if name == "detox":
+            check_given(name, ("inner", "outer", "groups"), {"groups", *values})
             vote = MajorityVote(
                 **{name: values.pop(name) for name in ("tolerance", "scope", "lazy") if name in values}
             )
             return Detox(redundancy, vote=vote, **values)
-        if name == "hierarchical":
-            return Hierarchical(**values)
         if name == "draco":
             return _draco({"seed": redundancy.seed, **values}, redundancy)
         return rules.by_name(name, **values)
@@ -93,7 +92,3 @@ def _draco(values: Mapping[str, Any], redundancy: Redundancy) -> Draco:
 def _stage(word: str, redundancy: Redundancy, n: int) -> Rule:
     name, options = parse_word(word)
     return make(*with_f(name, options, 0), redundancy, n)
-
-
-def _fields(name: str) -> list[str]:
-    return [field.name for field in dataclasses.fields(rules._BY_NAME[name])]

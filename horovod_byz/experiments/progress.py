@@ -10,12 +10,13 @@ from types import TracebackType
 from typing import IO, Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeRemainingColumn
 
 __all__ = ["EVENT", "Bars", "Events", "Lines", "Reporter", "Silent", "choose", "parse_event"]
 
 EVENT = "@horovod-byz "  # how a line of `Events` begins
 _SECONDS = 0.2  # between two updates
+_WIDE, _NARROW = 122, 78  # columns that everything needs, and that a short form needs
 
 
 class Reporter(Protocol):
@@ -44,8 +45,14 @@ class Silent:
         pass
 
 
-def _describe(values: Mapping[str, float | None]) -> str:
+def _describe(values: Mapping[str, float | None], short: bool = False) -> str:
     loss, accuracy, speed = (values.get(name) for name in ("loss", "accuracy", "steps_per_second"))
+    if short:
+        parts = [
+            f"loss {loss:.3g}" if loss is not None else "loss inf",
+            f"acc {100 * accuracy:.1f} %" if accuracy is not None else "",
+        ]
+        return " ".join(filter(None, parts))
     parts = [
         f"loss {loss:7.4g}" if loss is not None else "loss     inf",
         f"accuracy {100 * accuracy:5.1f} %" if accuracy is not None else "",
@@ -55,16 +62,26 @@ def _describe(values: Mapping[str, float | None]) -> str:
 
 
 class Bars:
-    """One live bar per run, on a terminal; to be used as a context manager."""
+    """One live bar per run, on a terminal; to be used as a context manager.
+
+    On a narrow terminal title and bar shrink, then go; steps, steps per second and the time left stay.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._progress = Progress(
-            TextColumn("{task.fields[title]:<22}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:>5.0f}/{task.total:.0f}  {task.fields[values]}"),
-            TimeRemainingColumn(compact=True),
-            console=console,
-        )
+        console = console if console is not None else Console()
+        steps, left = TextColumn("{task.completed:>5.0f}/{task.total:.0f}"), TimeRemainingColumn(compact=True)
+        values = TextColumn("{task.fields[values]}")
+        self._short = console.width < _WIDE
+        title = TextColumn(f"{{task.fields[title]:<22.{max(console.width - 100, 1)}}}")
+        columns: tuple[ProgressColumn, ...] = (title, BarColumn(24), steps, values, left)
+        if self._short:
+            speed = TextColumn("{task.fields[speed]}")
+            columns = (steps, speed, left)
+            if console.width >= _NARROW:
+                most = 12 + max(console.width - 80, 0)
+                title = TextColumn(f"{{task.fields[title]:.{most}}}")
+                columns = (title, BarColumn(5), steps, values, speed, left)
+        self._progress = Progress(*columns, console=console)
         self._task: TaskID | None = None
 
     def __enter__(self) -> Bars:
@@ -77,11 +94,19 @@ class Bars:
         self._progress.stop()
 
     def start(self, title: str, total: int, done: int) -> None:
-        self._task = self._progress.add_task("", total=total, completed=done, title=title, values="")
+        self._task = self._progress.add_task(
+            "", total=total, completed=done, title=title, values="", speed=""
+        )
 
     def update(self, step: int, values: Mapping[str, float | None]) -> None:
         if self._task is not None:
-            self._progress.update(self._task, completed=step, values=_describe(values))
+            speed = values.get("steps_per_second")
+            self._progress.update(
+                self._task,
+                completed=step,
+                values=_describe(values, self._short),
+                speed="" if speed is None else f"{speed:.1f} steps/s",
+            )
 
     def note(self, text: str) -> None:
         self._progress.console.print(text, highlight=False)
@@ -127,6 +152,10 @@ class Events:
     def note(self, text: str) -> None:
         self._send(kind="note", text=text)
 
+    def error(self, text: str, code: int) -> None:
+        """Why this rank ends, and its exit code."""
+        self._send(kind="error", text=text, code=code)
+
     def _send(self, **event: Any) -> None:
         print(EVENT + json.dumps(event), flush=True)
 
@@ -144,12 +173,12 @@ def parse_event(line: str) -> dict[str, Any] | None:
 
 
 def replay(event: Mapping[str, Any], reporter: Reporter) -> None:
-    """Show an event."""
+    """Show an event; an error is the launcher's to raise."""
     if event["kind"] == "start":
         reporter.start(event["title"], event["total"], event["done"])
     elif event["kind"] == "update":
         reporter.update(event["step"], event["values"])
-    else:
+    elif event["kind"] == "note":
         reporter.note(event["text"])
 
 

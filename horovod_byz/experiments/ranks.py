@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from horovod_byz.collect import launchers
+from horovod_byz.collect import TransportError, launchers
+from horovod_byz.collect.errors import names
 from horovod_byz.collect.layout import Layout, split
 from horovod_byz.collect.transport import Transport, connect
+from horovod_byz.experiments.atomic import RunError
 
-__all__ = ["Ranks", "launched"]
+__all__ = ["Ranks", "launched", "spread"]
 
 
 def launched() -> int:
@@ -26,16 +30,21 @@ class Ranks:
         timeout: seconds that one wait for the other ranks may take.
 
     Raises:
-        RuntimeError: if a launcher started several ranks that do not know one another.
+        RunError: if a launcher started several ranks that do not know one another.
     """
 
     def __init__(self, timeout: float = 600.0) -> None:
-        if launched() > 1:
-            import horovod.torch as hvd
+        try:
+            if launched() > 1:
+                import horovod.torch as hvd
 
-            if not hvd.is_initialized():
-                hvd.init()
-        self._transport: Transport = connect("experiments", timeout)
+                if not hvd.is_initialized():
+                    hvd.init()
+            self._transport: Transport = connect("experiments", timeout)
+        except TransportError:
+            raise
+        except (RuntimeError, ImportError) as error:
+            raise RunError(f"{error} (horovod-byz doctor says what is installed)") from error
         self.rank, self.size = self._transport.rank, self._transport.size
 
     @property
@@ -53,23 +62,8 @@ class Ranks:
         return self.rank == 0
 
     def layout(self, n: int, *, dedicated_root: bool = False) -> Layout:
-        """The logical workers of every rank: n of them spread evenly, the lower ranks' first.
-
-        Args:
-            n: number of workers of the job.
-            dedicated_root: whether rank 0 only aggregates.
-
-        Raises:
-            ValueError: when a rank would have none.
-        """
-        working = self.size - dedicated_root
-        if n < working or working < 1:
-            only = " of which rank 0 only aggregates" if dedicated_root else ""
-            raise ValueError(
-                f"{n} workers on {self.size} ranks{only} leave a rank without any: "
-                f"use at most {n + dedicated_root} ranks, and two or more with a dedicated root"
-            )
-        return Layout((0,) * dedicated_root + split(n, working))
+        """The logical workers of every rank; see `spread`."""
+        return spread(n, self.size, dedicated_root=dedicated_root)
 
     def workers(self, n: int, *, dedicated_root: bool = False) -> range:
         """The logical workers of this rank; see `layout`."""
@@ -90,22 +84,79 @@ class Ranks:
         """Check that every rank brought the same digest.
 
         Raises:
-            RuntimeError: naming the ranks that differ from rank 0.
+            RunError: naming the ranks that differ from rank 0.
         """
         sent = self._transport.exchange(np.frombuffer(digest, np.uint8), what)
         odd = [rank for rank in range(self.size) if not np.array_equal(sent[rank], sent[0])]
         if odd:
-            raise RuntimeError(
-                f"ranks {odd} start with other values than rank 0 ({what}): give all ranks the same "
-                "configuration, data and run folder, and the same versions of torch and numpy"
+            raise RunError(
+                f"the {what} of {names(odd)} and of rank 0 differ: give all ranks the same configuration, "
+                "data and run folder, and the same versions of torch and numpy"
             )
+
+    def say(self, text: str, what: str) -> list[str]:
+        """Bring every rank's text to every rank; all call it together.
+
+        Args:
+            text: this rank's.
+            what: what it is about, for an error message.
+        """
+        if self.size == 1:
+            return [text]
+        sent = self._transport.exchange_any(np.frombuffer(text.encode() or b"\0", np.uint8), what)
+        return [part.tobytes().decode(errors="replace").rstrip("\0") for part in sent]
+
+    @contextmanager
+    def together(self, what: str) -> Iterator[None]:
+        """What a rank does alone inside, such as reading a file, succeeds on all ranks or fails on all.
+
+        So that no rank waits for one that failed. Inside, nothing may wait for other ranks.
+
+        Raises:
+            RunError: when another rank failed; its message is that rank's.
+        """
+        mine: Exception | None = None
+        try:
+            yield
+        except TransportError:
+            raise
+        except Exception as error:
+            if self.size == 1:
+                raise
+            mine = error
+        faults = self.say("" if mine is None else str(mine) or type(mine).__name__, what)
+        if mine is not None:
+            raise mine
+        for rank, fault in enumerate(faults):
+            if fault:
+                raise RunError(f"rank {rank}: {fault}")
+
+
+def spread(n: int, size: int, *, dedicated_root: bool = False) -> Layout:
+    """The logical workers of every rank: n of them spread evenly, the lower ranks' first.
+
+    Args:
+        n: number of workers of the job.
+        size: number of ranks.
+        dedicated_root: whether rank 0 only aggregates.
+
+    Raises:
+        ValueError: when a rank would have none.
+    """
+    working = size - dedicated_root
+    if n < working or working < 1:
+        only = " of which rank 0 only aggregates" if dedicated_root else ""
+        raise ValueError(
+            f"{n} workers on {size} ranks{only} leave a rank without any: "
+            f"use at most {n + dedicated_root} ranks, and two or more with a dedicated root"
+        )
+    return Layout((0,) * dedicated_root + split(n, working))
 
 
 def describe(ranks: Ranks) -> dict[str, Any]:
     """What environment.json says about the ranks."""
-    found: dict[str, Any] = {"ranks": ranks.size}
-    if ranks.size > 1:
-        import horovod.torch as hvd
+    if ranks.size == 1:
+        return {"ranks": 1}
+    import horovod.torch as hvd
 
-        found["controller"] = "mpi" if hvd.mpi_enabled() else "gloo"
-    return found
+    return {"ranks": ranks.size, "controller": "mpi" if hvd.mpi_enabled() else "gloo"}

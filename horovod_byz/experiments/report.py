@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from horovod_byz.experiments.runs import RunError, RunFolder
+from horovod_byz.terminal import console as terminal
 
 __all__ = ["show"]
 
@@ -19,9 +20,10 @@ def show(path: Path, console: Console | None = None) -> None:
     Raises:
         RunError: when there is no run in that folder.
     """
-    console = console if console is not None else Console()
+    console = console if console is not None else terminal()
     folder = RunFolder(path)
     if not folder.exists:
+        folder.check_whole()
         raise RunError(f"{path} holds no run: name a folder that horovod-byz train wrote")
     config = folder.config
     attack = "a script" if config.script else str(config.attack)
@@ -30,11 +32,12 @@ def show(path: Path, console: Console | None = None) -> None:
         f"({attack}), rule {config.rule}, collected {config.collect}, seed {config.seed}",
         highlight=False,
     )
-    console.print(_metrics(folder.metrics))
+    records = folder.metrics
+    console.print(_metrics(records) if records else "It holds no evaluation yet.")
     if not folder.complete:
         console.print("The run is not complete: continue it with --resume.")
         return
-    summary = folder.read_json("summary.json")
+    summary, verdicts = folder.summary, folder.verdicts
     diverged = summary["diverged_at"]
     console.print(
         f"Final accuracy {100 * summary['accuracy']:.2f} %, best {100 * summary['best_accuracy']:.2f} % "
@@ -46,7 +49,8 @@ def show(path: Path, console: Console | None = None) -> None:
         ),
         highlight=False,
     )
-    console.print(_verdicts(folder.read_json("verdicts.json")))
+    console.print(_verdicts(verdicts))
+    console.print(_named(verdicts), highlight=False)
 
 
 def _metrics(records: list[dict[str, Any]]) -> Table:
@@ -64,15 +68,47 @@ def _metrics(records: list[dict[str, Any]]) -> Table:
 
 
 def _verdicts(verdicts: dict[str, Any]) -> Table:
+    """One line per worker; groups and lost votes where there was redundancy."""
+    workers = verdicts["workers"]
     table = Table(title=f"workers, over {verdicts['steps']} steps", title_justify="left")
-    for heading in ("worker", "Byzantine", "mean weight", "non-finite", "far"):
+    columns = {
+        "worker": "worker",
+        "group": "group",
+        "Byzantine": "byzantine_steps",
+        "mean weight": "mean_weight",
+        "outvoted": "outvoted_steps",
+        "non-finite": "nonfinite_steps",
+        "far": "far_steps",
+        "last suspect": "last_suspect_step",
+    }
+    # A run without redundancy has no groups; runs of earlier versions note fewer things.
+    shown = [heading for heading, key in columns.items() if any(key in worker for worker in workers)]
+    if "group" not in shown and not any(worker.get("outvoted_steps") for worker in workers):
+        shown = [heading for heading in shown if heading != "outvoted"]
+    for heading in shown:
         table.add_column(heading, justify="right")
-    for one in verdicts["workers"]:
-        table.add_row(
-            str(one["worker"]),
-            str(one["byzantine_steps"]),
-            f"{one['mean_weight']:.4f}",
-            str(one["nonfinite_steps"]),
-            str(one["far_steps"]),
-        )
+    for worker in workers:
+        table.add_row(*(_cell(worker.get(columns[heading])) for heading in shown))
     return table
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _named(verdicts: dict[str, Any]) -> str:
+    """Which workers' rows stood out, reason by reason, and what that shows."""
+    reasons = {
+        "Outvoted (a wrong row, or a group without a majority)": "outvoted_steps",
+        "Not finite": "nonfinite_steps",
+        "Far from the aggregate (honest rows may be, too)": "far_steps",
+    }
+    lines = []
+    for reason, key in reasons.items():
+        counts = {worker["worker"]: worker.get(key, 0) for worker in verdicts["workers"]}
+        named = [f"worker {worker} in {count} steps" for worker, count in counts.items() if count]
+        if named:
+            lines.append(f"{reason}: {', '.join(named)}.")
+    return "\n".join(lines) or "No worker's row stood out in any step."

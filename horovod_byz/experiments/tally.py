@@ -22,7 +22,7 @@ _COLUMNS = (
     "suspect_byzantine",
     "suspect_honest",
     "outvoted",
-    "last_suspect",  # no sum: the last such step, counted from 1
+    "last_suspect",  # no sum: one more than the last such step, 0 before the first
 )
 
 
@@ -70,12 +70,10 @@ class Tally:
     def load(self, state: dict[str, Any]) -> None:
         """Take over what `state` gave."""
         self.steps = int(state["steps"])
-        saved = state["sums"].numpy()  # of an earlier version: fewer columns
-        self.sums = np.zeros((len(saved), len(_COLUMNS)))
-        self.sums[:, : saved.shape[1]] = saved
+        self.sums = state["sums"].numpy().copy()
 
     def summary(self) -> dict[str, Any]:
-        """The run's verdicts: one record per worker, and the sums that matter."""
+        """The run's verdicts: one record per worker, and the sums that matter; steps count from 0."""
         steps = max(self.steps, 1)
         workers = [
             {
@@ -85,7 +83,7 @@ class Tally:
                 "nonfinite_steps": int(row[3]),
                 "far_steps": int(row[4]),
                 "outvoted_steps": int(row[7]),
-                "last_suspect_step": int(row[8]) or None,
+                "last_suspect_step": int(row[8]) - 1 if row[8] else None,
                 **({"group": self._group[worker]} if self._group else {}),
             }
             for worker, row in enumerate(self.sums.tolist())
@@ -94,6 +92,7 @@ class Tally:
         honest = self.steps * len(self.sums) - total[0]
         return {
             "steps": self.steps,
+            "first_step": 0,
             "byzantine_share_of_weight": round(total[2] / steps, 6),
             "byzantine_rows_named": _share(total[5], total[0]),
             "honest_rows_named": _share(total[6], honest),

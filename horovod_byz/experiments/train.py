@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from horovod_byz.collect import TransportError
-from horovod_byz.experiments import device, environment
+from horovod_byz.collect import Root, TransportError
+from horovod_byz.experiments import device, environment, resume
 from horovod_byz.experiments.config import RunConfig
 from horovod_byz.experiments.data import Dataset, load_dataset
 from horovod_byz.experiments.interrupts import Interrupts
 from horovod_byz.experiments.progress import Reporter, Silent
-from horovod_byz.experiments.ranks import Ranks, describe
-from horovod_byz.experiments.runs import RunError, RunFolder
+from horovod_byz.experiments.ranks import Ranks, describe, spread
+from horovod_byz.experiments.runs import RunFolder
 from horovod_byz.experiments.trainer import Trainer
 
 __all__ = ["Launch", "Stopped", "prepare", "train"]
@@ -42,7 +44,8 @@ class Launch:
     Args:
         out: the run folder.
         data_dir: where to look for the data first.
-        resume: continue the run in `out` from its checkpoint; a complete run is left as it is.
+        resume: continue the run in `out` from its checkpoint, to more steps where the configuration asks for
+            more; a complete run of as many steps is left as it is.
         overwrite: replace a run that `out` holds.
         checkpoint_every: steps between checkpoints, 0 for none before the end.
         device: where gradients are computed; see `device.find`.
@@ -58,6 +61,21 @@ class Launch:
     device: str = "cpu"
     threads: int = 1
     title: str = ""
+
+    def check(self, config: RunConfig, size: int) -> None:
+        """Check what can be known before ranks start and data are read.
+
+        Raises:
+            ValueError: when one of `size` ranks would have no worker.
+            RunError: when the folder cannot be used as asked.
+        """
+        collector = config.make_collector()
+        spread(config.workers, size, dedicated_root=isinstance(collector, Root) and collector.dedicated)
+        folder = RunFolder(self.out)
+        if not self.resume and not self.overwrite:
+            folder.check_free()
+        elif self.resume and folder.exists:
+            resume.check_same(config, folder)
 
 
 def prepare(
@@ -102,18 +120,26 @@ def train(
     """
     _settle(launch)
     ranks = ranks if ranks is not None else Ranks()
-    place = device.find(launch.device, ranks.local_rank)
+    reporter = reporter if ranks.first and reporter else Silent()
     folder = RunFolder(launch.out)
-    if launch.resume and folder.exists:
-        _check_same(config, folder)
-        if folder.complete:
-            return folder.read_json("summary.json")
-    with Interrupts() as interrupts:
+    with ExitStack() as stack:
+        with ranks.together("start"):
+            place = device.find(launch.device, ranks.local_rank)
+            if ranks.first:
+                launch.check(config, ranks.size)
+                stack.enter_context(folder.alone())
+        resumed = launch.resume and resume.opens(config, folder, ranks)
+        if launch.resume and not resumed:
+            reporter.note(f"{folder.path} holds no run yet: starting a new one")
+        if resumed and resume.finished(config, folder):
+            reporter.note(f"{folder.path} holds the complete run: to go on, give more --steps")
+            return folder.summary
+        interrupts = stack.enter_context(Interrupts())
         if dataset is None:
-            dataset = prepare(config, launch.data_dir, place)
-        trainer = Trainer(config, dataset, ranks, place)
-        run = _Run(trainer, folder, launch, interrupts, reporter if ranks.first and reporter else Silent())
-        run.begin()
+            with ranks.together("data"):
+                dataset = prepare(config, launch.data_dir, place)
+        run = _Run(Trainer(config, dataset, ranks, place), folder, launch, interrupts, reporter)
+        run.begin(resumed)
         try:
             return run.go()
         except KeyboardInterrupt:
@@ -137,19 +163,29 @@ class _Run:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     timings: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    # Before an evaluation that only the end of the run asks for: more --steps continue as if it had not been.
+    before_end: dict[str, Any] | None = None
 
-    def begin(self) -> None:
+    def begin(self, resumed: bool) -> None:
         """Make the folder, or take up what it holds."""
-        state = self.folder.load_checkpoint() if self.launch.resume and self.folder.exists else None
+        trainer, state = self.trainer, None
+        if resumed:
+            state, notes = resume.take_up(self.folder, trainer)
+            for note in notes:
+                self.reporter.note(note)
         if state is not None:
-            self.trainer.load(state)
-            last = self.trainer.evaluated
-            self.metrics = [one for one in self.folder.metrics if one["step"] <= last]
-            self.timings = [one for one in self.folder.read_lines("timings.jsonl") if one["step"] <= last]
-        elif self.trainer.ranks.first:
-            self.folder.begin(self.trainer.config, overwrite=self.launch.overwrite or self.launch.resume)
-        if self.trainer.ranks.first:
-            self.folder.write_json("environment.json", {**environment.describe(), **self._job()})
+            trainer.load(state)
+            self.metrics, self.timings = (
+                [json.loads(line) for line in state[name].splitlines()] for name in ("metrics", "timings")
+            )
+        with trainer.ranks.together("run folder"):
+            if trainer.ranks.first:
+                if state is None:
+                    self.folder.begin(trainer.config, overwrite=self.launch.overwrite or resumed)
+                else:
+                    self.folder.extend(trainer.config)
+                    self._write_lines()
+                self.folder.write_json("environment.json", {**environment.describe(), **self._job()})
 
     def _job(self) -> dict[str, Any]:
         dataset = self.trainer.dataset
@@ -160,8 +196,7 @@ class _Run:
         trainer, config = self.trainer, self.trainer.config
         title = self.launch.title or config.slug
         self.reporter.start(title, config.steps, trainer.step)
-        if trainer.due:
-            self._evaluate()
+        self._evaluate_if_due()
         begun, first = time.perf_counter(), trainer.step
         while trainer.step < config.steps:
             self._step()
@@ -169,8 +204,7 @@ class _Run:
                 "loss": trainer.loss,
                 "steps_per_second": (trainer.step - first) / (time.perf_counter() - begun),
             }
-            if trainer.due:
-                self._evaluate()
+            self._evaluate_if_due()
             values["accuracy"] = self.metrics[-1]["accuracy"]
             self.reporter.update(trainer.step, values)
             self._checkpoint_if_due()
@@ -190,17 +224,23 @@ class _Run:
         for part, seconds in parts.items():
             self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
-    def _evaluate(self) -> None:
+    def _evaluate_if_due(self) -> None:
+        trainer = self.trainer
+        if not trainer.due:
+            return
+        if trainer.step % trainer.config.evaluate_every:
+            self.before_end = trainer.state()
         begun = time.perf_counter()
-        record = self.trainer.evaluate()
+        record = trainer.evaluate()
         with self.interrupts.held():
-            self.trainer.end_interval()
+            trainer.end_interval()
             self.metrics.append(record)
             self.seconds["evaluate"] = time.perf_counter() - begun
             parts = {name: round(seconds, 6) for name, seconds in self.seconds.items()}
-            self.timings.append({"step": self.trainer.step, **parts})
+            self.timings.append({"step": trainer.step, **parts})
             self.seconds.clear()
-            if self.trainer.ranks.first:
+        with trainer.ranks.together("metrics"):
+            if trainer.ranks.first:
                 self._write_lines()
 
     def _write_lines(self) -> None:
@@ -209,36 +249,46 @@ class _Run:
 
     def _checkpoint_if_due(self) -> None:
         every = self.launch.checkpoint_every
-        if every and self.trainer.step % every == 0:
+        if every and self.trainer.step % every == 0 and self.trainer.step < self.trainer.config.steps:
             state = self.trainer.state()
-            if self.trainer.ranks.first:
-                self.folder.save_checkpoint(state)
+            with self.trainer.ranks.together("checkpoint"):
+                self._save(state)
+
+    def _save(self, state: dict[str, Any]) -> None:
+        """Write a checkpoint that alone continues the run: with what was measured up to its evaluation."""
+        if self.trainer.ranks.first:
+            measured = {"metrics": self.metrics, "timings": self.timings}
+            texts = {
+                name: "\n".join(json.dumps(one) for one in records if one["step"] <= state["evaluated"])
+                for name, records in measured.items()
+            }
+            self.folder.save_checkpoint({**state, **texts})
 
     def _finish(self) -> dict[str, Any]:
-        state = self.trainer.state()
+        state = self.before_end or self.trainer.state()
         best = max(self.metrics, key=lambda one: float(one["accuracy"]))
         summary = {
             "steps": self.trainer.step,
+            "first_step": 0,
             "accuracy": self.metrics[-1]["accuracy"],
             "loss": self.metrics[-1]["loss"],
             "best_accuracy": best["accuracy"],
             "best_step": best["step"],
             "diverged_at": self.trainer.diverged_at,
         }
-        if self.trainer.ranks.first:
-            self._write_lines()
-            self.folder.save_checkpoint(state)
-            self.folder.write_json("verdicts.json", self.trainer.tally.summary())
-            self.folder.write_json("summary.json", summary)
+        with self.trainer.ranks.together("results"):
+            self._save(state)
+            if self.trainer.ranks.first:
+                self.folder.write_json("verdicts.json", self.trainer.tally.summary())
+                self.folder.write_json("summary.json", summary)
         return summary
 
     def stop(self) -> int:
-        """Save what a later `--resume` continues from; returns its step."""
-        state = self.trainer.resumable()
+        """Save what a later `--resume` continues from, without other ranks; returns its step."""
+        state = self.before_end or self.trainer.resumable()
         if state is None:
             return 0
-        if self.trainer.ranks.first:
-            self.folder.save_checkpoint(state)
+        self._save(state)
         return int(state["step"])
 
 
@@ -248,15 +298,3 @@ def _settle(launch: Launch) -> None:
     if launch.device != "cpu":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def _check_same(config: RunConfig, folder: RunFolder) -> None:
-    before = folder.config
-    if before == config:
-        return
-    old, new = before.to_data(), config.to_data()
-    changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-    told = "; ".join(f"{name} = {old.get(name)!r} before, {new.get(name)!r} now" for name in changed)
-    raise RunError(
-        f"{folder.path} holds another run ({told}): resume it without options, or choose another --out"
-    )

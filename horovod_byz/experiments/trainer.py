@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from typing import Any
 
 import numpy as np
 import torch
+from blake3 import blake3
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from horovod_byz import Median, replicas
 from horovod_byz.attacks import LabelFlip, Script
 from horovod_byz.collect import Collected, Root
-from horovod_byz.experiments import models
+from horovod_byz.experiments import checkpoint, models
 from horovod_byz.experiments.config import Optimizer, RunConfig
 from horovod_byz.experiments.data import Dataset, augment
 from horovod_byz.experiments.gradients import FlatModel, Gradients
@@ -45,8 +46,8 @@ class Trainer:
     Attributes:
         step: number of steps done.
         evaluated: the step of the last recorded evaluation; -1 before the first.
-        diverged_at: the first step, counted from 1, at which an honest worker's loss was not finite; None so
-            far. Known at evaluations.
+        diverged_at: the first step at which an honest worker's loss was not finite; None so far. Known at
+            evaluations.
     """
 
     def __init__(self, config: RunConfig, dataset: Dataset, ranks: Ranks, device: str = "cpu") -> None:
@@ -85,18 +86,18 @@ class Trainer:
         self.diverged_at: int | None = None
         groups = redundancy.groups_of(config.workers) if redundancy.r > 1 else None
         self.tally = Tally(config.workers, groups)
-        # Per worker since the last evaluation: sum of honest losses, honest steps, first step with a bad
-        # loss. Only this rank's workers; the others' rows stay 0.
+        # Per worker since the last evaluation: sum of honest losses, honest steps, and one more than the
+        # first step with a bad loss. Only this rank's workers; the others' rows stay 0.
         self._losses = np.zeros((config.workers, 3))
         self._resumable: dict[str, Any] | None = None
         ranks.agree(self.digest(), "first parameters")
 
     def digest(self) -> bytes:
         """A digest of the step, the parameters and the training labels."""
-        found = hashlib.blake2b(str(self.step).encode(), digest_size=16)
+        hasher = blake3(str(self.step).encode())
         for part in (self.flat.theta.detach(), self.flat.statistics, self.dataset.train_y):
-            found.update(part.cpu().numpy().tobytes())
-        return found.digest()
+            hasher.update(part.cpu().numpy().tobytes())
+        return hasher.digest(16)
 
     def compute(self) -> None:
         """Fill the gradient rows of this rank's workers at the current step."""
@@ -170,7 +171,7 @@ class Trainer:
         losses = shared[mine.size :].reshape(self._losses.shape).sum(axis=0)
         bad = shared[mine.size :].reshape(self._losses.shape)[:, 2]
         if self.diverged_at is None and bad.any():
-            self.diverged_at = int(bad[bad > 0].min())
+            self.diverged_at = int(bad[bad > 0].min()) - 1
         count = len(test_y)
         return {
             "step": self.step,
@@ -194,8 +195,15 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """All that later steps and evaluations depend on. All ranks must call it at the same step."""
-        losses = self.ranks.share(self._losses, "losses")
-        return {
+        return self._state(self.ranks.share(self._losses, "losses"))
+
+    def blank(self) -> dict[str, Any]:
+        """A state of this run, without asking other ranks: what a checkpoint must be like."""
+        return self._state(self._losses)
+
+    def _state(self, losses: NDArray[np.float64]) -> dict[str, Any]:
+        state = {
+            "config": self.config.identity,
             "step": self.step,
             "evaluated": self.evaluated,
             "theta": self.flat.theta.detach().cpu().clone(),
@@ -205,6 +213,7 @@ class Trainer:
             "diverged_at": self.diverged_at,
             "losses": torch.from_numpy(losses.copy()),
         }
+        return {**state, "finite": checkpoint.finite(state)}
 
     def remember(self) -> None:
         """Keep the state every few steps, so that a rank which is stopped alone has one to save."""
@@ -219,18 +228,21 @@ class Trainer:
         """Continue from what `state` gave.
 
         Raises:
-            RuntimeError: when the ranks do not hold the same afterwards.
+            RunError: when the ranks do not hold the same afterwards.
         """
         with torch.no_grad():
             self.flat.theta.copy_(state["theta"])
             self.flat.statistics.copy_(state["statistics"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # Learning rate, momentum and the like are the configuration's, never a file's.
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         self.tally.load(state["tally"])
         mine = list(self.workers)
         self._losses[mine] = state["losses"].numpy()[mine]
         self.step, self.evaluated = int(state["step"]), int(state["evaluated"])
         self.diverged_at = state["diverged_at"]
-        self.ranks.agree(self.digest(), "checkpoint")
+        self._resumable = dict(state)
+        self.ranks.agree(self.digest(), "parameters of the checkpoint")
 
     def _laid_out(self, images: Tensor) -> Tensor:
         """`(count, channels, height, width)` images in the run's memory format."""
@@ -239,7 +251,7 @@ class Trainer:
     def _count_loss(self, worker: int, loss: float) -> None:
         self._losses[worker, :2] += (loss, 1)
         if not np.isfinite(loss) and self._losses[worker, 2] == 0:
-            self._losses[worker, 2] = self.step
+            self._losses[worker, 2] = self.step  # already counted
 
     def _poisons(self, worker: int) -> list[LabelFlip]:
         """The data attacks on a worker at the current step."""

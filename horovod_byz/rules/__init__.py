@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from typing import Any
-
 from horovod_byz.rules.base import BoundedRule, Facts, Rule
 from horovod_byz.rules.brsgd import BrSGD
+from horovod_byz.rules.condition import Condition
 from horovod_byz.rules.coordinatewise import MeanAroundMedian, Median, SignMajority, TrimmedMean
 from horovod_byz.rules.detox import Detox, worst_case_votes
 from horovod_byz.rules.draco import Draco
@@ -15,12 +12,14 @@ from horovod_byz.rules.geometric import GeometricMedian, Medoid
 from horovod_byz.rules.hierarchical import Hierarchical
 from horovod_byz.rules.krum import Bulyan, Krum, MultiKrum
 from horovod_byz.rules.mean import Mean
+from horovod_byz.rules.naming import as_rule, by_name, name_of, names, register
 from horovod_byz.rules.vote import MajorityVote
 
 __all__ = [
     "BoundedRule",
     "BrSGD",
     "Bulyan",
+    "Condition",
     "Detox",
     "Draco",
     "Facts",
@@ -36,8 +35,11 @@ __all__ = [
     "Rule",
     "SignMajority",
     "TrimmedMean",
+    "as_rule",
     "by_name",
+    "name_of",
     "names",
+    "register",
     "worst_case_votes",
 ]
 
@@ -57,36 +59,4 @@ _RULES: tuple[type[Rule], ...] = (
     Draco,
 )
 
-# Pipelines are built from rules, so they have no name of their own with plain options.
-
-
-def _kebab(kind: type[Rule]) -> str:
-    if kind is BrSGD:
-        return "brsgd"
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower()
-
-
-_BY_NAME = {_kebab(kind): kind for kind in _RULES}
-
-
-def names() -> list[str]:
-    """The rules' names for the command line, such as "mean-around-median"."""
-    return list(_BY_NAME)
-
-
-def by_name(name: str, **options: Any) -> Rule:
-    """Makes a rule from its command-line name.
-
-    Args:
-        name: one of `names()`.
-        options: the rule's parameters, such as f=2.
-
-    Raises:
-        ValueError: if no rule has that name.
-        TypeError: if the rule has no such parameter, or one is missing.
-    """
-    if name not in _BY_NAME:
-        near = difflib.get_close_matches(name, _BY_NAME, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown rule {name!r}{hint}: use one of {', '.join(_BY_NAME)}")
-    return _BY_NAME[name](**options)
+register(*_RULES, Hierarchical)  # Detox needs a redundancy, which no word can hold

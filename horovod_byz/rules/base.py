@@ -13,6 +13,7 @@ from horovod_byz.checks import count
 from horovod_byz.decision import Decision, Weighted
 from horovod_byz.kernels.rows import Rows
 from horovod_byz.measure import Statistics
+from horovod_byz.rules.condition import Condition
 from horovod_byz.source import Floats
 
 
@@ -21,7 +22,7 @@ class Facts:
     """The four facts that every rule states.
 
     Attributes:
-        tolerates: the condition on n and f under which the rule's guarantee holds.
+        tolerates: the condition on n and f under which the rule's guarantee holds, in words.
         cost: arithmetic for n rows of d coordinates.
         ties: how equals are told apart.
         nonfinite: what happens to NaN and infinite values.
@@ -42,10 +43,20 @@ class Rule(ABC):
     """A map from n rows of d coordinates to one row.
 
     Calling a rule gives the aggregate alone; `horovod_byz.aggregate` also gives weights and verdicts.
-    Rules are values: equal when their parameters are, and `eval(repr(rule))` is the rule.
+    Rules are values: equal when their parameters are, and `eval(repr(rule))` is the rule. A rule states its
+    `condition` on n and f, unless it is built from other rules and asks those.
     """
 
+    condition: ClassVar[Condition]
     facts: ClassVar[Facts]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "min_rows" in vars(cls):
+            raise TypeError(
+                f"{cls.__name__} defines min_rows, which follows from its condition: write "
+                "condition = Condition(slope, offset) for n >= slope f + offset in its place"
+            )
 
     def __call__(self, rows: Any, *, threads: int | None = None) -> Any:
         """Aggregates (n, d) rows to (d,), of the same type, dtype and device.
@@ -59,13 +70,27 @@ class Rule(ABC):
         return value(rows, self, threads=threads)
 
     def max_byzantine(self, n: int) -> int:
-        """The largest number of Byzantine rows among n that this rule's guarantee covers, or -1."""
-        return max((f for f in range(n) if n >= self.min_rows(f)), default=-1)
+        """The largest number of Byzantine rows among n that this rule, with its own parameters, covers.
+
+        (What its class could cover with another f is `condition.largest_f(n)`.)
+
+        Returns:
+            That number, or -1 where the rule is not defined for n rows.
+        """
+        return self.condition.largest_f(n) if self.defined_for(n) else -1
 
     @classmethod
-    @abstractmethod
-    def min_rows(cls, f: int) -> int:
-        """The smallest number of rows for which the guarantee holds with f Byzantine ones."""
+    def min_rows(cls, f: int) -> float:
+        """The smallest number of rows that covers f Byzantine ones, by the class's condition."""
+        return cls.condition.least_n(f)
+
+    def defined_for(self, n: int) -> bool:
+        """Whether `check(n)` raises nothing."""
+        try:
+            self.check(n)
+        except ValueError:
+            return False
+        return True
 
     def check(self, n: int) -> None:
         """Checks that the rule is defined for n rows; a rule without a condition accepts any.
@@ -129,25 +154,19 @@ class RowRule(Rule):
 
 @dataclass(frozen=True)
 class BoundedRule(Rule):
-    """A rule with a parameter f and a least number of rows for it."""
+    """A rule with a parameter f, and the number of rows that its condition asks for."""
 
     f: int
-
-    # How the class writes its condition: "2f + 2" in "needs n > 2f + 2 = 10 rows".
-    bound: ClassVar[str]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "f", count(self, "f", self.f))
 
     def check(self, n: int) -> None:
-        needed = self.min_rows(self.f)
-        if n >= needed:
-            return
-        most = self.max_byzantine(n)
-        remedy = (
-            f"use f <= {most} or at least {needed} workers" if most >= 0 else f"use at least {needed} workers"
-        )
-        raise ValueError(f"{self!r} needs n > {self.bound} = {needed - 1} rows, got n = {n}: {remedy}")
+        self.condition.check(n, self.f, repr(self))
+
+    def max_byzantine(self, n: int) -> int:
+        """As for every rule: its own f, where n rows are enough for it, or -1."""
+        return self.f if self.defined_for(n) else -1
 
     def remaining_f(self, statistics: Statistics) -> int:
         """How many Byzantine rows may still be among the finite ones."""

@@ -11,6 +11,7 @@ import numpy as np
 from horovod_byz.decision import Weighted
 from horovod_byz.measure import Statistics
 from horovod_byz.rules.base import ROW_EXCLUDED, Facts, RowRule
+from horovod_byz.rules.condition import MAJORITY, Condition
 from horovod_byz.source import Floats
 
 
@@ -44,7 +45,8 @@ class BrSGD(RowRule):
     beta: float = 0.5
     threshold: float | Literal["auto"] = "auto"
 
-    facts: ClassVar[Facts] = Facts("n > 2f", "O(n d)", "lowest rows", ROW_EXCLUDED)
+    condition: ClassVar[Condition] = MAJORITY
+    facts: ClassVar[Facts] = Facts(str(condition), "O(n d)", "lowest rows", ROW_EXCLUDED)
     measures: ClassVar[str] = "brsgd"
 
     def __post_init__(self) -> None:
@@ -52,17 +54,25 @@ class BrSGD(RowRule):
             raise ValueError(f"BrSGD: beta must lie over 0 and be at most 1, got {self.beta!r}")
         if self.threshold == "auto":
             return
-        if isinstance(self.threshold, (bool, str)) or not self.threshold > 0:
+        number = isinstance(self.threshold, (int, float)) and not isinstance(self.threshold, bool)
+        if not (number and self.threshold > 0):
             raise ValueError(f"BrSGD: threshold must be 'auto' or a number over 0, got {self.threshold!r}")
 
-    @classmethod
-    def min_rows(cls, f: int) -> int:
-        return 2 * f + 1
+    def max_byzantine(self, n: int) -> int:
+        """As for every rule, but fewer than the rows that constraint 2 keeps, so that one kept row is honest.
+
+        0 without constraint 1, since a kept row may then be anything.
+        """
+        if self.threshold == math.inf:
+            return min(super().max_byzantine(n), 0)
+        return min(super().max_byzantine(n), self._kept(n) - 1)
 
     def weigh(self, statistics: Statistics) -> Floats:
         scores, l1 = statistics.brsgd
-        keep = math.ceil(self.beta * statistics.n - 1e-9)
-        top = np.argsort(-scores, kind="stable")[:keep]
+        top = np.argsort(-scores, kind="stable")[: self._kept(statistics.n)]
         limit = 2 * float(np.median(l1)) if self.threshold == "auto" else 2 * float(self.threshold)
         near = l1 <= limit
         return Weighted.uniform(statistics.n, np.sort(top[near[top]])).weights
+
+    def _kept(self, n: int) -> int:
+        return math.ceil(self.beta * n - 1e-9)

@@ -13,6 +13,7 @@ import numpy as np
 from horovod_byz.decision import Coordinatewise, Decision
 from horovod_byz.measure import Statistics
 from horovod_byz.rules.base import VALUE_EXTREME, BoundedRule, Facts, Rule
+from horovod_byz.rules.condition import MAJORITY, Condition
 
 
 def _all_rows(statistics: Statistics) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -35,11 +36,8 @@ class Median(Rule):
         Xie, Koyejo, Gupta (2018), Generalized Byzantine-tolerant SGD, Definition 7.
     """
 
-    facts: ClassVar[Facts] = Facts("n > 2f", "O(d n log^2 n)", "none", VALUE_EXTREME)
-
-    @classmethod
-    def min_rows(cls, f: int) -> int:
-        return 2 * f + 1
+    condition: ClassVar[Condition] = MAJORITY
+    facts: ClassVar[Facts] = Facts(str(condition), "O(d n log^2 n)", "none", VALUE_EXTREME)
 
     def decide(self, statistics: Statistics) -> Decision:
         return Coordinatewise("median", _all_rows(statistics), statistics.n)
@@ -66,12 +64,8 @@ class TrimmedMean(BoundedRule):
         Yin, Chen, Ramchandran, Bartlett (2018), Definition 2; Rajput et al. (2019), Theorem 3.
     """
 
-    facts: ClassVar[Facts] = Facts("n > 2f", "O(d n log^2 n)", "none", VALUE_EXTREME)
-    bound: ClassVar[str] = "2f"
-
-    @classmethod
-    def min_rows(cls, f: int) -> int:
-        return 2 * f + 1
+    condition: ClassVar[Condition] = MAJORITY
+    facts: ClassVar[Facts] = Facts(str(condition), "O(d n log^2 n)", "none", VALUE_EXTREME)
 
     def decide(self, statistics: Statistics) -> Decision:
         return Coordinatewise("trimmed_mean", _all_rows(statistics), statistics.n, self.f)
@@ -99,12 +93,8 @@ class MeanAroundMedian(BoundedRule):
         Xie, Koyejo, Gupta (2018), Generalized Byzantine-tolerant SGD, Definition 8.
     """
 
-    facts: ClassVar[Facts] = Facts("n > 2f", "O(d n log^2 n)", "lower window", VALUE_EXTREME)
-    bound: ClassVar[str] = "2f"
-
-    @classmethod
-    def min_rows(cls, f: int) -> int:
-        return 2 * f + 1
+    condition: ClassVar[Condition] = MAJORITY
+    facts: ClassVar[Facts] = Facts(str(condition), "O(d n log^2 n)", "lower window", VALUE_EXTREME)
 
     def decide(self, statistics: Statistics) -> Decision:
         return Coordinatewise("mean_around_median", _all_rows(statistics), statistics.n, self.f)
@@ -127,11 +117,8 @@ class SignMajority(Rule):
         Bernstein, Wang, Azizzadenesheli, Anandkumar (2018); Rajput et al. (2019), section 5.
     """
 
-    facts: ClassVar[Facts] = Facts("n > 2f", "O(n d)", "0", "NaN does not vote, Inf votes its sign")
-
-    @classmethod
-    def min_rows(cls, f: int) -> int:
-        return 2 * f + 1
+    condition: ClassVar[Condition] = MAJORITY
+    facts: ClassVar[Facts] = Facts(str(condition), "O(n d)", "0", "NaN does not vote, Inf votes its sign")
 
     def decide(self, statistics: Statistics) -> Decision:
         return Coordinatewise("sign_majority", _all_rows(statistics), statistics.n)

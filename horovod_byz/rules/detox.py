@@ -17,9 +17,10 @@ from horovod_byz.redundancy import Redundancy
 from horovod_byz.rules.base import Facts, Rule
 from horovod_byz.rules.coordinatewise import MeanAroundMedian, Median, SignMajority, TrimmedMean
 from horovod_byz.rules.geometric import GeometricMedian
-from horovod_byz.rules.hierarchical import Hierarchical
+from horovod_byz.rules.hierarchical import Hierarchical, cheapest
 from horovod_byz.rules.krum import Bulyan, MultiKrum
 from horovod_byz.rules.mean import Mean
+from horovod_byz.rules.naming import as_rule
 from horovod_byz.rules.vote import MajorityVote, winners
 from horovod_byz.source import Ints
 
@@ -30,8 +31,8 @@ class Detox(Rule):
 
     Args:
         redundancy: which workers compute the same batch.
-        inner: rule inside each vote group (the paper's A0).
-        outer: rule across vote groups (A1).
+        inner: rule inside each vote group (the paper's A0), or its name, such as "multi-krum:f=2".
+        outer: rule across vote groups (A1), or its name.
         groups: number of vote groups; 1 means that `inner` sees all votes.
         partition: "fixed" or "step", as for `Hierarchical`.
         seed: seed of the partition into vote groups.
@@ -76,22 +77,25 @@ class Detox(Rule):
             raise TypeError(f"Detox: redundancy must be hb.Redundancy(r=...), got {self.redundancy!r}")
         if not isinstance(self.vote, MajorityVote):
             raise TypeError(f"Detox: vote must be hb.MajorityVote(...), got {self.vote!r}")
+        for name, rule in (("inner", self.inner), ("outer", self.outer)):
+            object.__setattr__(self, name, as_rule(rule, f"Detox: {name}"))
         object.__setattr__(self, "groups", count(self, "groups", self.groups, least=1))
-        self.hierarchy  # noqa: B018  (checks inner, outer, partition and seed)
+        self.hierarchy  # noqa: B018  (checks partition and seed)
 
     @property
     def hierarchy(self) -> Hierarchical:
         """The rule over the votes."""
         return Hierarchical(self.inner, self.outer, self.groups, self.partition, self.seed)
 
-    @classmethod
-    def min_rows(cls, f: int) -> int:
-        return 1 if f == 0 else 1 << 62
-
     def max_byzantine(self, n: int) -> int:
-        """The largest f that cannot turn more votes than the rules over them tolerate."""
-        costs = sorted(len(group) // 2 + 1 for group in self.redundancy.groups_of(n))
-        return sum(costs[: self.hierarchy.max_byzantine(len(costs)) + 1]) - 1
+        """The largest f that cannot turn or void more votes than the rules over them tolerate.
+
+        A group without a majority elects zero, which is no honest gradient either.
+        """
+        if not self.defined_for(n):
+            return -1
+        tolerated = [self.vote.max_byzantine(len(group)) for group in self.redundancy.groups_of(n)]
+        return cheapest(tolerated, self.hierarchy.max_byzantine(len(tolerated)))
 
     def check(self, n: int) -> None:
         votes = len(self.redundancy.groups_of(n))
@@ -142,6 +146,7 @@ class Detox(Rule):
             n: number of workers.
             f: number of Byzantine workers to survive.
         """
+        f = count("Detox.preset", "f", f)
         votes = len(redundancy.groups_of(n))
         lost = worst_case_votes(f, redundancy.r)
         fives = max(votes // 3, 1)
@@ -198,5 +203,5 @@ PRESETS = (
 
 
 def worst_case_votes(f: int, r: int) -> int:
-    """How many votes f Byzantine workers can turn at most: floor(f / ceil(r / 2)) for odd r."""
-    return f // (r // 2 + 1)
+    """How many votes f Byzantine workers can turn or void at most: floor(f / ceil(r / 2))."""
+    return f // (MajorityVote.condition.largest_f(r) + 1)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.checks import count
+from horovod_byz.checks import count, fraction
 from horovod_byz.decision import Decision, Weighted
 from horovod_byz.kernels import linear
 from horovod_byz.kernels.rows import Rows
@@ -17,6 +17,7 @@ from horovod_byz.measure import Statistics
 from horovod_byz.redundancy import Redundancy
 from horovod_byz.rules import cyclic
 from horovod_byz.rules.base import BoundedRule, Facts
+from horovod_byz.rules.condition import MAJORITY, Condition
 from horovod_byz.rules.detox import Detox
 from horovod_byz.rules.mean import Mean
 from horovod_byz.source import Floats, Source
@@ -82,21 +83,16 @@ class Draco(BoundedRule):
     seed: int = 0
     tolerance: float | None = None
 
-    facts: ClassVar[Facts] = Facts("n > 2f", "O(n d), cyclic O(n f d)", "fewest rows", "row erased")
-    bound: ClassVar[str] = "2f"
+    condition: ClassVar[Condition] = MAJORITY
+    facts: ClassVar[Facts] = Facts(str(condition), "O(n d), cyclic O(n f d)", "fewest rows", "row erased")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.code not in ("repetition", "cyclic"):
             raise ValueError(f"Draco: code must be 'repetition' or 'cyclic', got {self.code!r}")
         object.__setattr__(self, "seed", count(self, "seed", self.seed))
-        tolerance = self.tolerance
-        if tolerance is not None and (isinstance(tolerance, bool) or not 0 <= tolerance < 1):
-            raise ValueError(f"Draco: tolerance must be at least 0 and below 1, got {tolerance!r}")
-
-    @classmethod
-    def min_rows(cls, f: int) -> int:
-        return 2 * f + 1
+        if self.tolerance is not None:
+            object.__setattr__(self, "tolerance", fraction(self, "tolerance", self.tolerance))
 
     @property
     def r(self) -> int:

@@ -11,6 +11,7 @@ from horovod_byz.checks import count
 from horovod_byz.decision import Weighted
 from horovod_byz.measure import Statistics
 from horovod_byz.rules.base import ROW_EXCLUDED, Facts, RowRule
+from horovod_byz.rules.condition import MAJORITY, NO_FAULTS, Condition
 from horovod_byz.rules.weiszfeld import weiszfeld
 from horovod_byz.source import Floats
 
@@ -23,8 +24,8 @@ class Medoid(RowRule):
         naive_float32: round squared distances to float32, where those of rows near 1e20 overflow to infinity,
             so that every sum is infinite and row 0 wins. It shows what the paper saw; never use it to train.
 
-    Tolerates: n > 2f rows far away; no theorem bounds it. Cost: O(n^2 d). Ties: lowest row.
-    Non-finite: row excluded.
+    Tolerates: f = 0: no theorem covers it (Blanchard et al. 2017), though rows far away do not win while
+    n > 2f. Cost: O(n^2 d). Ties: lowest row. Non-finite: row excluded.
 
     Examples:
         >>> import numpy as np
@@ -37,12 +38,9 @@ class Medoid(RowRule):
 
     naive_float32: bool = False
 
-    facts: ClassVar[Facts] = Facts("n > 2f (no theorem)", "O(n^2 d)", "lowest row", ROW_EXCLUDED)
+    condition: ClassVar[Condition] = NO_FAULTS
+    facts: ClassVar[Facts] = Facts(str(condition), "O(n^2 d)", "lowest row", ROW_EXCLUDED)
     measures: ClassVar[str] = "distances"
-
-    @classmethod
-    def min_rows(cls, f: int) -> int:
-        return 2 * f + 1
 
     def weigh(self, statistics: Statistics) -> Floats:
         squares = statistics.distances
@@ -83,7 +81,8 @@ class GeometricMedian(RowRule):
     tolerance: float = 1e-9
     max_iterations: int = 1000
 
-    facts: ClassVar[Facts] = Facts("n > 2f", "O(n^2 d)", "none", ROW_EXCLUDED)
+    condition: ClassVar[Condition] = MAJORITY
+    facts: ClassVar[Facts] = Facts(str(condition), "O(n^2 d)", "none", ROW_EXCLUDED)
     measures: ClassVar[str] = "gram"
 
     def __post_init__(self) -> None:
@@ -92,10 +91,6 @@ class GeometricMedian(RowRule):
         )
         if not (isinstance(self.tolerance, (int, float)) and 0 < self.tolerance < 1):
             raise ValueError(f"GeometricMedian: tolerance must lie between 0 and 1, got {self.tolerance!r}")
-
-    @classmethod
-    def min_rows(cls, f: int) -> int:
-        return 2 * f + 1
 
     def weigh(self, statistics: Statistics) -> Floats:
         gram = statistics.gram

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,6 +12,7 @@ from horovod_byz.checks import count
 from horovod_byz.decision import Decision, compose, virtual_rows
 from horovod_byz.measure import Statistics
 from horovod_byz.rules.base import Facts, Rule
+from horovod_byz.rules.naming import as_rule
 from horovod_byz.source import Ints
 
 
@@ -22,8 +24,8 @@ class Hierarchical(Rule):
     hold one row more.
 
     Args:
-        inner: rule inside each group (the paper's A0).
-        outer: rule across the groups' results (A1).
+        inner: rule inside each group (the paper's A0), or its name, such as "krum:f=1".
+        outer: rule across the groups' results (A1), or its name.
         groups: k, the number of groups, at least 1 and at most n.
         partition: "fixed" draws one partition for the whole run, "step" a new one at each step.
         seed: seed of the partition.
@@ -57,8 +59,7 @@ class Hierarchical(Rule):
 
     def __post_init__(self) -> None:
         for name, rule in (("inner", self.inner), ("outer", self.outer)):
-            if not isinstance(rule, Rule):
-                raise TypeError(f"{type(self).__name__}: {name} must be a rule such as Mean(), got {rule!r}")
+            object.__setattr__(self, name, as_rule(rule, f"{type(self).__name__}: {name}"))
         object.__setattr__(self, "groups", count(self, "groups", self.groups, least=1))
         object.__setattr__(self, "seed", count(self, "seed", self.seed))
         if self.partition not in ("fixed", "step"):
@@ -66,18 +67,16 @@ class Hierarchical(Rule):
                 f"{type(self).__name__}: partition must be 'fixed' or 'step', got {self.partition!r}"
             )
 
-    @classmethod
-    def min_rows(cls, f: int) -> int:
-        return 1 if f == 0 else 1 << 62
-
     def max_byzantine(self, n: int) -> int:
         """The largest f that cannot break more groups than `outer` tolerates, in the worst case.
 
         Breaking a group takes one Byzantine row more than `inner` tolerates there, and an adversary
         breaks the cheapest groups first.
         """
-        costs = sorted(self.inner.max_byzantine(len(group)) + 1 for group in self.split(n, step=0))
-        return sum(costs[: self.outer.max_byzantine(len(costs)) + 1]) - 1
+        if not self.defined_for(n):
+            return -1
+        tolerated = [self.inner.max_byzantine(len(group)) for group in self.split(n, step=0)]
+        return cheapest(tolerated, self.outer.max_byzantine(self.groups))
 
     def check(self, n: int) -> None:
         if self.groups > n:
@@ -99,3 +98,14 @@ class Hierarchical(Rule):
         ]
         virtual = statistics.over(virtual_rows(statistics.source, below, statistics.offset))
         return compose(below, self.outer.decide(virtual), n)
+
+
+def cheapest(tolerated: Sequence[int], lost: int) -> int:
+    """The largest f that cannot turn more than `lost` of several groups, wherever the f rows are.
+
+    Args:
+        tolerated: how many Byzantine rows each group tolerates; one more turns its result.
+        lost: how many groups' results may be turned.
+    """
+    costs = sorted(rows + 1 for rows in tolerated)
+    return sum(costs[: lost + 1]) - 1

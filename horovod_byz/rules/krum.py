@@ -11,6 +11,7 @@ from horovod_byz.checks import count
 from horovod_byz.decision import Coordinatewise, Decision, Weighted
 from horovod_byz.measure import Statistics
 from horovod_byz.rules.base import ROW_EXCLUDED, BoundedRule, Facts, RowRule
+from horovod_byz.rules.condition import Condition
 from horovod_byz.source import Floats, Ints
 
 
@@ -58,13 +59,9 @@ class Krum(BoundedRule, RowRule):
         Blanchard, El Mhamdi, Guerraoui, Stainer (2017); Xie, Koyejo, Gupta (2018), Definition 3.
     """
 
-    facts: ClassVar[Facts] = Facts("n > 2f + 2", "O(n^2 d)", "lowest row", ROW_EXCLUDED)
-    bound: ClassVar[str] = "2f + 2"
+    condition: ClassVar[Condition] = Condition(2, 3)
+    facts: ClassVar[Facts] = Facts(str(condition), "O(n^2 d)", "lowest row", ROW_EXCLUDED)
     measures: ClassVar[str] = "distances"
-
-    @classmethod
-    def min_rows(cls, f: int) -> int:
-        return 2 * f + 3
 
     def weigh(self, statistics: Statistics) -> Floats:
         best = int(np.argmin(scores(statistics.distances, self.remaining_f(statistics))))
@@ -96,8 +93,8 @@ class MultiKrum(BoundedRule, RowRule):
 
     m: int | None = None
 
-    facts: ClassVar[Facts] = Facts("n > 2f + 2", "O(n^2 d)", "lowest rows", ROW_EXCLUDED)
-    bound: ClassVar[str] = "2f + 2"
+    condition: ClassVar[Condition] = Condition(2, 3)
+    facts: ClassVar[Facts] = Facts(str(condition), "O(n^2 d)", "lowest rows", ROW_EXCLUDED)
     measures: ClassVar[str] = "distances"
 
     def __post_init__(self) -> None:
@@ -105,9 +102,10 @@ class MultiKrum(BoundedRule, RowRule):
         if self.m is not None:
             object.__setattr__(self, "m", count(self, "m", self.m, least=1))
 
-    @classmethod
-    def min_rows(cls, f: int) -> int:
-        return 2 * f + 3
+    def max_byzantine(self, n: int) -> int:
+        """As for Krum, but at most n - m: of the m rows averaged only so many others may be honest."""
+        most = super().max_byzantine(n)
+        return most if self.m is None else max(min(most, n - self.m), -1)
 
     def check(self, n: int) -> None:
         super().check(n)
@@ -149,13 +147,9 @@ class Bulyan(BoundedRule, RowRule):
         El Mhamdi, Guerraoui, Rouault (2018). Rajput et al. (2019) use it without a definition.
     """
 
-    facts: ClassVar[Facts] = Facts("n > 4f + 2", "O(n^2 d)", "lowest row, lower window", ROW_EXCLUDED)
-    bound: ClassVar[str] = "4f + 2"
+    condition: ClassVar[Condition] = Condition(4, 3)
+    facts: ClassVar[Facts] = Facts(str(condition), "O(n^2 d)", "lowest row, lower window", ROW_EXCLUDED)
     measures: ClassVar[str] = "distances"
-
-    @classmethod
-    def min_rows(cls, f: int) -> int:
-        return 4 * f + 3
 
     def decide_finite(self, statistics: Statistics) -> Decision:
         f = self.remaining_f(statistics)

@@ -8,6 +8,7 @@ from typing import ClassVar
 from horovod_byz.decision import Weighted
 from horovod_byz.measure import Statistics
 from horovod_byz.rules.base import Facts, RowRule
+from horovod_byz.rules.condition import NO_FAULTS, Condition
 from horovod_byz.source import Floats
 
 
@@ -30,11 +31,8 @@ class Mean(RowRule):
         Byzantine row.
     """
 
-    facts: ClassVar[Facts] = Facts("f = 0", "O(n d)", "none", "row excluded")
-
-    @classmethod
-    def min_rows(cls, f: int) -> int:
-        return 1 if f == 0 else 1 << 62
+    condition: ClassVar[Condition] = NO_FAULTS
+    facts: ClassVar[Facts] = Facts(str(condition), "O(n d)", "none", "row excluded")
 
     def weigh(self, statistics: Statistics) -> Floats:
         return Weighted.uniform(statistics.n, range(statistics.n)).weights

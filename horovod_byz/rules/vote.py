@@ -9,11 +9,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from horovod_byz.checks import flag, fraction
 from horovod_byz.decision import Decision, Segmented, Weighted
 from horovod_byz.kernels import vote as kernel
 from horovod_byz.kernels.rows import Rows
 from horovod_byz.measure import Statistics
 from horovod_byz.rules.base import Facts, Rule
+from horovod_byz.rules.condition import MAJORITY, Condition
 from horovod_byz.source import Floats, Groups, Ints
 
 # Which replicas agree, (r, r), and how far apart they are.
@@ -56,13 +58,12 @@ class MajorityVote(Rule):
     scope: Literal["whole", "tensor"] = "whole"
     lazy: bool = False
 
-    facts: ClassVar[Facts] = Facts("n > 2f replicas", "O(n d)", "lowest row", "compared as bits")
+    condition: ClassVar[Condition] = MAJORITY
+    facts: ClassVar[Facts] = Facts(f"{condition} replicas", "O(n d)", "lowest row", "compared as bits")
 
     def __post_init__(self) -> None:
-        if isinstance(self.tolerance, bool) or not 0 <= self.tolerance < 1:
-            raise ValueError(
-                f"MajorityVote: tolerance must be at least 0 and below 1, got {self.tolerance!r}"
-            )
+        object.__setattr__(self, "tolerance", fraction(self, "tolerance", self.tolerance))
+        object.__setattr__(self, "lazy", flag(self, "lazy", self.lazy))
         if self.scope not in ("whole", "tensor"):
             raise ValueError(f"MajorityVote: scope must be 'whole' or 'tensor', got {self.scope!r}")
         if self.lazy and self.tolerance:
@@ -70,10 +71,6 @@ class MajorityVote(Rule):
                 "MajorityVote(lazy=True) compares bits, and a vote with tolerance needs all distances: leave "
                 "out one of the two"
             )
-
-    @classmethod
-    def min_rows(cls, f: int) -> int:
-        return 2 * f + 1
 
     def decide(self, statistics: Statistics) -> Decision:
         every = np.arange(statistics.n, dtype=np.int64)

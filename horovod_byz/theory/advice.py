@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from horovod_byz.redundancy import Redundancy
-from horovod_byz.rules.detox import Detox
+from horovod_byz.rules import Detox, Draco, MajorityVote
+from horovod_byz.rules.condition import MAJORITY
 from horovod_byz.theory import checks
 from horovod_byz.theory.requirements import REQUIREMENTS
 from horovod_byz.theory.resilience import etas
@@ -19,7 +20,7 @@ class Option:
         rule: the rule's name on the command line.
         tolerates: whether its precondition holds.
         condition: the precondition.
-        max_byzantine: the largest f that n workers allow.
+        largest_f: the largest f that n workers allow, -1 where they are too few for the rule.
         threat: "none", "classic" or "dimensional".
         cost: leading-order cost.
         eta: its resilience constant for (n, f), None where no theorem gives one; smaller is better.
@@ -28,7 +29,7 @@ class Option:
     rule: str
     tolerates: bool
     condition: str
-    max_byzantine: int
+    largest_f: int
     threat: str
     cost: str
     eta: float | None
@@ -74,7 +75,7 @@ def recommend(n: int, f: int, r: int = 3) -> Recommendation:
             entry.rule,
             entry.tolerates(n, f),
             entry.condition,
-            entry.max_byzantine(n),
+            entry.largest_f(n),
             entry.threat,
             entry.cost,
             constants.get(entry.rule),
@@ -95,39 +96,35 @@ def _detox(n: int, f: int, r: int) -> list[Option]:
         ("bulyan", "classic", "O(n d + (n / r)^2 d)"),
     )
     redundancy = Redundancy(r)
+    turned = MajorityVote.condition.largest_f(r) + 1  # workers that it takes to turn a vote, or to void it
     found = []
     for name, threat, cost in pairings:
         bears = [k for k in range(n + 1) if _bears(name, redundancy, n, k)]
-        condition = f"floor(f / {r // 2 + 1}) of {n // r} votes, in the worst case"
-        most = max(bears, default=0)
+        condition = f"floor(f / {turned}) of {n // r} votes, in the worst case"
+        most = max(bears, default=-1)
         full = f"{cost}, {r} x compute"
         found.append(Option(f"detox-{name} (r = {r})", f in bears, condition, most, threat, full, None))
     return found
 
 
 def _bears(name: str, redundancy: Redundancy, n: int, f: int) -> bool:
-    rule = Detox.preset(name, redundancy, n, f)
-    try:
-        rule.check(n)
-    except ValueError:
-        return False
-    return rule.max_byzantine(n) >= f
+    return Detox.preset(name, redundancy, n, f).max_byzantine(n) >= f
 
 
 def _draco(n: int, f: int) -> Option:
-    most = (n - 1) // 2
-    return Option("draco", f <= most, "n > 2f", most, "classic", f"O(n d), {2 * f + 1} x compute", None)
+    asked, cost = Draco.condition, f"O(n d), {Draco(f=f).r} x compute"
+    return Option("draco", asked.holds(n, f), str(asked), asked.largest_f(n), "classic", cost, None)
 
 
 def _choose(n: int, f: int) -> tuple[str | None, str]:
     if f == 0:
         return "mean", "no worker is assumed to be Byzantine, and the mean has the least variance"
-    if 2 * f >= n:
+    if not MAJORITY.holds(n, f):
         return None, (
             f"no rule helps: {f} of {n} Byzantine workers are not a minority; "
-            f"use at least {2 * f + 1} workers, or f <= {(n - 1) // 2}"
+            f"use at least {MAJORITY.least_n(f)} workers, or f <= {MAJORITY.largest_f(n)}"
         )
     return "mean-around-median", (
-        f"it bears {f} Byzantine values in every column (n > 2f), whole rows or single values, "
+        f"it bears {f} Byzantine values in every column ({MAJORITY}), whole rows or single values, "
         f"and averages the {n - f} values nearest the median"
     )

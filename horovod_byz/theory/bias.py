@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, log_ndtr
 
+from horovod_byz.rules.condition import MAJORITY
 from horovod_byz.theory import checks
 
 _REACH = 9.0  # standard deviations; the density beyond is below 1e-18
@@ -45,8 +46,7 @@ def median_bias(n: int, f: int) -> float:
         ValueError: f is too large for n.
     """
     checks.counts(n, f, "median_bias")
-    if 2 * f >= n:
-        raise ValueError(f"median_bias needs 2f < n, got n = {n}, f = {f}: use f <= {(n - 1) // 2}")
+    MAJORITY.check(n, f, f"median_bias with f = {f}")
     low, high = (n + 1) // 2 - f, n // 2 + 1 - f
     return (order_statistic(n - f, low) + order_statistic(n - f, high)) / 2
 
@@ -71,8 +71,7 @@ def geometric_median_bias(n: int, f: int) -> float:
         ValueError: 2f >= n.
     """
     checks.counts(n, f, "geometric_median_bias")
-    if 2 * f >= n:
-        raise ValueError(f"geometric_median_bias needs 2f < n, got n = {n}, f = {f}: use f <= {(n - 1) // 2}")
+    MAJORITY.check(n, f, f"geometric_median_bias with f = {f}")
     pull = f / (n - f)
     return pull / math.sqrt(1 - pull**2)
 

@@ -6,50 +6,67 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from horovod_byz.rules import (
+    BoundedRule,
+    BrSGD,
+    Bulyan,
+    GeometricMedian,
+    Krum,
+    Mean,
+    MeanAroundMedian,
+    Median,
+    Medoid,
+    MultiKrum,
+    Rule,
+    SignMajority,
+    TrimmedMean,
+    name_of,
+)
 from horovod_byz.theory import checks
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """The precondition and the cost of a rule.
+    """What a class of rules asks for, and its cost; the condition is read from the class.
 
     Attributes:
-        rule: the rule's name on the command line.
-        condition: what n and f must satisfy, as text.
-        minimum: smallest n for a given f.
-        needs_f: whether the rule must be told f.
+        kind: the class.
         threat: "none", "classic" (whole rows) or "dimensional" (values anywhere).
         cost: leading-order cost, as text.
         operations: the same as a function of n and d.
     """
 
-    rule: str
-    condition: str
-    minimum: Callable[[int], int]
-    needs_f: bool
+    kind: type[Rule]
     threat: str
     cost: str
     operations: Callable[[int, int], float]
 
+    @property
+    def rule(self) -> str:
+        """The rule's name on the command line."""
+        return name_of(self.kind)
+
+    @property
+    def condition(self) -> str:
+        """What n and f must satisfy, as text."""
+        return str(self.kind.condition)
+
+    @property
+    def needs_f(self) -> bool:
+        """Whether the rule must be told f."""
+        return issubclass(self.kind, BoundedRule)
+
+    def minimum(self, f: int) -> float:
+        """Return the smallest n for a given f; math.inf where no n is enough."""
+        return self.kind.condition.least_n(f)
+
     def tolerates(self, n: int, f: int) -> bool:
         """Whether n workers satisfy the condition for f."""
-        return n >= self.minimum(f) and (f == 0 or self.threat != "none")
+        return self.kind.condition.holds(n, f)
 
-    def max_byzantine(self, n: int) -> int:
-        """Return the largest f that n workers allow; 0 where it allows none."""
-        return max((f for f in range(n + 1) if self.tolerates(n, f)), default=0)
-
-
-def _majority(f: int) -> int:
-    return 2 * f + 1
-
-
-def _krum(f: int) -> int:
-    return 2 * f + 3
-
-
-def _bulyan(f: int) -> int:
-    return 4 * f + 3
+    def largest_f(self, n: int) -> int:
+        """Return the largest f that n workers allow; -1 where they are too few for the rule."""
+        return self.kind.condition.largest_f(n)
 
 
 def _linear(n: int, d: int) -> float:
@@ -65,17 +82,17 @@ def _pairs(n: int, d: int) -> float:
 
 
 REQUIREMENTS: tuple[Requirement, ...] = (
-    Requirement("mean", "f = 0", lambda f: 1, False, "none", "O(n d)", _linear),
-    Requirement("median", "n > 2f", _majority, False, "dimensional", "O(n log n d)", _sorting),
-    Requirement("trimmed-mean", "n > 2f", _majority, True, "dimensional", "O(n log n d)", _sorting),
-    Requirement("mean-around-median", "n > 2f", _majority, True, "dimensional", "O(n log n d)", _sorting),
-    Requirement("geometric-median", "n > 2f", _majority, False, "classic", "O(n^2 d)", _pairs),
-    Requirement("medoid", "f = 0", lambda f: 1, False, "none", "O(n^2 d)", _pairs),
-    Requirement("krum", "n > 2f + 2", _krum, True, "classic", "O(n^2 d)", _pairs),
-    Requirement("multi-krum", "n > 2f + 2", _krum, True, "classic", "O(n^2 d)", _pairs),
-    Requirement("bulyan", "n >= 4f + 3", _bulyan, True, "classic", "O(n^2 d)", _pairs),
-    Requirement("brsgd", "n > 2f", _majority, False, "classic", "O(n d)", _linear),
-    Requirement("sign-majority", "n > 2f", _majority, False, "dimensional", "O(n d)", _linear),
+    Requirement(Mean, "none", "O(n d)", _linear),
+    Requirement(Median, "dimensional", "O(n log n d)", _sorting),
+    Requirement(TrimmedMean, "dimensional", "O(n log n d)", _sorting),
+    Requirement(MeanAroundMedian, "dimensional", "O(n log n d)", _sorting),
+    Requirement(GeometricMedian, "classic", "O(n^2 d)", _pairs),
+    Requirement(Medoid, "none", "O(n^2 d)", _pairs),
+    Requirement(Krum, "classic", "O(n^2 d)", _pairs),
+    Requirement(MultiKrum, "classic", "O(n^2 d)", _pairs),
+    Requirement(Bulyan, "classic", "O(n^2 d)", _pairs),
+    Requirement(BrSGD, "classic", "O(n d)", _linear),
+    Requirement(SignMajority, "dimensional", "O(n d)", _linear),
 )
 """One entry per rule. The medoid tolerates none: Blanchard et al. 2017 prove that it is not resilient."""
 
@@ -111,14 +128,10 @@ def bulyan_counts(n: int, f: int) -> tuple[int, int]:
     """Return (theta, beta) = (n - 2f, n - 4f): rows that Bulyan selects, and values it averages per column.
 
     Raises:
-        ValueError: n < 4f + 3.
+        ValueError: Bulyan's condition fails.
     """
     checks.counts(n, f, "Bulyan")
-    if n < _bulyan(f):
-        raise ValueError(
-            f"Bulyan(f={f}) needs n >= 4f + 3 = {_bulyan(f)} rows, got n = {n}: "
-            f"use f <= {max((n - 3) // 4, 0)} or at least {_bulyan(f)} workers"
-        )
+    Bulyan(f=f).check(n)
     return n - 2 * f, n - 4 * f
 
 
@@ -126,12 +139,8 @@ def krum_neighbours(n: int, f: int) -> int:
     """Return n - f - 2, the neighbours that a Krum score sums over.
 
     Raises:
-        ValueError: n <= 2f + 2.
+        ValueError: Krum's condition fails.
     """
     checks.counts(n, f, "Krum")
-    if n < _krum(f):
-        raise ValueError(
-            f"Krum(f={f}) needs n > 2f + 2 = {2 * f + 2} rows, got n = {n}: "
-            f"use f <= {max((n - 3) // 2, 0)} or at least {_krum(f)} workers"
-        )
+    Krum(f=f).check(n)
     return n - f - 2

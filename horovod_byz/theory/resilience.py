@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from horovod_byz.rules import Krum
+from horovod_byz.rules.condition import MAJORITY
 from horovod_byz.theory import checks
 
 
@@ -21,7 +23,7 @@ def eta_krum(n: int, f: int) -> float | None:
     Reference: Lemma 1 (Blanchard et al. 2017).
     """
     checks.counts(n, f, "eta_krum")
-    if 2 * f + 2 >= n:
+    if not Krum.condition.holds(n, f):
         return None
     return math.sqrt(2 * (n - f + (f * (n - f - 2) + f**2 * (n - f - 1)) / (n - 2 * f - 2)))
 
@@ -29,19 +31,19 @@ def eta_krum(n: int, f: int) -> float | None:
 def eta_geometric_median(n: int, f: int) -> float | None:
     """Return eta_1 = (2n - 2f) / (n - 2f) * sqrt(n - f), or None where 2f < n fails. Reference: Theorem 3."""
     checks.counts(n, f, "eta_geometric_median")
-    return geometric_median_factor(n, f) * math.sqrt(n - f) if 2 * f < n else None
+    return geometric_median_factor(n, f) * math.sqrt(n - f) if MAJORITY.holds(n, f) else None
 
 
 def eta_median(n: int, f: int) -> float | None:
     """Return eta_2 = sqrt(n - f) of the marginal median, None where 2f < n fails. Reference: Theorem 4."""
     checks.counts(n, f, "eta_median")
-    return math.sqrt(n - f) if 2 * f < n else None
+    return math.sqrt(n - f) if MAJORITY.holds(n, f) else None
 
 
 def eta_mean_around_median(n: int, f: int) -> float | None:
     """Return eta_3 = sqrt(10 (n - f)), or None where 2f < n fails. Reference: Theorem 5."""
     checks.counts(n, f, "eta_mean_around_median")
-    return math.sqrt(10 * (n - f)) if 2 * f < n else None
+    return math.sqrt(10 * (n - f)) if MAJORITY.holds(n, f) else None
 
 
 def etas(n: int, f: int) -> dict[str, float | None]:
@@ -106,8 +108,7 @@ def geometric_median_factor(n: int, f: int) -> float:
         ValueError: 2f >= n, where no majority is honest.
     """
     checks.counts(n, f, "Lemma 3")
-    if 2 * f >= n:
-        raise ValueError(f"Lemma 3 needs 2f < n, got n = {n}, f = {f}: use f <= {(n - 1) // 2}")
+    MAJORITY.check(n, f, f"Lemma 3 with f = {f}")
     return (2 * n - 2 * f) / (n - 2 * f)
 
 

@@ -1,11 +1,10 @@
-"""A stranger's project: its own extension, which calls the median kernel from C."""
+"""A stranger's project: its own extension, which calls the median and the vote from C."""
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 from horovod_byz._include import get_include
 
-setup(
-    name="stranger",
-    ext_modules=cythonize([Extension("stranger", ["stranger.pyx"])], include_path=[get_include()]),
-)
+# One folder: on Cython's path for the declarations, on the compiler's for the header.
+stranger = Extension("stranger", ["stranger.pyx"], include_dirs=[get_include()])
+setup(name="stranger", ext_modules=cythonize([stranger], include_path=[get_include()]))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import signal
-import subprocess
 import sys
 import tempfile
 from functools import cache
@@ -14,10 +12,9 @@ from functools import cache
 import pytest
 
 from emulated_hosts import Cluster
-from rank_jobs import BACKENDS, HOROVODRUN, environment, need_horovod, one_at_a_time
+from rank_jobs import BACKENDS, HOROVODRUN, environment, finish, need_horovod, one_at_a_time
 
 CHECKS = pathlib.Path(__file__).parent / "checks"
-TIMEOUT = 900
 
 
 def built(backend: str) -> bool:
@@ -45,21 +42,9 @@ def run(size: int, backend: str, *groups: str) -> list[dict] | str:
 
 
 def _alone(command: list[str], env: dict[str, str]) -> str:
-    """Runs a job with no other beside it; its whole process group ends. Returns what it printed."""
+    """Runs a job with no other beside it, and ends all of it. Returns what it printed."""
     with one_at_a_time():
-        job = subprocess.Popen(
-            command,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            return job.communicate(timeout=TIMEOUT)[0]
-        except subprocess.TimeoutExpired:
-            os.killpg(job.pid, signal.SIGTERM)  # the launcher passes it on to ranks in other groups
-            return f"no end after {TIMEOUT} s: {job.communicate()[0]}"
+        return finish(command, env).stdout
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ def job(request):
 
 @pytest.fixture
 def checked(results, job):
-    return lambda check: results(check, *job, "dropin")
+    return lambda check: results(check, *job, "dropin", "recipes")
 
 
 def test_ranks_step_together_whatever_a_scaler_saw(checked):
-    """0.1.0: a rank that saw an overflow left its step out, and the others waited for it until time ran out."""
+    """0.1.0: a rank that saw an overflow left its step out, and the others waited until time ran out."""
     ranks = checked("check_loss_scaling")
     for case in ranks[0]:
         cases = [rank[case] for rank in ranks]
@@ -97,3 +97,13 @@ def test_a_model_converted_after_wrapping(checked):
     ranks = checked("check_a_model_converted_on_all_ranks")
     assert {(rank["row"], rank["step"]) for rank in ranks} == {("float64", 3)}
     assert len({rank["bits"] for rank in ranks}) == 1
+
+
+@pytest.mark.source
+def test_the_recipes_of_the_documentation(checked):
+    ranks = checked("check_recipes")
+    assert len(ranks[0]) == 10
+    for name, result in ranks[0].items():
+        assert result["moved"], name
+        assert len({rank[name]["bits"] for rank in ranks}) == 1, name
+    assert ranks[0]["resumed"]["bits"] != ranks[0]["Resume from a checkpoint 0"]["bits"]

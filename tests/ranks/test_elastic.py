@@ -6,10 +6,11 @@ import os
 import pathlib
 import re
 import signal
-import subprocess
 import sys
 
 import pytest
+
+from rank_jobs import Job
 
 pytestmark = [pytest.mark.horovod, pytest.mark.multihost, pytest.mark.slow, pytest.mark.source]
 
@@ -24,19 +25,16 @@ def test_training_goes_on_when_a_host_dies(cluster, ranks, tmp_path):
     command = [tmp_path / "on", "1", "horovodrun", "--gloo", "-np", "3", "--min-np", "2", "--max-np", "3"]
     command += ["--host-discovery-script", discover, "--network-interface", "eth0", "--start-timeout", "200"]
     command += [sys.executable, EXAMPLE, "--dataset", "digits", "--epochs", "12"]
-    printed = []
-    with subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as job:
-        assert job.stdout is not None
-        for line in job.stdout:
-            printed.append(line)
-            if " step 20 " in line and not any("step 20 " in before for before in printed[:-1]):
+    killed = False
+    with Job(command, env) as job:
+        for line in job.lines():
+            if " step 20 " in line and not killed:
+                killed = True
                 for pid, words in cluster.processes(3).items():
                     if str(EXAMPLE) in words and words[0] == sys.executable:
                         os.kill(pid, signal.SIGKILL)
-    told = "".join(printed)
-    assert job.returncode == 0, told
+        told = job.printed
+        assert job.process.returncode == 0, told
     assert "3 workers train from epoch 0, step 0" in told
     (step,) = re.findall(r"2 workers train from epoch \d+, step (\d+)", told)
     assert int(step) % 10 == 0  # the last commit

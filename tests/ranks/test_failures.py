@@ -14,7 +14,7 @@ def job(request):
 
 @pytest.fixture
 def found(results, job):
-    return lambda check: results(check, *job, "failures")
+    return lambda check: results(check, *job, "joining", "failures")
 
 
 def test_training_goes_on_and_the_nan_worker_is_named(found):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pathlib
-import subprocess
 import sys
 
 import pytest
+
+from rank_jobs import finish
 
 pytestmark = [pytest.mark.horovod, pytest.mark.multihost, pytest.mark.slow, pytest.mark.source]
 
@@ -24,11 +25,11 @@ def test_three_hosts_give_the_numbers_of_one_process(cluster, ranks, collect, tm
 
     far = tmp_path / "far"
     start = [tmp_path / "on", "1", HOSTS_SH, "--nic", "eth0", hostfile, *train, "--out", far]
-    done = subprocess.run(start, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = finish(start, env)
+    assert done.returncode == 0, done.stdout
     assert set((tmp_path / "reached").read_text().split()) == {"2", "3"}
     here = tmp_path / "here"
     train[train.index(collect)] = "root" if "dedicated" in collect else collect
-    alone = subprocess.run([*train, "--out", str(here)], capture_output=True, text=True, timeout=300)
-    assert alone.returncode == 0, alone.stderr
+    alone = finish([*train, "--out", str(here)], ranks)
+    assert alone.returncode == 0, alone.stdout
     assert (far / "metrics.jsonl").read_bytes() == (here / "metrics.jsonl").read_bytes()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
 
-pytestmark = [pytest.mark.horovod, pytest.mark.slow, pytest.mark.many]
+from rank_jobs import finish
+
+pytestmark = [pytest.mark.horovod, pytest.mark.slow, pytest.mark.many, pytest.mark.timeout(2400)]
 
 DETOX = """\
 seed = 0
@@ -39,10 +40,10 @@ def test_46_ranks_give_the_numbers_of_one_process(ranks, collect, tmp_path):
     train = [sys.executable, "-m", "horovod_byz.cli", "train", str(config)]
     dedicated = collect != "sharded"
     job = ["--ranks", "46" if dedicated else "45", "--collect", collect, "--out", str(tmp_path / "many")]
-    done = subprocess.run([*train, *job], env=ranks, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    done = finish([*train, *job], ranks, limit=900)
+    assert done.returncode == 0, done.stdout[-4000:]
     here = ["--collect", "root" if dedicated else collect, "--out", str(tmp_path / "one")]
-    alone = subprocess.run([*train, *here], capture_output=True, text=True, timeout=900)
-    assert alone.returncode == 0, alone.stderr
+    alone = finish([*train, *here], ranks, limit=900)
+    assert alone.returncode == 0, alone.stdout
     many, one = (tmp_path / folder / "metrics.jsonl" for folder in ("many", "one"))
     assert many.read_bytes() == one.read_bytes()

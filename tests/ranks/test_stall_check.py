@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import textwrap
 
 import pytest
 
-from rank_jobs import HOROVODRUN
+from rank_jobs import HOROVODRUN, finish
 
 pytestmark = [pytest.mark.horovod, pytest.mark.slow]
 
@@ -26,6 +25,6 @@ def test_the_stall_check_names_the_late_rank_on_gloo(ranks):
     says. Cause: gloo_controller.cc reserves room for the ranks' numbers where it must resize."""
     command = [*HOROVODRUN, "--gloo", "-np", "2", sys.executable, "-c", textwrap.dedent(LATE)]
     env = {**ranks, "HOROVOD_STALL_CHECK_TIME_SECONDS": "2"}
-    job = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert job.returncode == 0, job.stderr
-    assert "1: [allreduce.x]" in job.stdout + job.stderr
+    job = finish(command, env)
+    assert job.returncode == 0, job.stdout
+    assert "1: [allreduce.x]" in job.stdout

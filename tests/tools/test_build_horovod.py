@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
+import signal
 import sys
+import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+import leftovers
 
 pytestmark = pytest.mark.source
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "build_horovod.py"
@@ -16,6 +23,7 @@ WHEEL = "horovod-0.28.1-cp311-cp311-linux_x86_64.whl"
 @pytest.fixture
 def tool(tmp_path, monkeypatch):
     """The script as a module, with its cache in a temporary folder."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
     spec = importlib.util.spec_from_file_location("build_horovod", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -88,15 +96,113 @@ def test_a_cached_library_that_does_not_load_is_built_again(tool, monkeypatch):
     assert [path.name for path in tool.cache_root().iterdir()] == [entry.name]
 
 
-def test_an_interrupted_build_leaves_nothing_that_looks_finished(tool, monkeypatch):
+def test_an_interrupted_build_goes_on_where_it_stopped(tool, monkeypatch, capsys):
+    """0.1.0: its folder had a random name and was removed: every attempt began with the first file."""
+    attempts = []
+
     def interrupted(work: Path, log: Path) -> Path:
-        write_wheel(work / "built")
+        attempts.append(work)
+        (work / "kept").touch()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tool, "compile_in", interrupted)
+    assert [tool.main(), tool.main()] == [130, 130]
+    assert attempts[0] == attempts[1]
+    assert "goes on from here" in capsys.readouterr().err
+    entry = tool.cache_root() / tool.cache_key()
+    assert tool.cached_wheel(entry) is None  # nothing looks finished
+
+    def finished(work: Path, log: Path) -> Path:
+        assert (work / "kept").exists()
+        return write_wheel(work / "wheel")
+
+    monkeypatch.setattr(tool, "compile_in", finished)
+    monkeypatch.setattr(tool, "install", lambda wheel: True)
+    assert tool.main() == 0
+    assert list(tool.cache_root().iterdir()) == [entry]
+
+
+def test_a_failed_build_keeps_its_folder_and_says_so(tool, monkeypatch, tmp_path):
+    def fails(work: Path, log: Path) -> Path:
+        tool.run("compile", ["false"], log)
+
+    monkeypatch.setattr(tool, "compile_in", fails)
+    with pytest.raises(tool.BuildError, match="the next attempt goes on in that folder; remove it"):
+        tool.build(tool.cache_root() / tool.cache_key())
+    assert len(list(tool.cache_root().glob(".building-*/build.log"))) == 1
+
+
+def test_folders_of_other_environments_that_are_no_longer_needed_go(tool, monkeypatch):
+    entry = tool.cache_root() / tool.cache_key()
+    monkeypatch.setattr(tool, "compile_in", lambda work, log: write_wheel(work / "wheel"))
+    needless, held = (entry.with_name(f".building-{entry.name}_{name}") for name in ("0", "1"))
+    needless.mkdir(parents=True)
+    with tool.alone(held):
+        tool.build(entry)
+    assert set(entry.parent.iterdir()) == {entry, held}
+
+
+def test_the_second_of_two_builds_waits_and_takes_the_wheel_of_the_first(tool, monkeypatch, capsys):
+    entry = tool.cache_root() / tool.cache_key()
+    here, there = threading.Event(), threading.Event()
+
+    def first(work: Path, log: Path) -> Path:
+        here.set()
+        assert there.wait(60)
+        return write_wheel(work / "wheel")
+
+    def show(text: str, **options: object) -> None:
+        if "waiting for it" in text:
+            there.set()
+
+    monkeypatch.setattr(tool, "compile_in", first)
+    monkeypatch.setattr(sys.modules["build_steps"], "print", show, raising=False)
+    with ThreadPoolExecutor(2) as pool:
+        builds = [pool.submit(tool.build, entry)]
+        assert here.wait(60)
+        builds.append(pool.submit(tool.build, entry))
+        assert {build.result(60) for build in builds} == {entry / WHEEL}
+    assert list(tool.cache_root().iterdir()) == [entry]
+
+
+def test_the_source_is_fetched_once_and_an_unfinished_one_again(tool, monkeypatch, tmp_path):
+    fetched = []
+
+    def download(step: str, command: list[str], log: Path) -> None:
+        fetched.append(step)
+        source = tmp_path / "horovod-0.28.1"
+        source.mkdir()
+        (source / "setup.py").touch()
+        with tarfile.open(tmp_path / "horovod-0.28.1.tar.gz", "w:gz") as archive:
+            archive.add(source, source.name)
+        shutil.rmtree(source)
+
+    monkeypatch.setattr(tool, "run", download)
+    monkeypatch.setattr(tool, "patch", lambda source: None)
+    (tmp_path / "horovod-0.28.1").mkdir()
+    (tmp_path / "horovod-0.28.1" / "half").touch()
+    log = tmp_path / "build.log"
+    assert tool.fetch(tmp_path, log) == tool.fetch(tmp_path, log)
+    assert [path.name for path in tool.fetch(tmp_path, log).iterdir()] == ["setup.py"]
+    assert fetched == ["download"]
+
+
+def test_the_compilers_of_a_stopped_build_end_with_it(tool, tmp_path):
+    command = ["bash", "-c", "sleep 771 & sleep 771"]
+    ctrl_c = threading.Timer(1, signal.raise_signal, [signal.SIGINT])
+    ctrl_c.start()
     with pytest.raises(KeyboardInterrupt):
-        tool.main()
-    assert list(tool.cache_root().iterdir()) == []
+        tool.run("compile", command, tmp_path / "build.log", tree=tmp_path)
+    assert not [pid for pid in leftovers.started() if "sleep 771" in leftovers.command(pid)]
+
+
+def test_jobs_fit_the_cores_and_the_memory(tool, monkeypatch):
+    monkeypatch.setattr(tool.os, "sched_getaffinity", lambda pid: set(range(8)))
+    for kib, jobs in {64 << 20: 8, 9 << 20: 4, 1 << 20: 1}.items():
+        monkeypatch.setattr(
+            tool.Path, "read_text", lambda path, kib=kib: f"MemFree: 1 kB\nMemAvailable: {kib} kB\n"
+        )
+        assert tool.jobs() == jobs
 
 
 def test_of_two_builds_at_once_the_first_stays(tool, monkeypatch):

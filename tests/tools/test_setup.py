@@ -69,6 +69,12 @@ def test_the_ci_script_is_executable_and_runs_the_three_checks():
     assert "for target in test lint wheel-test;" in script.read_text()
 
 
+def test_make_setup_makes_torchvision_importable():
+    lines = (ROOT / "Makefile").read_text()
+    assert "$(BIN)/python tools/install_torchvision_hook.py" in lines
+    assert re.search(r"^\$\(STAMPS\)/package:.*\$\(STAMPS\)/torchvision", lines, re.MULTILINE)
+
+
 def test_make_setup_names_the_missing_tool(tmp_path):
     """On a host without Python 3.11 the first message is what to install."""
     (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())

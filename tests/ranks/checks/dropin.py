@@ -81,13 +81,13 @@ def _by_closure(make):
     net = model()
     optimizer = hb.DistributedOptimizer(make(net.parameters()), net.named_parameters(), rule=hb.Median())
     losses, calls = [], 0
-    for step in range(4):
+    for _ in range(4):
 
-        def closure(step=step):
+        def closure():
             nonlocal calls
             calls += 1
             optimizer.zero_grad()
-            value = loss(net, step)
+            value = loss(net, step=0)
             value.backward()
             return value
 
@@ -112,7 +112,7 @@ def check_optimizers_that_decide_by_the_loss():
     return {
         "wolfe": _by_closure(lambda p: torch.optim.LBFGS(p, max_iter=8, line_search_fn="strong_wolfe")),
         "tolerance": _by_closure(lambda p: torch.optim.LBFGS(p, lr=0.1, tolerance_change=1e-2)),
-        "backtracking": _by_closure(lambda p: Backtracking(p, lr=4.0)),
+        "backtracking": _by_closure(lambda p: Backtracking(p, lr=1.0)),
     }
 
 
@@ -159,7 +159,7 @@ def _differing(change, **options):
 
 def _flip(tensor):
     bits = tensor.detach().view(torch.int32).view(-1)
-    bits[0] ^= 1
+    bits[0] ^= 1 << 20  # a low bit could be rounded away by the next step
 
 
 def check_states_that_differ():
@@ -170,13 +170,11 @@ def check_states_that_differ():
         "momentum": lambda net, optimizer: _flip(optimizer.state[net[0].weight]["momentum_buffer"]),
         "lr": lambda net, optimizer: optimizer.param_groups[0].update(lr=0.2),
     }
-    found = {
+    return {
         f"{name}-{collect}": _differing(change, collect=collect)
         for name, change in changes.items()
         for collect in ("symmetric", "root", "sharded")
     }
-    found["never"] = _differing(changes["weight"], rule=hb.Mean()) if hvd.size() < 0 else None
-    return found
 
 
 def check_models_that_were_not_broadcast():

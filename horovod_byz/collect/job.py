@@ -1,0 +1,57 @@
+"""What a session is bound to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from horovod_byz.collect import layout
+from horovod_byz.collect.compression import Compression, Uncompressed
+from horovod_byz.collect.layout import Layout
+from horovod_byz.collect.transport import Transport
+
+_DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a session is bound to; but for the transport and the threads equal on all ranks.
+
+    Attributes:
+        transport: the ranks.
+        d: number of coordinates.
+        dtype: float32 or float64.
+        local_workers: how many logical workers every rank holds, or a tuple or `Layout` of each rank's
+            number. What a rank expects of the others is never taken from their announcements.
+        threads: threads for kernels and digests; the result does not depend on it.
+        shared: text that all ranks must share, such as the names and shapes of the parameters.
+        compression: what travels in place of a row; default the row itself.
+        segments: the coordinate after each tensor's last, or None; see `Collector.bind`.
+
+    Raises:
+        TypeError, ValueError: if the dtype is another, d is negative, or the workers are none.
+    """
+
+    transport: Transport
+    d: int
+    dtype: Any
+    local_workers: int | Sequence[int] | Layout = 1
+    threads: int = 1
+    shared: str = ""
+    compression: Compression = field(default_factory=Uncompressed)
+    segments: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if np.dtype(self.dtype).name not in _DTYPES or self.d < 0:
+            raise ValueError(
+                f"bind needs float32 or float64 and d >= 0, got {np.dtype(self.dtype)} and {self.d}"
+            )
+        _ = self.layout
+
+    @property
+    def layout(self) -> Layout:
+        """The workers of every rank, by this rank's configuration."""
+        return layout.agreed(self.local_workers, self.transport.size)

@@ -1,0 +1,107 @@
+"""`hvd.join()` beside robust collection: harmless where all ranks join after equal steps, else an error.
+
+A rank that has joined stands in Horovod's allreduce with zeros. Horovod has no such thing for alltoall and
+allgather: version 0.28.1 crashes in its response cache on Gloo. Nor would zeros do for a rule, which would
+count them as an honest row. So a rank that joins first takes part in the others' next comparison of headers,
+with a header that says so. Either all ranks joined, and Horovod's join runs; or all hear of it together.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from horovod_byz.collect import header
+from horovod_byz.collect.errors import LateRanksError
+from horovod_byz.collect.header import JOINED, Header
+from horovod_byz.collect.transport import HEADER_EXCHANGE, Transport, connect, time_limit
+
+_watched: list[weakref.ref[Any]] = []
+_original: Callable[..., int] | None = None
+
+
+def watch(owner: object) -> None:
+    """From now on, until `owner` is gone, `hvd.join()` compares headers first.
+
+    Args:
+        owner: a `Session`, or what will bind one at its first step.
+    """
+    _watched[:] = [ref for ref in _watched if ref() is not None]
+    _watched.append(weakref.ref(owner))
+    mpi_ops = sys.modules.get("horovod.torch.mpi_ops")
+    if mpi_ops is not None:
+        _install(mpi_ops)
+
+
+def join(device: int = -1) -> int:
+    """What runs in place of Horovod's `join`.
+
+    Raises:
+        JoinedRanksError: if another rank goes on; on all ranks together.
+        LateRanksError: if another rank neither joins nor goes on in time.
+    """
+    from horovod_byz.collect.over_horovod import initialized
+
+    assert _original is not None
+    # Garbage is collected at different moments on different ranks; all must decide alike.
+    gc.collect()
+    owners = [owner for owner in (ref() for ref in _watched) if owner is not None]
+    if owners and initialized():
+        _compare(owners)
+    return _original(device)
+
+
+def _compare(owners: list[Any]) -> None:
+    transport, step = _next_exchange(owners)
+    if transport.size == 1:
+        return
+    transport.watchdog.begin(step)
+    own = Header(step, 0, 0, "", JOINED)
+    try:
+        received = transport.exchange(own.pack(), HEADER_EXCHANGE)
+    except LateRanksError as error:
+        raise type(error)(
+            f"this rank called hvd.join(), and waited for the others to join or to take a step: {error}",
+            error.ranks,
+        ) from error
+    header.check_joined([header.unpack(data) for data in received])
+
+
+def _next_exchange(owners: list[Any]) -> tuple[Transport, int]:
+    """The transport and the step with which this rank's next step would begin."""
+    from horovod_byz.collect.over_horovod import Horovod
+
+    for owner in owners:
+        transport = getattr(owner, "transport", None)
+        # Not those of before an elastic reset.
+        if isinstance(transport, Horovod) and transport.is_current:
+            return transport, owner.next_step
+    # Nothing is bound yet, so that the others bind next.
+    return connect("gradient", time_limit(None)), -1
+
+
+def _install(mpi_ops: Any) -> None:
+    """Puts `join` in the place of Horovod's, also where a script imported that by name before.
+
+    The function object stays and gets other code: an attribute of the module would miss those names, and
+    what the native entry point raises reaches the caller as a HorovodInternalError, from which elastic
+    training would recover for ever.
+    """
+    global _original
+    theirs = mpi_ops.join
+    if theirs.__code__ is _stand_in.__code__:
+        return
+    _original = types.FunctionType(
+        theirs.__code__, theirs.__globals__, theirs.__name__, theirs.__defaults__, theirs.__closure__
+    )
+    theirs.__code__ = _stand_in.__code__
+
+
+def _stand_in(device: int = -1) -> int:
+    from horovod_byz.collect import joining
+
+    return joining.join(device)

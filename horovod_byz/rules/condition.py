@@ -1,0 +1,75 @@
+"""How many rows a rule needs for f Byzantine ones: stated once per rule, read by everything else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A rule covers f Byzantine rows among n where n >= slope f + offset.
+
+    The least n, the largest f, the text and the error of a rule all follow from these two numbers.
+
+    Args:
+        slope: rows that one more Byzantine row asks for; math.inf where no number of rows covers any.
+        offset: rows that the rule asks for where f = 0, at least 1.
+
+    Examples:
+        >>> krum = Condition(2, 3)
+        >>> str(krum), krum.least_n(4), krum.largest_f(20)
+        ('n > 2f + 2', 11, 8)
+    """
+
+    slope: float
+    offset: int = 1
+
+    @property
+    def bound(self) -> str:
+        """What n must exceed, such as "2f + 2"; empty where f must be 0."""
+        if math.isinf(self.slope):
+            return ""
+        return f"{self.slope:g}f" + (f" + {self.offset - 1}" if self.offset > 1 else "")
+
+    def __str__(self) -> str:
+        return f"n > {self.bound}" if self.bound else "f = 0"
+
+    def least_n(self, f: int) -> float:
+        """The smallest number of rows that covers f Byzantine ones; math.inf where none does."""
+        return self.offset + self.slope * f if f else self.offset
+
+    def largest_f(self, n: int) -> int:
+        """The largest f that n rows cover, -1 where n rows are too few for any."""
+        if n < self.offset:
+            return -1
+        return int((n - self.offset) // self.slope)
+
+    def holds(self, n: int, f: int) -> bool:
+        """Whether n rows cover f Byzantine ones."""
+        return n >= self.least_n(f)
+
+    def check(self, n: int, f: int, what: str) -> None:
+        """Checks that n rows cover f Byzantine ones.
+
+        Args:
+            n: number of rows.
+            f: number of Byzantine rows.
+            what: the rule or the theorem that asks, for the message.
+
+        Raises:
+            ValueError: if they do not; the message names the remedy.
+        """
+        if self.holds(n, f):
+            return
+        needed, most = self.least_n(f), self.largest_f(n)
+        limit = f" = {int(needed) - 1} rows" if self.bound else ""
+        remedies = [f"f {'=' if most == 0 else '<='} {most}"] if most >= 0 else []
+        if math.isfinite(needed):
+            remedies.append(f"at least {int(needed)} workers")
+        raise ValueError(f"{what} needs {self}{limit}, got n = {n}: use {' or '.join(remedies)}")
+
+
+# An honest majority: no rule that treats rows alike can do with less.
+MAJORITY = Condition(2, 1)
+NO_FAULTS = Condition(math.inf, 1)

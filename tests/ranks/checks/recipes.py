@@ -1,0 +1,78 @@
+"""Runs the recipes of docs/horovod.md as they stand there, each on a model of its own."""
+
+import pathlib
+import re
+import tempfile
+
+import horovod.torch as hvd
+import torch
+from common import fingerprint, flat
+from torch.nn import functional
+
+import horovod_byz as hb
+
+PAGE = pathlib.Path(__file__).parents[3] / "docs" / "horovod.md"
+
+
+class SharpnessAware(torch.optim.SGD):
+    @torch.no_grad()
+    def first_step(self):
+        for p in self.param_groups[0]["params"]:
+            self.state[p]["old"] = p.clone()
+            p.add_(0.05 * p.grad)
+            p.grad = None
+
+    @torch.no_grad()
+    def second_step(self):
+        for p in self.param_groups[0]["params"]:
+            p.copy_(self.state[p].pop("old"))
+        self.step()
+
+
+def _recipes():
+    text = PAGE.read_text()
+    for section in text.split("\n## ")[1:]:
+        title = section.partition("\n")[0]
+        for number, block in enumerate(re.findall(r"```python\n(.*?)```", section, re.DOTALL)):
+            yield f"{title} {number}", block
+
+
+def _scope(path):
+    torch.manual_seed(0)
+    images = torch.randn(64, 10)
+    labels = (images[:, 0] > 0).long()
+    data = torch.utils.data.TensorDataset(images, labels)
+    own = torch.utils.data.Subset(data, range(hvd.rank(), 64, hvd.size()))
+    own = torch.utils.data.Subset(own, range(64 // hvd.size()))
+    model = torch.nn.Sequential(torch.nn.Linear(10, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+    return {
+        "torch": torch,
+        "hvd": hvd,
+        "hb": hb,
+        "functional": functional,
+        "SharpnessAware": SharpnessAware,
+        "model": model,
+        "data": data,
+        "loader": torch.utils.data.DataLoader(own, batch_size=8),
+        "device": "cpu",
+        "path": path,
+    }
+
+
+def _run(name, block, path):
+    scope = _scope(path)
+    before = flat(scope["model"])
+    exec(compile(block, f"{PAGE.name}: {name}", "exec"), scope)
+    scope["optimizer"].remove_hooks()
+    after = flat(scope["model"])
+    return {"bits": fingerprint(after), "moved": not torch.equal(before, after)}
+
+
+def check_recipes():
+    """Each recipe once, then the first one again: rank 0 finds its checkpoint, the others find none."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "checkpoint.pt")
+        recipes = list(_recipes())
+        results = {name: _run(name, block, path) for name, block in recipes}
+        results["resumed"] = _run(*recipes[0], path)
+    return results

@@ -1,0 +1,221 @@
+"""Ranks that lie about what they received, or send what cannot be read: the job goes on, or names the liar.
+
+Version 0.1.0: a rank that only complained ended a `Sharded(replicas=3)` job without a name, and made every
+honest row count as rewritten in symmetric mode; statistics of length zero ended in a RecursionError. Cause:
+complaints had no limit, and lengths were believed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import horovod_byz as hb
+from horovod_byz.collect import EquivocationError, Sharded, Symmetric, TransportError, partials
+from horovod_byz.collect.digest import SIZE as DIGEST
+from horovod_byz.collect.session import Job
+from horovod_byz.engine import shards
+from horovod_byz.kernels.rows import TILE
+from horovod_byz.tiles import nodes
+from thread_ranks import collect, matrix, on_ranks_that_fail, value
+
+SIZE, LIAR, D = 5, 1, 30_000
+HONEST = [rank for rank in range(SIZE) if rank != LIAR]
+ROWS = matrix(SIZE, D)
+RULE = hb.Krum(f=1)
+ABOUT = "check of the digests"
+
+
+def on_liars(collector, lie, liars=(LIAR,), rule=RULE):
+    """What each of five ranks collects or raises while some of them lie after they were bound."""
+
+    def work(transport):
+        session = collector.session(Job(transport, D, np.float32))
+        if transport.rank in liars:
+            transport.lie = lie
+        return session.step(ROWS[transport.rank : transport.rank + 1], rule)
+
+    return on_ranks_that_fail(SIZE, work)
+
+
+def honest(found):
+    return [found[rank] for rank in HONEST]
+
+
+def changing(phase_of_lie, change):
+    """A lie in one phase: `change(message, to)`, on a copy, in place."""
+
+    def lie(phase, message, to):
+        if phase == phase_of_lie:
+            message = change(message.copy(), to)
+        return message
+
+    return lie
+
+
+def complaining(about, first=SIZE * DIGEST):
+    """Complains about some ranks' rows in the statement of `relay`."""
+
+    def change(message, to):
+        message[first + np.asarray(about)] = 1
+        return message
+
+    return changing(ABOUT, change)
+
+
+class TestComplaintsAboutRows:
+    @pytest.mark.parametrize("collector", [Symmetric(), Sharded()], ids=repr)
+    @pytest.mark.parametrize("about", [range(SIZE), (0, 2, 3), (0, 3, 4)], ids=str)
+    def test_one_complainer_does_not_make_honest_rows_count_as_rewritten(self, collector, about):
+        for found in honest(on_liars(collector, complaining(about))):
+            np.testing.assert_array_equal(value(found), RULE(ROWS))
+            assert found.rewritten == ()
+            assert found.complainers == (LIAR,)
+
+    def test_the_ledger_has_the_complainer_and_no_victims(self):
+        ledger = hb.Ledger()
+        for found in honest(on_liars(Symmetric(), complaining(range(SIZE)))):
+            ledger.add(found)
+        report = ledger.report()
+        assert [account["rewritten"] for account in report["workers"]] == [0] * SIZE
+        assert report["complainers"] == {"1": 4}
+        again = hb.Ledger()
+        again.load_state_dict(ledger.state_dict())
+        assert again.report() == report
+
+    def test_two_complainers_confirm_one_another(self):
+        for rank, found in enumerate(on_liars(Symmetric(), complaining([0, 2, 3]), liars=(1, 4))):
+            if rank not in (1, 4):
+                assert (found.rewritten, found.complainers) == ((0, 2, 3), ())
+
+    def test_a_complaint_about_oneself_counts_for_nothing(self):
+        for found in honest(on_liars(Symmetric(), complaining([LIAR]))):
+            assert (found.rewritten, found.complainers) == ((), ())
+
+    def test_a_victim_that_complains_alone_about_one_row_is_believed(self):
+        def prepare(transport):
+            if transport.rank == 2:
+                transport.tamper = lambda out: out[:10].fill(666.0)
+
+        for found in collect(Symmetric(), RULE, ROWS, (1,) * SIZE, prepare=prepare):
+            np.testing.assert_array_equal(value(found), RULE(ROWS))
+            assert (found.rewritten, found.complainers) == ((0,), (2,))
+
+
+class TestComplaintsAboutResults:
+    """Sharded(replicas=3)."""
+
+    @pytest.mark.parametrize("role", [0, 2, 3, 200, 254], ids=str)
+    def test_a_rank_that_only_complains_is_named_and_not_waited_for(self, role):
+        def change(message, to):
+            message[:] = role
+            return message
+
+        for found in honest(on_liars(Sharded(replicas=3), changing(ABOUT, change))):
+            np.testing.assert_array_equal(value(found), RULE(ROWS))
+            assert (found.outvoted_ranks, found.complainers) == ((), (LIAR,))
+
+    def test_a_rank_that_is_served_once_and_content_then_is_not_named(self):
+        once = []
+
+        def change(message, to):
+            if len(once) < SIZE:
+                once.append(to)
+                message[:] = 1
+            return message
+
+        for found in honest(on_liars(Sharded(replicas=3), changing(ABOUT, change))):
+            np.testing.assert_array_equal(value(found), RULE(ROWS))
+            assert found.complainers == ()
+
+    def test_a_victim_is_served_while_another_only_complains(self):
+        def change(message, to):
+            message[:] = 1
+            return message
+
+        def work(transport):
+            session = Sharded(replicas=3).session(Job(transport, D, np.float32))
+            if transport.rank == LIAR:
+                transport.lie = changing(ABOUT, change)
+            if transport.rank == 3:
+                transport.tamper = lambda out: out.fill(666.0)
+            return session.step(ROWS[transport.rank : transport.rank + 1], RULE)
+
+        for found in honest(on_ranks_that_fail(SIZE, work)):
+            np.testing.assert_array_equal(value(found), RULE(ROWS))
+            assert found.complainers == (LIAR,)
+
+
+def with_length(length, keep=True):
+    """Statistics whose first array says another length than it should, with or without its values."""
+
+    def change(message, to):
+        said = np.frombuffer(np.array([length], np.int64).tobytes(), np.uint8)
+        return np.concatenate([said, message[8:] if keep else message[:0]])
+
+    return changing("exchange of statistics", change)
+
+
+LENGTHS = [(0, False), (0, True), (-1, True), (-(2**62), True), (1, True), (2**31, True), (2**62, True)]
+
+
+class TestStatistics:
+    @pytest.mark.parametrize(("length", "keep"), LENGTHS)
+    @pytest.mark.parametrize("rule", [RULE, hb.GeometricMedian(), hb.Bulyan(f=0)], ids=repr)
+    def test_another_length_than_the_shard_has_names_its_sender(self, rule, length, keep):
+        # 30000 coordinates in five shards: the liar's has more than one node of the tree.
+        found = on_liars(Sharded(), with_length(length, keep), rule=rule)
+        for error in honest(found):
+            assert isinstance(error, TransportError), error
+            assert error.ranks == (LIAR,)
+            assert "rank 1 sent " in str(error)
+
+    @pytest.mark.parametrize(("length", "keep"), LENGTHS)
+    def test_with_replicas_it_loses_the_vote(self, length, keep):
+        for found in honest(on_liars(Sharded(replicas=3), with_length(length, keep))):
+            np.testing.assert_array_equal(value(found), RULE(ROWS))
+            assert found.outvoted_ranks == (LIAR,)
+
+    def test_lengths_are_those_that_ranks_bring(self):
+        for d in (0, 1, TILE, 5 * TILE + 1, 100 * TILE):
+            want = [max(1, len(nodes(begin, end, d))) for begin, end in shards(d, 7)]
+            assert partials.lengths(shards(d, 7), d) == want
+
+    def test_shapes_whose_sizes_wrap_around(self):
+        mine = {"a": np.zeros((2, 4))}
+        for length in (2**62, 2**61, -(2**61), 2**63 - 1):
+            data = np.frombuffer(np.array([length], np.int64).tobytes(), np.uint8)
+            with pytest.raises(TransportError, match="ranks 2 and 3 sent statistics that cannot be read"):
+                partials.unpack(data, mine, (2, 3))
+
+
+class TestEquivocation:
+    def test_a_sender_of_many_digests_is_named_alone(self):
+        def change(message, to):
+            message[-1] ^= to
+            return message
+
+        for error in honest(on_liars(Symmetric(), changing("header exchange", change))):
+            assert isinstance(error, EquivocationError), error
+            assert error.ranks == (LIAR,)
+
+    @pytest.mark.parametrize("collector", [Symmetric(), Sharded()], ids=repr)
+    def test_a_reporter_that_lies_about_the_others_is_named_alone(self, collector):
+        def change(message, to):
+            message[: SIZE * DIGEST] ^= 1
+            return message
+
+        for error in honest(on_liars(collector, changing(ABOUT, change))):
+            assert isinstance(error, EquivocationError), error
+            assert error.ranks == (LIAR,)
+            assert "rank 1 gave different ranks different digests of rows, or lied about" in str(error)
+
+    def test_one_contradiction_names_both_sides(self):
+        def change(message, to):
+            message[3 * DIGEST] ^= 1
+            return message
+
+        for error in honest(on_liars(Symmetric(), changing(ABOUT, change))):
+            assert isinstance(error, EquivocationError), error
+            assert error.ranks == (LIAR, 3)
+            assert "ranks 1 and 3 contradict one another" in str(error)

@@ -1,0 +1,76 @@
+"""Real ranks: what stops one of them ends all, in one sentence, with an exit code and no traceback."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import rank_jobs
+from horovod_byz.experiments.runs import CHECKPOINTS, RunFolder
+from rank_jobs import BACKENDS, HOROVODRUN, need_horovod, one_at_a_time
+
+need_horovod()
+pytestmark = pytest.mark.horovod
+
+COMMAND = [sys.executable, "-m", "horovod_byz.cli", "train"]
+RUN = [
+    "--steps",
+    "6",
+    "--workers",
+    "4",
+    "--model",
+    "mlp:width=4",
+    "--batch",
+    "4",
+    "--evaluate-every",
+    "4",
+    "--checkpoint-every",
+    "4",
+]
+
+
+def run(command, *options):
+    """Run a command to its end, as the only job on this machine."""
+    environment = {**rank_jobs.os.environ, **rank_jobs.environment()}
+    with one_at_a_time():
+        return subprocess.run(
+            [*command, *options], capture_output=True, text=True, timeout=280, env=environment, check=False
+        )
+
+
+def test_ranks_resume_extend_and_refuse_in_words(tmp_path):
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    assert run(COMMAND, *RUN, "--out", folder).returncode == 0
+    longer = run(COMMAND, "--resume", "--steps", "9", "--ranks", "2", "--out", folder)
+    assert longer.returncode == 0, longer.stdout + longer.stderr
+    run(COMMAND, *RUN, "--steps", "9", "--out", whole)
+    for name in ("metrics.jsonl", "verdicts.json", "summary.json", "config.toml"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+    for name in CHECKPOINTS:
+        (folder / name).write_bytes((folder / name).read_bytes()[:-1])
+    refused = run(COMMAND, "--resume", "--steps", "12", "--ranks", "2", "--out", folder)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(
+        f"horovod-byz: {folder / CHECKPOINTS[0]} has no digest: it was cut short"
+    )
+    assert len(refused.stderr.splitlines()) == 1, refused.stderr
+    assert "Traceback" not in refused.stdout + refused.stderr
+    assert RunFolder(folder).summary["steps"] == 9
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ranks_under_horovodrun_end_by_themselves(tmp_path, backend):
+    folder = tmp_path / "run"
+    assert run(COMMAND, *RUN, "--out", folder).returncode == 0
+    shutil.copy(folder / CHECKPOINTS[1], folder / CHECKPOINTS[0])
+    (folder / CHECKPOINTS[0]).write_bytes(b"")
+    (folder / CHECKPOINTS[1]).unlink()
+    (folder / "summary.json").unlink()
+    job = [*HOROVODRUN, *BACKENDS[backend], "-np", "2", *COMMAND]
+    refused = run(job, "--resume", "--out", folder)
+    told = refused.stdout + refused.stderr
+    assert refused.returncode != 0
+    assert f"horovod-byz: {folder / CHECKPOINTS[0]} is empty. No checkpoint is left to continue from" in told
+    assert "horovod_byz/experiments" not in told, "a traceback of ours"
