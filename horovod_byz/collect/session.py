@@ -130,7 +130,7 @@ class Session(ABC):
             raise ValueError("no rank holds a worker: bind with local_workers >= 1 on at least one rank")
 
     def _bind(self) -> None:
-        """Agrees with all ranks; those that were there before see this header at their step, and bind."""
+        """Agrees with all ranks. Those that step meanwhile see this header, and bind next."""
         self._begin()
         received = self._exchange_bindings()
         if header.any_steps(received):

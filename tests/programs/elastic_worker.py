@@ -50,10 +50,7 @@ def train(state, stop):
     for tensor in [*net.state_dict().values(), *(v for s in optimizer.state.values() for v in s.values())]:
         bits.update(tensor.detach().numpy().tobytes())
     steps = {int(s["step"]) for s in optimizer.state.values()}
-    say(
-        f"done: rank {hvd.rank()} of {hvd.size()}, {state.step} steps, Adam at {steps}, "
-        f"bits {bits.hexdigest()}"
-    )
+    say(f"done: rank {hvd.rank()} of {hvd.size()}, {state.step} steps, Adam at {steps}, {bits.hexdigest()}")
 
 
 def main():

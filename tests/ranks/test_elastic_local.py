@@ -98,7 +98,7 @@ def test_workers_are_added_replaced_and_removed(ranks, tmp_path):
 
     The one that takes another's place is the hard case: the ranks that stay keep rank and size.
     """
-    env = {**ranks, "HOROVOD_GLOO_TIMEOUT_SECONDS": "10"}
+    env = {**ranks, "HOROVOD_GLOO_TIMEOUT_SECONDS": "60"}
     told = run(tmp_path, env, [[FIRST], [FIRST, SECOND], [FIRST, THIRD], [FIRST]])
     starts = re.findall(r"rank (\d) of (\d) in process (\d+) from step (\d+)", told)
     assert [size for rank, size, *_ in starts if rank == "0"] == ["2", "3", "3", "2"], told

@@ -88,7 +88,7 @@ def _broadcast(name, options, wrap, resumed):
 
 
 def check_broadcasts():
-    """Each optimizer, fresh and resumed on rank 0, with either wrapper; fresh also without broadcast."""
+    """Each optimizer, fresh and resumed on rank 0, with either wrapper; a fresh one also without."""
     results = {}
     for name, options in _cases():
         label = f"{name} {options}"
