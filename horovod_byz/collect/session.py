@@ -18,6 +18,7 @@ from horovod_byz.collect.compression import Compression, Uncompressed
 from horovod_byz.collect.header import Header
 from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.transport import Array, Transport
+from horovod_byz.collect.watchdog import announced
 from horovod_byz.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ class Session(ABC):
         """Indices of the workers on this rank."""
         return self.layout.workers(self.transport.rank)
 
+    @announced
     def step(self, rows: Any, rule: Rule, wire: Wire | None = None, step: int | None = None) -> Collected:
         """Collects every worker's row and aggregates.
 
