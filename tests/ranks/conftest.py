@@ -14,16 +14,10 @@ from functools import cache
 import pytest
 
 from emulated_hosts import Cluster
-from rank_jobs import BACKENDS, HOROVODRUN, environment, need_horovod, one_at_a_time
+from rank_jobs import BACKENDS, HOROVODRUN, built, environment, need_horovod, one_at_a_time
 
 CHECKS = pathlib.Path(__file__).parent / "checks"
 TIMEOUT = 900
-
-
-def built(backend: str) -> bool:
-    import horovod.torch as hvd
-
-    return bool(hvd.mpi_built() if backend == "mpi" else hvd.gloo_built())
 
 
 @cache
