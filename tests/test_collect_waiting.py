@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 import horovod_byz as hb
-from announcements import at, table
-from horovod_byz.collect import EquivocationError, HeaderMismatchError, LateRanksError, header
+from announcements import Board, at, table
+from horovod_byz.collect import (
+    EquivocationError,
+    HeaderMismatchError,
+    LateRanksError,
+    departure,
+    header,
+)
 from horovod_byz.collect.header import Header
 from horovod_byz.collect.notice import State
 from horovod_byz.collect.watchdog import Watchdog
@@ -52,22 +58,6 @@ class TestHeader:
         with pytest.raises(HeaderMismatchError) as error:
             header.check(self.received(self.BASE, Header(4, 100, 2, "float32", "root", b"r" * 16)))
         assert error.value.ranks == (1,)
-
-
-class Board:
-    """A side channel on which the other ranks stand where the test says, and live."""
-
-    signs_of_life = False
-
-    def __init__(self, *others):
-        self.others, self.published = table(*others), []
-
-    def publish(self, own):
-        self.published.append(own)
-
-    def read(self, ranks):
-        beat = len(self.published)
-        return {rank: replace(self.others[rank], beat=beat) for rank in ranks if rank in self.others}
 
 
 class Dumb(Board):
@@ -236,6 +226,29 @@ class TestRanksThatWait:
             dog.broke("gather", ConnectionError("Horovod has been shut down"))
 
         assert self.job(3, act) == [(2,), (2,), (2,)]
+
+
+class TestLeaving:
+    @pytest.fixture
+    def board(self, monkeypatch):
+        board = Board()
+        monkeypatch.setattr(departure._Process, "current", None)
+        Watchdog(0, 2, board, 1.0).begin(7)
+        return board
+
+    def test_a_rank_says_that_its_script_ended(self, board, monkeypatch):
+        monkeypatch.delattr("sys.last_value", raising=False)
+        departure._leave(os.getpid())
+        assert (board.published[-1].state, board.published[-1].reason) == (LEFT, "its script ended")
+
+    def test_a_rank_says_which_exception_ended_its_script(self, board, monkeypatch):
+        monkeypatch.setattr("sys.last_value", ValueError("boom\nand more"), raising=False)
+        departure._leave(os.getpid())
+        assert board.published[-1].reason == "ValueError: boom"
+
+    def test_a_forked_process_that_ends_is_no_rank_that_leaves(self, board):
+        departure._leave(os.getpid() + 1)
+        assert board.published[-1].state is MOVING
 
 
 class TestAStepThatARankSkips:
