@@ -193,8 +193,11 @@ class DistributedOptimizer(ForwardingOptimizer):
 
     @uncompiled
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clears the gradients, and forgets backward passes that were not used."""
-        self._hooks.reset()
+        """Clears the gradients, and forgets backward passes that were not used.
+
+        A step that is computed and then skipped counts: a rank that skips one alone is named at the next.
+        """
+        self._hooks.discard()
         self.optimizer.zero_grad(set_to_none=set_to_none)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -231,6 +234,8 @@ class DistributedOptimizer(ForwardingOptimizer):
 
     def _aggregate(self) -> Collected:
         session = self._bind()
+        session.next_step += self._hooks.skipped
+        self._hooks.skipped = 0
         rows = self._flat.fill()[: len(session.workers)]
         try:
             self.last = session.step(rows, self.rule, self.wire, state=self._state_digest)

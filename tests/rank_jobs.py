@@ -42,6 +42,13 @@ def need_horovod():
     pytest.importorskip("horovod.torch", reason="Horovod is not installed", exc_type=ImportError)
 
 
+def built(backend):
+    """Whether Horovod was built with "gloo" or "mpi"."""
+    import horovod.torch as hvd
+
+    return bool(hvd.mpi_built() if backend == "mpi" else hvd.gloo_built())
+
+
 def environment():
     """Variables with which ranks import the package that is tested, and find mpirun if it came as a wheel."""
     return {

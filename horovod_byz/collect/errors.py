@@ -34,7 +34,7 @@ class EquivocationError(TransportError):
 
 
 class LateRanksError(TransportError):
-    """A wait took longer than the timeout, or broke off; `ranks` had not arrived.
+    """A wait took longer than the timeout, or broke off; `ranks` neither waited nor gave up waiting.
 
     With Horovod the error raised is also a `HorovodInternalError`, so that `hvd.elastic.run` recovers.
     """

@@ -8,15 +8,21 @@ a delete callback there is where to wait.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 
 class MpiGuard:
-    """Counts the calls in progress; MPI ends when there are none."""
+    """Counts the calls in progress; MPI ends when there are none.
+
+    Attributes:
+        farewell: called, in Horovod's thread, when MPI is about to end; MPI still works then.
+    """
 
     def __init__(self) -> None:
         from mpi4py import MPI
@@ -24,6 +30,8 @@ class MpiGuard:
         self._idle = threading.Condition()
         self._users = 0
         self._since: float | None = None
+        self._ended = False
+        self.farewell: Callable[[], None] | None = None
         MPI.COMM_SELF.Set_attr(MPI.Comm.Create_keyval(delete_fn=self._last_call), self)
 
     @contextmanager
@@ -34,7 +42,7 @@ class MpiGuard:
             ConnectionError: if MPI has ended.
         """
         with self._idle:
-            if self._since is not None and not self._users:
+            if self._ended:
                 raise ConnectionError("MPI was finalised")
             self._users += 1
         try:
@@ -49,6 +57,12 @@ class MpiGuard:
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     def _last_call(self, *_: Any) -> None:
+        self._since = time.monotonic()
+        try:
+            if self.farewell is not None:
+                self.farewell()
+        except Exception:  # noqa: BLE001 - an exception would abort MPI on all ranks; it is shown instead
+            traceback.print_exc(file=sys.stderr)
         with self._idle:
-            self._since = time.monotonic()
             self._idle.wait_for(lambda: not self._users)
+            self._ended = True

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
-from horovod_byz.collect.channels import Channel, Rendezvous, Silent
+from horovod_byz.collect import departure
+from horovod_byz.collect.channels import KEY_SIZE, Channel, Rendezvous, Silent, own_key
 from horovod_byz.collect.errors import LateRanksError
 from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.transport import (
@@ -33,6 +35,8 @@ from horovod_byz.collect.watchdog import Watchdog
 _HAND_OUT = 2**22
 # Named, since a script may have set another default device.
 _CPU = torch.device("cpu")
+_AGAIN = "call hvd.init() and optimizer.rebind()"
+_ONCE = "a process can start MPI only once: under MPI, start the job again"
 
 
 def initialized() -> bool:
@@ -56,7 +60,7 @@ def connect(name: str, timeout: float) -> Transport:
         return over_mpi.Mpi(name, timeout)
     import horovod.torch as hvd
 
-    channel = Rendezvous.find(hvd.rank(), hvd.size(), name) if hvd.gloo_enabled() else Silent()
+    channel = Rendezvous.find(hvd.rank(), hvd.size()) if hvd.gloo_enabled() else Silent()
     return Horovod(name, timeout, channel)
 
 
@@ -77,14 +81,29 @@ class Horovod:
         from horovod.torch import mpi_ops
 
         self.rank, self.size, self.most = int(hvd.rank()), int(hvd.size()), MOST_ELEMENTS
-        self.watchdog = Watchdog(self.rank, self.size, channel, timeout, late_error())
-        self._ops, self._world, self._name = mpi_ops, hvd.global_process_set, name
+        self.watchdog = Watchdog(self.rank, self.size, channel, timeout, late_error(), name)
+        self._hvd, self._ops, self._world, self._name = hvd, mpi_ops, hvd.global_process_set, name
+        self._channel = channel
+        if self.size > 1:
+            departure.watch()
+            if channel.signs_of_life:
+                departure.give_signs_of_life()
 
     @property
     def is_current(self) -> bool:
         return initialized() and ranks() == (self.rank, self.size)
 
     def exchange(self, message: Bytes, phase: str) -> Bytes:
+        if phase != HEADER_EXCHANGE or not isinstance(self._channel, Rendezvous):
+            return self._exchange(message, phase)
+        # Headers carry the keys with which the ranks sign announcements; always, since an elastic job may
+        # put a new rank beside those that met.
+        key = np.frombuffer(own_key(), np.uint8)
+        received = self._exchange(np.concatenate([message, key]), phase)
+        self._channel.keys = {rank: row[-KEY_SIZE:].tobytes() for rank, row in enumerate(received)}
+        return np.ascontiguousarray(received[:, :-KEY_SIZE])
+
+    def _exchange(self, message: Bytes, phase: str) -> Bytes:
         out = np.empty((self.size, message.size), np.uint8)
         even = [message.size] * self.size
         self.alltoall(np.tile(message, self.size), even, out.reshape(-1), even, phase)
@@ -148,14 +167,37 @@ class Horovod:
     def _run(self, start: Callable[[str], int], phase: str) -> None:
         from horovod.common.exceptions import HorovodInternalError
 
+        with self._checked(phase):
+            try:
+                handle = start(self._operation(phase))
+                self.watchdog.wait(lambda: self._ops.poll(handle), phase)
+                self._ops.synchronize(handle)
+            except LateRanksError:
+                raise
+            except HorovodInternalError as error:
+                self._refuse_if_shut_down(phase)
+                self.watchdog.broke(phase, error)
+
+    @contextmanager
+    def _checked(self, phase: str) -> Iterator[None]:
+        """Around an operation: Horovod must run as at the start; under MPI an exit after it is bounded."""
+        self._refuse_if_shut_down(phase)
         try:
-            handle = start(self._operation(phase))
-            self.watchdog.wait(lambda: self._ops.poll(handle), phase)
-            self._ops.synchronize(handle)
-        except LateRanksError:
+            yield
+        except LateRanksError as error:
+            if self._hvd.mpi_enabled():
+                departure.bound_exit(error)
             raise
-        except HorovodInternalError as error:
-            self.watchdog.broke(phase, error)
+
+    def _refuse_if_shut_down(self, phase: str) -> None:
+        """Raises TransportError if this process called `hvd.shutdown()`: then no rank is late."""
+        if not self._hvd.is_initialized():
+            once = f" ({_ONCE})" if self._hvd.mpi_enabled() else ""
+            raise self.watchdog.ended(phase, f"Horovod was shut down: {_AGAIN}{once}")
+        now = self._hvd.rank(), self._hvd.size()
+        if now != (self.rank, self.size):
+            was = f"this was rank {self.rank} of {self.size} and is rank {now[0]} of {now[1]}"
+            raise self.watchdog.ended(phase, f"Horovod was started anew ({was}): call optimizer.rebind()")
 
     def _operation(self, phase: str) -> str:
         """The name by which Horovod matches the ranks' operations.

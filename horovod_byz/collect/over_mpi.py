@@ -5,15 +5,16 @@ Horovod's own thread and mpi4py may share MPI only when it was initialised with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from horovod_byz.collect.channels import Messages, Silent
+from horovod_byz.collect.channels import Silent
 from horovod_byz.collect.layout import Layout
+from horovod_byz.collect.messages import Messages
 from horovod_byz.collect.mpi_guard import MpiGuard
 from horovod_byz.collect.over_horovod import Horovod
 from horovod_byz.collect.transport import Array, Bytes, pieces
@@ -21,6 +22,8 @@ from horovod_byz.collect.transport import Array, Bytes, pieces
 _EXCHANGE, _RESULT = 18, 19
 # Message lengths are C ints, in elements.
 _MOST_PER_MESSAGE = 2**30
+_ABANDONED: list[Any] = []
+_ENDED = "a rank left, or Horovod was shut down"
 
 
 def usable() -> bool:
@@ -50,12 +53,17 @@ def _guard() -> MpiGuard:
     return MpiGuard()
 
 
+@lru_cache(maxsize=1)
+def _messages() -> Messages:
+    return Messages(_communicator(), _guard())
+
+
 class Mpi(Horovod):
     """Ranks connected by Horovod on MPI, with mpi4py beside it."""
 
     def __init__(self, name: str, timeout: float) -> None:
         self._comm, self._guard = _communicator(), _guard()
-        channel = Messages(self._comm, self._guard) if self._comm.size > 1 else Silent()
+        channel = _messages() if self._comm.size > 1 else Silent()
         super().__init__(name, timeout, channel)
 
     def exchange(self, message: Bytes, phase: str) -> Bytes:
@@ -101,11 +109,26 @@ class Mpi(Horovod):
     def _calls(self, phase: str) -> Iterator[None]:
         from mpi4py import MPI
 
-        try:
-            with self._guard.calls():
+        with self._checked(phase), self._alive(phase):
+            try:
                 yield
-        except (MPI.Exception, ConnectionError) as error:
-            self.watchdog.broke(phase, error)
+            except (MPI.Exception, ConnectionError) as error:
+                self._refuse_if_shut_down(phase)
+                self.watchdog.broke(phase, error)
+
+    def _run(self, start: Callable[[str], int], phase: str) -> None:
+        with self._checked(phase), self._alive(phase):
+            super()._run(start, phase)
+
+    @contextmanager
+    def _alive(self, phase: str) -> Iterator[None]:
+        """MPI lives inside, also while late ranks are named; after its end the last news names them."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._guard.calls())
+            except ConnectionError as error:
+                self.watchdog.broke(phase, error)
+            yield
 
     def _finish(self, requests: list[Any], phase: str) -> None:
         """Waits until the requests are done: for a moment also after Horovod shut down."""
@@ -115,10 +138,15 @@ class Mpi(Horovod):
             if MPI.Request.Testall(requests):
                 return True
             if self._guard.waiting() > self.watchdog.patience:
-                raise ConnectionError("a rank left, or Horovod was shut down")
+                raise ConnectionError(_ENDED)
             return False
 
-        self.watchdog.wait(ready, phase)
+        try:
+            self.watchdog.wait(ready, phase)
+        except BaseException:
+            # MPI may still write to their memory, when the late rank comes.
+            _ABANDONED.extend(requests)
+            raise
 
 
 def _bytes_from(rows: Array, begin: int) -> Array:

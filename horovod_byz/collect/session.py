@@ -20,6 +20,7 @@ from horovod_byz.collect.header import Header
 from horovod_byz.collect.job import Job
 from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.transport import HEADER_EXCHANGE, Array, Bytes, Transport
+from horovod_byz.collect.watchdog import announced
 from horovod_byz.rules.naming import as_rule
 from horovod_byz.verdict import Verdict
 
@@ -201,6 +202,7 @@ class Session(ABC):
         """Indices of the workers on this rank."""
         return self.layout.workers(self.transport.rank)
 
+    @announced
     def step(
         self,
         rows: Any,

@@ -1,24 +1,38 @@
-"""Bounds every wait between ranks and names the ranks that did not arrive.
+"""Bounds every wait between ranks and names the ranks that kept the others waiting.
 
 The stall check of Horovod 0.28.1 as released never fires on Gloo (`gloo_controller.cc` reserves where it must
 resize), and under MPI a stopped rank hangs all others for ever. Who is late cannot be asked by a
 collective, which would need the late rank; so a rank that has waited for a while announces on a side
-channel where it stands, and whoever reaches its timeout reads the announcements.
+channel that it waits, again and again, one that gives up announces that, and whoever has to name
+somebody reads the announcements: see `inquiry`.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
+import threading
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
+from horovod_byz.collect import departure
 from horovod_byz.collect.channels import Channel
-from horovod_byz.collect.errors import LateRanksError, names
-
-# Waits per step that stay in order; a step of 2^20 waits would take minutes on any machine.
-_WAITS = 1 << 20
+from horovod_byz.collect.errors import LateRanksError, TransportError
+from horovod_byz.collect.inquiry import Finding, Inquiry
+from horovod_byz.collect.notice import Notice, State, place
 
 _FIRST_SLEEP, _LONGEST_SLEEP = 2e-5, 1e-3
+# Announcements per second that the launcher's store gets from all ranks together, at most.
+_PER_SECOND = 25
+# How many a rank may miss before it counts as gone.
+_MISSED = 3
+_FINAL = (State.RAISED, State.LEFT)
+
+# Over all sessions of this process, so that a later announcement always has a higher number.
+_BEATS = itertools.count()
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Watchdog:
@@ -30,10 +44,13 @@ class Watchdog:
         channel: where ranks announce what they wait for.
         timeout: seconds that one wait may take.
         error: what to raise.
+        session: name of what is collected.
 
     Attributes:
         timeout: seconds that one wait may take.
-        patience: seconds after which a waiting rank announces where it stands.
+        patience: seconds after which a waiting rank announces that it waits.
+        interval: seconds between the announcements of a rank.
+        grace: seconds that a rank has to announce itself before it is named.
     """
 
     def __init__(
@@ -43,18 +60,26 @@ class Watchdog:
         channel: Channel,
         timeout: float,
         error: type[LateRanksError] = LateRanksError,
+        session: str = "",
     ) -> None:
         if not timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
         self.timeout = timeout
-        self._rank, self._size, self._channel, self._error = rank, size, channel, error
         self.patience = min(1.0, timeout / 4)
-        self._step, self._position = -1, 0
-        channel.publish(-1)
+        self.interval = max(self.patience, size / _PER_SECOND)
+        self.grace = _MISSED * self.interval
+        self._size, self._channel, self._error = size, channel, error
+        self._said = Notice(rank, State.MOVING, session=session[:32])
+        self._speaking = threading.RLock()  # other threads give signs of life
+        self._step, self._phase = -1, "start"
+        self._say(State.MOVING)
 
     def begin(self, step: int) -> None:
-        """Marks the start of a step; positions of later steps are higher on every rank."""
-        self._step, self._position = step, (step + 2) * _WAITS
+        """Marks the start of a step."""
+        self._step, self._phase = step, "start"
+        self._channel.read(())  # under MPI: takes in what has arrived, which would pile up
+        if self.over or departure.is_over():  # it has recovered from that
+            self._say(State.MOVING)
 
     def wait(self, ready: Callable[[], bool], phase: str) -> None:
         """Returns when `ready()` is true.
@@ -62,35 +87,100 @@ class Watchdog:
         Raises:
             LateRanksError: if that took longer than the timeout.
         """
-        self._position += 1
-        patience, limit = self.patience, self.timeout
-        if self._poll(ready, patience):
-            return
-        self._channel.publish(self._position)
-        if self._poll(ready, limit - patience):
-            return
-        # A rank that came just before the deadline announces itself within its own patience.
-        if self._poll(ready, 1.5 * patience):
-            return
-        self._raise(f"the {phase} of step {self._step} was not complete after {limit + 1.5 * patience:.3g} s")
+        self._phase = phase
+        if not self._poll(ready, self.patience):
+            finding = self._linger(ready)
+            if finding is not None:
+                self._raise(f"{self._place} was not complete after {self.timeout:.3g} s", finding)
+            self._say(State.MOVING)
 
     def broke(self, phase: str, cause: Exception) -> NoReturn:
-        """Names the ranks that had not arrived when an operation failed.
+        """Names the ranks at fault when an operation failed.
 
         Raises:
             LateRanksError: always.
         """
-        self._channel.publish(self._position)
-        time.sleep(self.patience)
-        self._raise(f"the {phase} of step {self._step} broke off ({_first_sentence(cause)})", cause)
+        self._phase = phase
+        finding = self._inquire()
+        assert finding is not None
+        self._raise(f"{self._place} broke off ({_first_sentence(cause)})", finding, cause)
 
-    def late(self) -> list[int] | None:
-        """Ranks that have not announced this wait or a later one; None where that cannot be known."""
-        positions = self._channel.positions()
-        if positions is None:
-            return None
-        others = (rank for rank in range(self._size) if rank != self._rank)
-        return [rank for rank in others if positions.get(rank, -1) < self._position]
+    def ended(self, phase: str, why: str) -> TransportError:
+        """The error for an operation that Horovod cannot do because this process ended it; nobody is late."""
+        self._phase = phase
+        self.leave("it shut Horovod down")
+        return TransportError(f"{self._place} cannot begin: {why}")
+
+    def failed(self, error: Exception) -> None:
+        """Announces that this rank's step ended with an error, for those that will miss it."""
+        if isinstance(error, LateRanksError) or self._said.state is State.LEFT:
+            return  # announced already
+        reason = f"{type(error).__name__}: {_first_sentence(error)}"
+        if isinstance(error, TransportError):
+            self._say(State.RAISED, reason, error.ranks)
+        else:
+            self._say(State.LEFT, reason)
+
+    def leave(self, reason: str) -> None:
+        """Announces that this rank leaves the job, unless it said before that others made it give up."""
+        with self._speaking:
+            if not self.over:
+                self._say(State.LEFT, reason)
+
+    def live(self) -> None:
+        """Announces once more what this rank said last, as a sign of life."""
+        with self._speaking:
+            if not self.over:
+                self._say(self._said.state)
+
+    def survive(self) -> None:
+        """Announces that this rank is there, though the job ended while it computed."""
+        with self._speaking:
+            if not self.over:
+                self._say(State.ALIVE)
+
+    @property
+    def over(self) -> bool:
+        """Whether this rank said last that it gave up or leaves."""
+        return self._said.state in _FINAL
+
+    @property
+    def _place(self) -> str:
+        return place(self._step, self._phase)
+
+    def _say(self, state: State, reason: str = "", blamed: tuple[int, ...] = ()) -> None:
+        with self._speaking:
+            session, rank = self._said.session, self._said.rank
+            self._said = Notice(rank, state, next(_BEATS), self._step, session, self._phase, reason, blamed)
+            if self._size > 1:
+                departure.speaks(self)
+                self._channel.publish(self._said)
+
+    def _linger(self, ready: Callable[[], bool]) -> Finding | None:
+        """Waits and says so; None if the wait came to its end, or who kept it from that."""
+        deadline = time.monotonic() + self.timeout - self.patience
+        while (left := deadline - time.monotonic()) > 0:
+            self._say(State.WAITING)
+            if self._poll(ready, min(self.interval, left)):
+                return None
+        # A rank that came just before the deadline announces itself within its own patience.
+        return self._inquire(ready)
+
+    def _inquire(self, ready: Callable[[], bool] | None = None) -> Finding | None:
+        """Reads the announcements for `grace` seconds, or until they settle who is late; None if ready."""
+        self._say(State.WAITING if ready else State.RAISED)
+        inquiry = Inquiry(self._said, self._size, self._channel.signs_of_life)
+        deadline = time.monotonic() + self.grace
+        while True:
+            notices = self._channel.read(inquiry.open)
+            if notices is None:
+                return Finding((), _UNKNOWN)
+            inquiry.look(notices)
+            if inquiry.settled() or (inquiry.looks > 1 and time.monotonic() > deadline):
+                return inquiry.finding()
+            if self._poll(ready or _never, self.interval / 2):
+                return None
+            self._say(self._said.state)
 
     def _poll(self, ready: Callable[[], bool], seconds: float) -> bool:
         deadline, pause = time.monotonic() + seconds, _FIRST_SLEEP
@@ -101,18 +191,34 @@ class Watchdog:
             pause = min(2 * pause, _LONGEST_SLEEP)
         return True
 
-    def _raise(self, what: str, cause: Exception | None = None) -> NoReturn:
-        late = self.late()
-        if late is None:
-            told = (
-                "who is late could not be learnt (with Gloo the launcher's store must answer; "
-                "MPI needs mpi4py and thread support)"
-            )
-        elif late:
-            told = f"{names(late)} did not arrive: look for a crash, a stall or a longer step there"
-        else:
-            told = "all ranks arrived, so the network between them is at fault"
-        raise self._error(f"{what}: {told}", late or ()) from cause
+    def _raise(self, what: str, finding: Finding, cause: Exception | None = None) -> NoReturn:
+        error = self._error(f"{what}: {finding.text}", finding.late)
+        self._say(State.RAISED, blamed=finding.late)
+        raise error from cause
+
+
+_UNKNOWN = (
+    "who is late could not be learnt (with Gloo the launcher's store must answer; MPI needs mpi4py and "
+    "thread support)"
+)
+
+
+def announced(method: Method) -> Method:
+    """Decorates a method of a session: its errors are announced, so that others can name their cause."""
+
+    @functools.wraps(method)
+    def call(self: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return method(self, *arguments, **options)
+        except Exception as error:
+            self.transport.watchdog.failed(error)
+            raise
+
+    return call  # type: ignore[return-value]
+
+
+def _never() -> bool:
+    return False
 
 
 def _first_sentence(error: Exception) -> str:

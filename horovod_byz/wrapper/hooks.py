@@ -22,10 +22,11 @@ class Hooks:
 
     Attributes:
         sealed: whether the gradients are an aggregate, to which no backward pass may add.
+        skipped: steps that this rank computed and did not take since the last aggregation.
     """
 
     def __init__(self, allowed: int = 1) -> None:
-        self.allowed, self.sealed = allowed, False
+        self.allowed, self.sealed, self.skipped = allowed, False, 0
         self._passes: Counter[int] = Counter()
         self._names: dict[int, str] = {}
         self._handles: dict[int, Any] = {}
@@ -66,6 +67,12 @@ class Hooks:
         """Starts a new step."""
         self._passes.clear()
         self.sealed = False
+
+    def discard(self) -> None:
+        """Starts a new step; where all backward passes of the last were done and not used, it was skipped."""
+        if not self.sealed and max(self._passes.values(), default=0) >= self.allowed:
+            self.skipped += 1
+        self.reset()
 
     def seal(self) -> None:
         """Marks the gradients as aggregated."""

@@ -12,15 +12,9 @@ from functools import cache
 import pytest
 
 from emulated_hosts import Cluster
-from rank_jobs import BACKENDS, HOROVODRUN, environment, finish, need_horovod, one_at_a_time
+from rank_jobs import BACKENDS, HOROVODRUN, built, environment, finish, need_horovod, one_at_a_time
 
 CHECKS = pathlib.Path(__file__).parent / "checks"
-
-
-def built(backend: str) -> bool:
-    import horovod.torch as hvd
-
-    return bool(hvd.mpi_built() if backend == "mpi" else hvd.gloo_built())
 
 
 @cache

@@ -1,10 +1,17 @@
 """Ranks that send NaN, rewrite what they relay, bring another shape, or do not come."""
 
+import pathlib
+import subprocess
+import sys
+
 import pytest
+
+from rank_jobs import BACKENDS, HOROVODRUN, built
 
 pytestmark = [pytest.mark.horovod, pytest.mark.slow]
 
 JOBS = [(4, "gloo"), (4, "mpi")]
+PROGRAMS = pathlib.Path(__file__).parents[1] / "programs"
 
 
 @pytest.fixture(params=JOBS, ids=lambda job: f"{job[0]}-{job[1]}", scope="module")
@@ -63,6 +70,74 @@ def test_a_late_rank_is_named_within_the_timeout(found):
         assert ranks[rank]["ranks"] == [2]
         assert "rank 2 did not arrive" in ranks[rank]["text"]
         assert ranks[rank]["elastic"]
+
+
+def test_ranks_that_wait_for_the_late_one_are_not_late(found):
+    """Version 0.1: of two ranks that waited for a third, one was accused. Cause: it had come less far."""
+    ranks = found("check_one_skips")
+    for rank in (0, 1, 3):
+        assert ranks[rank]["kind"] == "LateRanksError"
+        assert ranks[rank]["ranks"] == [2]
+
+
+def test_a_rank_that_skips_a_step_alone_is_named_at_the_next(found):
+    for rank in found("check_skipped_step"):
+        assert rank["kind"] == "HeaderMismatchError"
+        assert rank["ranks"] == [2]
+        assert "rank 2: step 2 where most have 1" in rank["text"]
+
+
+def test_a_rank_that_comes_after_a_crash_is_not_accused_with_it(results):
+    """Version 0.1: rank 1 was accused with rank 3, which had crashed. Under MPI the launcher ends all."""
+    ranks = results("check_crash", 4, "gloo", "crashing")
+    for rank in (0, 1, 2):
+        assert ranks[rank]["kind"] == "LateRanksError"
+        assert ranks[rank]["ranks"] == [3]
+        assert "of step 1" in ranks[rank]["text"]
+        assert "without a sign of life" in ranks[rank]["text"]
+
+
+def test_a_rank_whose_script_ended_is_named(results, job):
+    """Version 0.1, MPI: "who is late could not be learnt". Cause: MPI had ended before anybody asked."""
+    ranks = results("check_exit", *job, "exiting")
+    for rank in (0, 1, 2):
+        assert ranks[rank]["ranks"] == [3]
+        assert "rank 3 left or failed (its script ended)" in ranks[rank]["text"]
+
+
+def test_after_a_shutdown_the_rank_hears_of_it_and_the_others_name_the_rank(results, job):
+    ranks = results("check_shutdown", *job, "shutting")
+    assert ranks[3]["kind"] == "TransportError"
+    assert ranks[3]["ranks"] == []
+    assert "Horovod was shut down: call hvd.init() and optimizer.rebind()" in ranks[3]["text"]
+    for rank in (0, 1, 2):
+        assert ranks[rank]["kind"] == "LateRanksError"
+        assert ranks[rank]["ranks"] == [3]
+
+
+def test_a_single_process_hears_that_it_shut_horovod_down(ranks):
+    """Version 0.1: it heard of late ranks."""
+    if not built("gloo"):
+        pytest.skip("Horovod was built without gloo, and a process can start MPI only once")
+    command = [sys.executable, PROGRAMS / "shut_down.py"]
+    env = {**ranks, "HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
+    job = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
+    assert job.returncode == 0, job.stderr
+    told, went_on = job.stdout.splitlines()
+    assert told.startswith("TransportError the header exchange of step 1 cannot begin: Horovod was shut down")
+    assert told.endswith("call hvd.init() and optimizer.rebind()")
+    assert went_on == "went on"
+
+
+def test_a_stopped_rank_does_not_keep_the_others_from_leaving_mpi(ranks):
+    """Version 0.1: the ranks that had raised hung in MPI_Finalize, which waits for the stopped rank."""
+    command = [*HOROVODRUN, "-np", "3", *BACKENDS["mpi"], sys.executable, PROGRAMS / "stopped.py"]
+    job = subprocess.run(command, env=ranks, capture_output=True, text=True, timeout=200)
+    printed = job.stdout + job.stderr
+    assert job.returncode != 0
+    assert "LateRanksError: the header exchange of step 1" in printed
+    assert "rank 1 did not arrive" in printed
+    assert "this process ends without it" in printed
 
 
 def test_a_rank_may_leave_before_the_others_have_read_its_last_message(results, job):

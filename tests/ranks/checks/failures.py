@@ -1,5 +1,8 @@
 """Ranks that misbehave: found and named, on Gloo and on MPI. The checks run in the order written."""
 
+import http.client
+import os
+import threading
 import time
 
 import horovod.torch as hvd
@@ -11,6 +14,7 @@ from horovod.torch import mpi_ops
 
 import horovod_byz as hb
 from horovod_byz.collect import Sharded, bind
+from horovod_byz.collect.notice import Notice, State
 
 LENGTH = 1_000_000  # long enough for a relay to write into it while it passes
 
@@ -129,6 +133,59 @@ def check_headers():
     return found
 
 
+def check_skipped_step():
+    """Rank 2 computes a step and does not take it: all ranks say so at the next exchange."""
+    net = model()
+    optimizer = hb.DistributedOptimizer(torch.optim.SGD(net.parameters(), lr=0.1))
+
+    def step(skip=False):
+        optimizer.zero_grad()
+        loss(net, 0).backward()
+        if not skip:
+            optimizer.step()
+
+    step()
+    if hvd.rank() == 2:
+        step(skip=True)
+    found = raised(step)
+    optimizer.remove_hooks()
+    return found
+
+
+def check_one_skips():
+    """Rank 2 leaves out the rest of a step: ranks that wait for it at different places all name it."""
+    session = _bound("root", timeout=2, name="skipping")
+    session.step(_rows(), hb.Mean())
+    transport, layout = session.transport, session.layout
+    transport.watchdog.begin(7)
+    if hvd.rank() == 2:
+        time.sleep(9)
+        return {"kind": "elsewhere"}
+
+    def rest():
+        room = np.empty((layout.n, session.d), np.float32) if hvd.rank() == 0 else None
+        transport.gather(_rows(), room, layout)
+        transport.hand_out(np.empty(session.d, np.float32))
+
+    found = raised(rest)
+    time.sleep(3)
+    return found
+
+
+def _spoof(rank, until):
+    """Puts entries into the launcher's store that say that a rank waits, as anybody on the network can."""
+    address = os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
+    beat = 10**6
+    while time.monotonic() < until:
+        beat += 1
+        entry = Notice(rank, State.WAITING, beat, 1, "late", "header exchange").pack() + bytes(32)
+        connection = http.client.HTTPConnection(*address, timeout=2)
+        connection.request("PUT", f"/horovod_byz.{hvd.size()}/{rank}", body=entry)
+        connection.getresponse()
+        connection.close()
+        time.sleep(0.02)
+
+
 def check_late():
     """Rank 2 stays away: the others stop waiting within the timeout, and name it. Ends the job."""
     session = _bound("symmetric", timeout=1.5, name="late")
@@ -137,6 +194,8 @@ def check_late():
         time.sleep(8)
         return {"kind": "asleep"}
     start = time.monotonic()
+    if hvd.rank() == 0 and hvd.gloo_enabled():
+        threading.Thread(target=_spoof, args=(2, start + 3), daemon=True).start()
     try:
         session.step(_rows(), hb.Mean())
         found = {"kind": "none"}

@@ -1,0 +1,150 @@
+"""Who is late, from what the ranks announced: pure reasoning, no waiting and no network.
+
+A rank that waits for another is not late, wherever it waits, nor is one that gave up waiting and said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from horovod_byz.collect.errors import names
+from horovod_byz.collect.notice import Notice, State
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whom an error names, and the sentence that says why."""
+
+    late: tuple[int, ...]
+    text: str
+
+
+class Inquiry:
+    """Compares announcements read at different times, as seen from one rank.
+
+    Args:
+        own: where this rank stands: WAITING at its time-out, RAISED when its operation broke off.
+        size: number of ranks.
+        signs_of_life: whether ranks announce themselves also while they compute.
+
+    Attributes:
+        looks: how many times the announcements were read.
+    """
+
+    def __init__(self, own: Notice, size: int, signs_of_life: bool = False) -> None:
+        self._own, self._others = own, [rank for rank in range(size) if rank != own.rank]
+        self._signs_of_life = signs_of_life
+        self._first: Mapping[int, Notice] = {}
+        self._last: dict[int, Notice] = {}
+        self.looks = 0
+
+    def look(self, notices: Mapping[int, Notice]) -> None:
+        """Takes the announcements as they are now; a rank that is not in them is as it was."""
+        if not self.looks:
+            self._first = dict(notices)
+        self._last.update(notices)
+        self.looks += 1
+
+    @property
+    def open(self) -> list[int]:
+        """Ranks of which the next look may tell something new."""
+        return [rank for rank in self._others if rank not in {*self._in(State.LEFT), *self._raised()}]
+
+    @property
+    def absent(self) -> list[int]:
+        """Ranks that neither wait nor gave up at this step.
+
+        Nor, where the operation broke off, do they live: one that computes sees that at its next wait.
+        """
+        there = {*self._waiting(), *self._raised(), *self._in(State.LEFT, State.ALIVE)}
+        if self._own.state is State.RAISED:
+            there.update(self._computing())
+        return [rank for rank in self._others if rank not in there]
+
+    def settled(self) -> bool:
+        """Whether looking longer cannot change who is named."""
+        absent = set(self.absent)
+        return bool(not absent or self._in(State.LEFT) or absent <= self._blamed())
+
+    def finding(self) -> Finding:
+        """Names the ranks that kept the others waiting."""
+        if not self._others:
+            return Finding((), "this job has one rank, so no other is late")
+        left, raised = self._in(State.LEFT), self._raised()
+        if left:
+            # The others may not have noticed yet; those that left explain why the job ended.
+            return Finding(tuple(left), self._reasons("left or failed", left))
+        if self.absent:
+            # Those that gave up before saw who was missing then; the others may only be busy since.
+            late = [rank for rank in self.absent if rank in self._blamed()] or self.absent
+            told = f"; {names(raised)} gave up as well" if raised else ""
+            return Finding(tuple(late), self._missing(late) + told)
+        return self._nobody_is_absent(raised)
+
+    def _nobody_is_absent(self, raised: list[int]) -> Finding:
+        there = {*self._waiting(), *raised, *self._in(State.ALIVE), *self._computing()}
+        late = sorted(self._blamed() - there)
+        if late:
+            gave_up = [rank for rank in raised if set(self._last[rank].blamed) & set(late)]
+            myself = ", this rank" if late == [self._own.rank] else ""
+            return Finding(tuple(late), f"{names(gave_up)} gave up waiting for {names(late)}{myself}")
+        troubled = [rank for rank in raised if self._last[rank].reason]
+        if troubled:
+            return Finding((), f"no rank is late: {self._reasons('raised an error', troubled)}")
+        return Finding((), self._all_there())
+
+    def _in(self, *states: State) -> list[int]:
+        return [rank for rank in self._others if rank in self._last and self._last[rank].state in states]
+
+    def _waiting(self) -> list[int]:
+        return [rank for rank in self._in(State.WAITING) if self._lives(rank)]
+
+    def _computing(self) -> list[int]:
+        return [rank for rank in self._in(State.MOVING) if self._lives(rank)]
+
+    def _lives(self, rank: int) -> bool:
+        """Whether the rank announced something while this one looked."""
+        return rank not in self._first or self._first[rank].beat != self._last[rank].beat
+
+    def _raised(self) -> list[int]:
+        """Ranks that gave up where this rank is. From an earlier error this rank went on; a rank that did
+        not is missing now."""
+        return [rank for rank in self._in(State.RAISED) if self._is_here(self._last[rank])]
+
+    def _is_here(self, told: Notice) -> bool:
+        # An operation that broke off may have been complete here, so that the other is a step behind.
+        behind = 0 if told.reason else 1
+        return told.session != self._own.session or told.step >= self._own.step - behind
+
+    def _blamed(self) -> set[int]:
+        """Ranks for which others gave up waiting; an error with a reason of its own says nothing of these."""
+        gave_up = [self._last[rank] for rank in self._raised() if not self._last[rank].reason]
+        return {blamed for told in gave_up for blamed in told.blamed}
+
+    def _missing(self, late: list[int]) -> str:
+        busy = [rank for rank in late if rank in self._computing()]
+        earlier = [rank for rank in late if rank in self._in(State.RAISED)]
+        told = f"{names(late)} did not arrive: look for a crash, a stall or a longer step there"
+        if self._signs_of_life and not busy:
+            told = f"{names(late)} did not arrive, without a sign of life: look for a crash or a stop there"
+        elif busy == late:
+            told = f"{names(late)} did not arrive, though its process lives: look for a longer step there"
+        return told + (f" ({self._reasons('raised before', earlier)})" if earlier else "")
+
+    def _all_there(self) -> str:
+        """For ranks that all live and wait, though perhaps not for the same."""
+        groups: dict[tuple[str, str], list[int]] = {}
+        for told in [self._own, *(self._last[rank] for rank in self._waiting())]:
+            groups.setdefault((told.session, told.place), []).append(told.rank)
+        if len(groups) < 2:
+            return "all ranks are there, so Horovod or the network between them is at fault"
+        where = "; ".join(f"{names(ranks)}: {at} ({what})" for (what, at), ranks in groups.items())
+        return f"all ranks wait, but not for the same; one made more or fewer calls than the others: {where}"
+
+    def _reasons(self, verb: str, ranks: list[int]) -> str:
+        told = [(rank, self._last[rank].reason) for rank in ranks if self._last[rank].reason]
+        if len(ranks) == 1 and told:
+            return f"{names(ranks)} {verb} ({told[0][1]})"
+        listed = "; ".join(f"rank {rank}: {reason}" for rank, reason in told)
+        return f"{names(ranks)} {verb}" + (f" ({listed})" if listed else "")

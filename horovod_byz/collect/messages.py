@@ -1,0 +1,78 @@
+"""The side channel under MPI: small messages to every other rank, whose sender MPI vouches for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from horovod_byz.collect import departure, notice
+from horovod_byz.collect.mpi_guard import MpiGuard
+from horovod_byz.collect.notice import Notice, State
+
+# How long MPI is kept alive, when a rank has left, for all ranks to hear of one another.
+_FAREWELL_SECONDS = 2.0
+_OVER = (State.LEFT, State.RAISED, State.ALIVE)
+
+
+class Messages:
+    """Announcements as messages; one object for all sessions of a process.
+
+    When a rank leaves, Horovod ends MPI everywhere, also below ranks that compute. Then, while MPI still
+    works, each rank says that it is there and notes what the others say: a later error can name who left.
+    """
+
+    signs_of_life = False  # too many messages; when the job ends, those that live say so
+    _TAG = 17
+
+    def __init__(self, communicator: Any, guard: MpiGuard) -> None:
+        self._comm, self._guard = communicator, guard
+        self._latest: dict[int, Notice] = {}
+        self._pending: list[Any] = []
+        self._one_thread = threading.RLock()  # a message must not be probed by two
+        guard.farewell = self._farewell
+
+    def publish(self, own: Notice) -> None:
+        data = np.frombuffer(own.pack(), np.uint8)
+        with suppress(ConnectionError), self._guard.calls(), self._one_thread:
+            self._receive()  # else announcements of ranks that often wait would pile up
+            self._pending = [(request, kept) for request, kept in self._pending if not request.Test()]
+            for rank in range(self._comm.size):
+                if rank != self._comm.rank:
+                    self._pending.append((self._comm.Isend(data, dest=rank, tag=self._TAG), data))
+
+    def read(self, ranks: Iterable[int]) -> dict[int, Notice] | None:
+        with suppress(ConnectionError), self._guard.calls(), self._one_thread:
+            self._receive()
+        return {rank: self._latest[rank] for rank in ranks if rank in self._latest}
+
+    def _receive(self) -> None:
+        from mpi4py import MPI
+
+        status = MPI.Status()
+        while self._comm.Iprobe(source=MPI.ANY_SOURCE, tag=self._TAG, status=status):
+            data, rank = np.empty(status.Get_count(MPI.BYTE), np.uint8), status.Get_source()
+            self._comm.Recv([data, MPI.BYTE], source=rank, tag=self._TAG)
+            told = notice.unpack(data.tobytes(), rank, self._comm.size)
+            if told is not None:
+                self._latest[rank] = told
+
+    def _farewell(self) -> None:
+        watchdog = departure.current()
+        if watchdog is None:
+            return
+        if departure.shutting_down():
+            watchdog.leave("it called hvd.shutdown(), or ended")
+        else:
+            watchdog.survive()
+        deadline = time.monotonic() + _FAREWELL_SECONDS
+        others = set(range(self._comm.size)) - {self._comm.rank}
+        while time.monotonic() < deadline:
+            told = self.read(others) or {}
+            if all(rank in told and told[rank].state in _OVER for rank in others):
+                return
+            time.sleep(0.01)
