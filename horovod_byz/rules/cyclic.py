@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from decimal import Decimal, localcontext
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -198,10 +200,11 @@ def locate(gram: Floats, n: int, f: int, erased: tuple[int, ...], limit: float) 
     if _unexplained(gram, checks, erased) <= limit:
         return ()
     enough = max(limit, _ROUNDING * total)
-    candidates = [_prony(gram, n, f, erased, width) for width in range(1, f - len(erased) + 1)]
-    for rows in candidates:
+    candidates = []
+    for rows in _prony(gram, n, f, erased):
         if _unexplained(gram, checks, erased + rows) <= enough:
             return rows
+        candidates.append(rows)
     for rows in candidates:
         better = _exchange(gram, checks, erased, rows)
         if _unexplained(gram, checks, erased + better) <= enough:
@@ -218,7 +221,8 @@ def _unexplained(gram: Floats, checks: Floats, rows: tuple[int, ...]) -> float:
     return float(np.trace(rest @ gram @ rest))
 
 
-def _prony(gram: Floats, n: int, f: int, erased: tuple[int, ...], width: int) -> tuple[int, ...]:
+def _prony(gram: Floats, n: int, f: int, erased: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """For each number of liars, from one on, the rows where their polynomial is smallest."""
     nodes = np.exp(2j * np.pi * np.arange(n) / _positions(n))
     # Real rows to consecutive frequencies -(f - 1/2) .. f - 1/2 about half the sampling rate.
     upper = np.hstack([np.eye(f), 1j * np.eye(f)])
@@ -226,11 +230,28 @@ def _prony(gram: Floats, n: int, f: int, erased: tuple[int, ...], width: int) ->
     for row in erased:  # x_{p + 1} - z x_p is free of a term z^p
         sequence = sequence[1:] - nodes[row] * sequence[:-1]
     inner = sequence @ gram @ sequence.conj().T
-    smooth = sum(inner[j : j + width + 1, j : j + width + 1] for j in range(len(inner) - width))
-    polynomial = np.linalg.eigh(np.conj(smooth))[1][:, 0]
-    size: npt.NDArray[np.float64] = np.abs(np.polyval(polynomial[::-1], nodes))
-    size[list(erased)] = np.inf
-    return tuple(sorted(int(i) for i in np.argsort(size, kind="stable")[:width]))
+    for width, smooth in enumerate(_smoothed(inner, f - len(erased)), start=1):
+        polynomial = np.linalg.eigh(np.conj(smooth))[1][:, 0]
+        size: npt.NDArray[np.float64] = np.abs(np.polyval(polynomial[::-1], nodes))
+        size[list(erased)] = np.inf
+        yield tuple(sorted(int(i) for i in np.argsort(size, kind="stable")[:width]))
+
+
+def _smoothed(inner: npt.NDArray[Any], widest: int) -> list[npt.NDArray[Any]]:
+    """For each width from 1 on, the sum of all blocks of width + 1 on the diagonal.
+
+    A width has the blocks of the next, each without its last line, and one more at the end.
+    """
+    size = len(inner)
+    total = inner[: widest + 1, : widest + 1].copy()
+    for at in range(1, size - widest):
+        total += inner[at : at + widest + 1, at : at + widest + 1]
+    sums = [total] if widest else []
+    for width in range(widest, 1, -1):
+        at = size - width
+        total = total[:width, :width] + inner[at : at + width, at : at + width]
+        sums.append(total)
+    return sums[::-1]
 
 
 def _exchange(
@@ -238,15 +259,42 @@ def _exchange(
 ) -> tuple[int, ...]:
     """Replaces one row after another as long as that explains more."""
     best, least = rows, _unexplained(gram, checks, erased + rows)
-    improved = True
-    while improved:
-        improved = False
-        for out, into in itertools.product(best, range(checks.shape[1])):
-            if into in best or into in erased:
-                continue
-            trial = tuple(sorted({*best, into} - {out}))
-            found = _unexplained(gram, checks, erased + trial)
-            if found < 0.5 * least:
-                best, least, improved = trial, found, True
-                break
-    return best
+    while True:
+        better = next(_halved(gram, checks, erased, best, least), None)
+        if better is None:
+            return best
+        best, least = better
+
+
+def _halved(
+    gram: Floats, checks: Floats, erased: tuple[int, ...], rows: tuple[int, ...], least: float
+) -> Iterator[tuple[tuple[int, ...], float]]:
+    """The exchanges of one row that leave less than half as much unexplained, and how much each leaves."""
+    estimates = _exchanged(gram, checks, erased, rows)
+    enough = 0.5 * least + _ROUNDING * float(np.trace(gram))
+    for out, into in np.argwhere(~(estimates > enough)).tolist():
+        if into in rows or into in erased:
+            continue
+        trial = tuple(sorted({*rows, into} - {rows[out]}))
+        left = _unexplained(gram, checks, erased + trial)
+        if left < 0.5 * least:
+            yield trial, left
+
+
+def _exchanged(gram: Floats, checks: Floats, erased: tuple[int, ...], rows: tuple[int, ...]) -> Floats:
+    """About how much is unexplained with a row k of `rows` exchanged for row j; (len(rows), n).
+
+    Every exchange from one factorisation. Without row k the span loses its direction q_k orthogonal to the
+    others. With r_j for row j's part outside the span, that outside of what is left is r_j + q_k (q_k . h_j).
+    """
+    basis, upper = np.linalg.qr(checks[:, list(erased + rows)])
+    dual = basis @ np.linalg.pinv(upper).T
+    q = (dual / np.sqrt((dual**2).sum(axis=0)))[:, len(erased) :]
+    rest = np.eye(len(gram)) - basis @ basis.T
+    r = rest @ (rest @ checks)  # twice is enough: beside its neighbours little is left of a row
+    along, product = q.T @ checks, gram @ r
+    own = ((gram @ q) * q).sum(axis=0)[:, None]
+    explained = (r * product).sum(axis=0) + 2 * along * (q.T @ product) + along**2 * own
+    squares = (r**2).sum(axis=0) + along**2
+    estimates: Floats = np.trace(rest @ gram @ rest) + own - explained / np.where(squares > 0, squares, 1.0)
+    return estimates

@@ -169,9 +169,75 @@ class Bulyan(BoundedRule, RowRule):
 
 
 def _repeated_krum(distances: Floats, f: int, theta: int) -> Ints:
-    left = list(range(len(distances)))
-    chosen = []
-    for _ in range(theta):
-        best = int(np.argmin(scores(distances[np.ix_(left, left)], f))) if len(left) > 1 else 0
-        chosen.append(left.pop(best))
+    """The rows that Krum picks one after another, each from those that are left; ascending.
+
+    A pick takes one row away, and the number of neighbours that count falls by one. So each row's neighbours
+    lose one: the picked row if it is among them, else the farthest. Sums skip what is lost by adding 0, which
+    changes no bit of them, and nothing is sorted twice.
+    """
+    n = len(distances)
+    left = np.ones(n, bool)
+    chosen: list[int] = []
+    if n - f - 2 >= 1:
+        neighbours = _Neighbours(distances, n - f - 2)
+        while len(chosen) < theta and neighbours.count >= 1:
+            best = neighbours.best()
+            neighbours.lose(best)
+            chosen.append(best)
+        left[chosen] = False
+    while len(chosen) < theta:  # the last few, where the nearest row alone counts
+        rows = np.flatnonzero(left)
+        best = (
+            int(rows[np.argmin(scores(distances[np.ix_(rows, rows)], f))]) if len(rows) > 1 else int(rows[0])
+        )
+        left[best] = False
+        chosen.append(best)
     return np.array(sorted(chosen), dtype=np.int64)
+
+
+class _Neighbours:
+    """Of each row the `count` nearest other rows, and the sum of its squared distances to them.
+
+    Attributes:
+        count: how many neighbours count.
+    """
+
+    def __init__(self, distances: Floats, count: int) -> None:
+        self.count, n = count, len(distances)
+        apart = distances.copy()
+        np.fill_diagonal(apart, np.inf)
+        order = np.argsort(apart, axis=1, kind="stable")
+        # One column per row, the nearest first: sums add line after line, in every column alike.
+        self._squares = np.ascontiguousarray(np.take_along_axis(apart, order, axis=1)[:, :count].T)
+        self._place = np.empty((n, n), np.int64)  # [row, other]: in which line the other row stands
+        np.put_along_axis(self._place, order, np.arange(n)[None, :], axis=1)
+        self._counts = np.ones(self._squares.shape, bool)
+        self._last = np.full(n, count - 1)
+        self._left = np.ones(n, bool)
+
+    def best(self) -> int:
+        lines = int(self._last[self._left].max()) + 1
+        sums = np.add.reduce(self._squares[:lines], axis=0)
+        return int(np.argmin(np.where(self._left, sums, np.inf)))
+
+    def lose(self, row: int) -> None:
+        """Takes a row away, and one neighbour of each row."""
+        self._left[row] = False
+        self.count -= 1
+        columns = np.arange(len(self._last))
+        place = self._place[:, row]
+        counted = place < len(self._squares)
+        counted[counted] = self._counts[place[counted], columns[counted]]
+        lines = np.where(counted, place, self._last)
+        self._squares[lines, columns] = 0.0
+        self._counts[lines, columns] = False
+        self._step_back()
+
+    def _step_back(self) -> None:
+        """Each column's last line that counts."""
+        columns = np.arange(len(self._last))
+        while self.count:
+            gone = ~self._counts[self._last, columns]
+            if not gone.any():
+                return
+            self._last[gone] -= 1
