@@ -199,7 +199,7 @@ def check_states(headers: Sequence[Header], step: int, agreed: int | None = None
         whose = " and ".join(f"rank {rank}'s" for rank in odd)
         raise StateMismatchError(
             f"{whose} parameters differ from the other ranks' {_since(step, agreed)}: broadcast them, or "
-            "restore a checkpoint",
+            "restore a checkpoint (the optimizer's state and learning rates are compared with them)",
             odd,
         )
     return True

@@ -77,7 +77,6 @@ def main():
     state = hvd.elastic.TorchState(model=model, optimizer=optimizer, sampler=sampler, epoch=0, step=0)
 
     def reset():
-        optimizer.rebind()  # there are other ranks now
         say(f"the workers until now:\n{optimizer.ledger}")
         optimizer.ledger = hb.Ledger()  # worker 1 may be another host from here on
 

@@ -47,12 +47,16 @@ def test_all_ranks_go_on_alike(cases):
 
 
 def test_a_resumed_run_is_as_with_horovods_wrapper(cases):
-    """On rank 0, whose parameters Horovod's wrapper leaves alone; on others it moves them by weight decay."""
+    """But where Horovod's moved the parameters of ranks without a state, as by weight decay."""
+    alike = 0
     for label, ranks in cases.items():
         if not label.startswith("LBFGS"):
             theirs, ours = ranks[0]["horovod-resumed"], ranks[0]["ours-resumed"]
             assert ours["state"] == theirs["state"], label
-            assert ours["end"] == theirs["end"] or "weight_decay" in label or "AdamW" in label, label
+            if not any(rank["horovod-resumed"]["moved"] for rank in ranks):
+                assert ours["end"] == theirs["end"], label
+                alike += 1
+    assert alike >= 8
 
 
 def test_a_fresh_run_is_as_without_a_broadcast(cases):
