@@ -6,6 +6,7 @@ optimizer keeps its state, its `defaults` and its class.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -234,11 +235,12 @@ class DistributedOptimizer(ForwardingOptimizer):
 
     def _aggregate(self) -> Collected:
         session = self._bind()
+        state = functools.partial(self._state_digest, session.next_step)
         session.next_step += self._hooks.skipped
         self._hooks.skipped = 0
         rows = self._flat.fill()[: len(session.workers)]
         try:
-            self.last = session.step(rows, self.rule, self.wire, state=self._state_digest)
+            self.last = session.step(rows, self.rule, self.wire, state=state)
         except LateRanksError as error:  # elastic training goes on, and would never show its text
             late = [worker for rank in error.ranks for worker in session.layout.workers(rank)]
             self.ledger.absent(late, session.next_step)
@@ -253,8 +255,13 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._hooks.seal()
         return self.last
 
-    def _state_digest(self, step: int) -> bytes:
-        due = self.check_state_every and step % self.check_state_every == 0
+    def _state_digest(self, first: int, step: int) -> bytes:
+        """A digest where the states are compared: at multiples of `check_state_every` from `first` to `step`.
+
+        Steps may have been skipped in between; step 0 comes again when ranks are bound anew.
+        """
+        every = self.check_state_every
+        due = every and step // every > (min(first, step) - 1) // every
         return digest(self.optimizer) if due else b""
 
     @contextmanager

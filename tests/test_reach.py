@@ -18,22 +18,17 @@ from horovod_byz import reach
 from horovod_byz.decision import Weighted
 from horovod_byz.kernels.rows import TILE, Rows
 from horovod_byz.measure import Statistics
-from horovod_byz.rules.base import ROW_EXCLUDED, BoundedRule, Facts, RowRule
+from horovod_byz.rules.base import RowRule
 from sharding import run_sharded
 
 D = TILE + 77
 
 
 @dataclass(frozen=True)
-class OnItsOwn(BoundedRule, RowRule):
+class OnItsOwn(hb.MultiKrum):
     """A user's rule: says nothing of what it measures, and measures parts of the rows too."""
 
-    facts: ClassVar[Facts] = Facts("n > 2f", "O(n^2 d)", "lowest rows", ROW_EXCLUDED)
-    bound: ClassVar[str] = "2f"
-
-    @classmethod
-    def min_rows(cls, f):
-        return 2 * f + 1
+    measures: ClassVar[str] = ""
 
     def weigh(self, statistics):
         everyone = np.arange(statistics.n)
@@ -207,13 +202,7 @@ class TestLimits:
             seen = []
 
             @dataclass(frozen=True)
-            class Look(RowRule):
-                facts: ClassVar[Facts] = hb.Mean.facts
-
-                @classmethod
-                def min_rows(cls, f):
-                    return 1
-
+            class Look(hb.Mean):
                 def weigh(self, statistics):
                     seen.extend([statistics.distances, statistics.gram, statistics.squared_norms])  # noqa: B023
                     seen.extend(statistics.brsgd)  # noqa: B023

@@ -24,6 +24,8 @@ class ThreadRank:
         tamper: `tamper(out)` changes what the allgather delivers to this rank.
     """
 
+    is_current = True
+
     def __init__(self, rank, board, barrier):
         self.rank, self.size, self.most = rank, len(board), MOST_ELEMENTS
         self.watchdog = Watchdog(rank, self.size, Silent(), 60.0)
