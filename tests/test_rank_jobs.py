@@ -84,3 +84,11 @@ def test_a_forked_process_does_not_keep_the_lock(monkeypatch, tmp_path):
     with one_at_a_time():
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def test_tests_that_start_ranks_share_a_process(request):
+    """pytest 9.2.0 with xdist 3.8.0: groups had no effect, and a worker waited while the other's job ran."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("not run by pytest -n 2 --dist loadgroup")
+    starting = [item for item in request.session.items if item.get_closest_marker("horovod")]
+    assert all(item.nodeid.endswith("@ranks") for item in starting)
