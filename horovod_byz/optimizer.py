@@ -291,7 +291,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         return result
 
     def _step(self) -> Any:
-        scale = LossScale(self)
+        scale, parameters = LossScale(self), self._parameters()
         if self._hooks.sealed:
             if self._should_synchronize and not scale.present:
                 warnings.warn(
@@ -303,7 +303,7 @@ class DistributedOptimizer(ForwardingOptimizer):
             skip = self._overflowed or scale.overflowed
         elif self._should_synchronize:
             # A rank's scale is its own affair: rows are gradients of the loss itself.
-            scale.remove(self._flat.parameters)
+            scale.remove(parameters)
             self.synchronize()
             skip = self._overflowed
         else:
@@ -314,7 +314,7 @@ class DistributedOptimizer(ForwardingOptimizer):
                     "step left out: over half of the workers' gradients held NaN or infinities", stacklevel=5
                 )
             return None
-        scale.remove(p for group in self.param_groups for p in group["params"])
+        scale.remove(parameters)
         return self.optimizer.step()
 
     @property
@@ -340,8 +340,7 @@ class DistributedOptimizer(ForwardingOptimizer):
 
     def _guarded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         label = f"{type(self.optimizer).__name__}.{name}"
-        parameters = [p for group in self.param_groups for p in group["params"]]
-        return guarded(method, label, self._hooks, parameters)
+        return guarded(method, label, self._hooks, self._parameters())
 
     def rebind(self) -> None:
         """Forgets the ranks; call it when Horovod was reset, as in elastic training.
@@ -364,8 +363,11 @@ class DistributedOptimizer(ForwardingOptimizer):
     def __exit__(self, *exception: object) -> None:
         self.remove_hooks()
 
+    def _parameters(self) -> list[torch.Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
     def _trained(self) -> list[torch.Tensor]:
-        return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+        return [p for p in self._parameters() if p.requires_grad]
 
     def _flatten(self) -> FlatGradient:
         trained = self._trained()
@@ -404,15 +406,14 @@ class DistributedOptimizer(ForwardingOptimizer):
         return _blank, (type(self),), self.__getstate__()
 
     def __getstate__(self) -> dict[str, Any]:
-        names = [self._parameter_names[p] for group in self.param_groups for p in group["params"]]
+        names = [self._parameter_names[p] for p in self._parameters()]
         return {**{name: self.__dict__[name] for name in _KEPT}, "names": names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         names = state.pop("names")
         self.__dict__.update(state)
         self._pass_as_horovods()
-        parameters = [p for group in self.param_groups for p in group["params"]]
-        self._parameter_names, self.last = dict(zip(parameters, names, strict=True)), None
+        self._parameter_names, self.last = dict(zip(self._parameters(), names, strict=True)), None
         self._start(self.backward_passes_per_step)
 
     def __repr__(self) -> str:

@@ -185,6 +185,21 @@ class TestLossScaling:
             scaled_steps(optimizer, parameters, plain, scales=(1000.0,))
         assert same(theirs, ours)
 
+    def test_a_layer_thawed_between_two_steps(self):
+        """What is unscaled before aggregation is what is trained now, not what was bound."""
+        models = net(), net()
+        for model, wrap in zip(models, (lambda o: o, hb.DistributedOptimizer), strict=True):
+            model[0].requires_grad_(False)
+            optimizer = wrap(torch.optim.SGD(model.parameters(), lr=0.1))
+            scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+            for _ in range(2):
+                optimizer.zero_grad()
+                scaler.scale(model(torch.ones(2, 4)).square().sum()).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                model[0].requires_grad_(True)
+        assert same(values(models[0].parameters()), values(models[1].parameters()))
+
     def test_an_overflow_moves_nothing_not_even_by_momentum(self):
         p = nn.Parameter(torch.ones(2))
         optimizer = hb.DistributedOptimizer(torch.optim.SGD([p], lr=0.1, momentum=0.9))
