@@ -286,7 +286,7 @@ def test_a_rule_of_ones_own_gets_a_name():
         ),
         ({"attack": "gaussian:std=x"}, "std must be a finite number"),
         ({"attack": "gaussian:s=1"}, "has no option 's': it has std"),
-        ({"collect": "root:dedicated=maybe"}, "dedicated must be True or False, got 'maybe'"),
+        ({"collect": "root:dedicated=maybe"}, "got dedicated = 'maybe': use true or false"),
         ({"collect": "sharded:replicas=x"}, "replicas must be a whole number"),
     ],
 )

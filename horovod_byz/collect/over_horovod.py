@@ -91,7 +91,8 @@ class Horovod:
 
     @property
     def is_current(self) -> bool:
-        return initialized() and ranks() == (self.rank, self.size)
+        # After hvd.shutdown() too, so that the next operation says what happened.
+        return not initialized() or ranks() == (self.rank, self.size)
 
     def exchange(self, message: Bytes, phase: str) -> Bytes:
         if phase != HEADER_EXCHANGE or not isinstance(self._channel, Rendezvous):

@@ -126,9 +126,8 @@ def check_headers():
     found["length"] = raised(lambda: _bound("symmetric", 9_999 if odd else 10_000))
     found["mode"] = raised(lambda: _bound("root" if odd else "sharded"))
     found["dtype"] = raised(lambda: bind("root", 10, np.float64 if odd else np.float32, 1, timeout=30))
-    found["model"] = raised(
-        lambda: hb.DistributedOptimizer(torch.optim.SGD(torch.nn.Linear(6 if odd else 3, 5).parameters()))
-    )
+    optimizer = hb.DistributedOptimizer(torch.optim.SGD(torch.nn.Linear(6 if odd else 3, 5).parameters()))
+    found["model"] = raised(optimizer.step)
     found["after"] = fingerprint(session.step(_rows(), hb.Mean(), step=10).value)
     return found
 
