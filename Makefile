@@ -123,7 +123,7 @@ reproduce: setup ## Every experiment of the papers in full (DEVICE=cuda for the 
 	$(REPRODUCE) all
 
 .PHONY: doctor
-doctor: setup ## Show what is installed, what is missing and how to mend it
+doctor: setup ## Show what is installed, what is missing and how to fix it
 	$(BIN)/python -m horovod_byz.doctor
 
 # Peers have their own torch and NumPy, so an environment of their own.
@@ -143,7 +143,7 @@ bench-quick: setup ## The same over a small grid, in two minutes; writes nothing
 bench-peers: ## Install byzfl and byzpy beside this package, for make bench
 	@test -x $(PEERS) || $(PYTHON) -m venv $(CURDIR)/.venv-peers
 	@for peer in byzfl byzpy; do $(PEERS) -m pip install -q $$peer || \
-	  echo "make bench-peers: $$peer cannot be had here; make bench leaves it out" >&2; done
+	  echo "make bench-peers: $$peer is not available here; make bench leaves it out" >&2; done
 
 .PHONY: instructions
 instructions: setup ## Count the kernels' instructions under callgrind against results/bench/instructions.json

@@ -1,4 +1,4 @@
-"""`horovod-byz doctor`: what is installed here, what is missing, and the command that mends it."""
+"""`horovod-byz doctor`: what is installed here, what is missing, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Check:
         name: what was looked at.
         status: "ok"; "note", worth knowing but nothing fails; "missing", training or the kernels cannot work.
         found: what is there, in words.
-        remedy: the command or step that mends it; empty where nothing needs to be mended.
+        remedy: the command or step that fixes it; empty where nothing needs fixing.
     """
 
     name: str
@@ -217,7 +217,7 @@ def data_folders(environ: Mapping[str, str]) -> list[Path]:
 
 
 def report() -> list[Check]:
-    """Looks at everything, in the order in which a newcomer would have to mend it."""
+    """Looks at everything, in the order in which a newcomer would have to fix it."""
     built = horovod_built()
     cores = _host.cores()
     own = int(os.environ.get("OMP_NUM_THREADS", "0") or 0) or cores
@@ -239,7 +239,7 @@ def report() -> list[Check]:
 
 
 def render(checks: Sequence[Check], console: Console | None = None) -> None:
-    """Prints the checks as a table, each with the command that mends it."""
+    """Prints the checks as a table, each with the command that fixes it."""
     colours = {"ok": "green", "note": "yellow", "missing": "bold red"}
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("", "check", "found"):
@@ -247,7 +247,7 @@ def render(checks: Sequence[Check], console: Console | None = None) -> None:
     for check in checks:
         found = Text(check.found)
         if check.remedy:
-            found.append(f"\nmend: {check.remedy}", style="cyan")
+            found.append(f"\nfix: {check.remedy}", style="cyan")
         table.add_row(Text(check.status, style=colours[check.status]), Text(check.name), found)
     console = console or Console()
     console.print(table)

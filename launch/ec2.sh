@@ -19,7 +19,7 @@
 #     TYPE, COUNT     default m5.2xlarge and 46
 #     SPOT_PRICE      most dollars per hour and instance; default: on demand
 #     DISK            gigabytes per instance, default 30, on DISK_DEVICE, default /dev/xvda (Ubuntu's is /dev/sda1)
-#     CLUSTER         the tag that tells this cluster from others; default horovod_byz
+#     CLUSTER         the tag that marks this cluster's instances; default horovod_byz
 #     LOGIN           the image's user; default admin (Debian)
 #     HOSTFILE        default hosts.CLUSTER
 #     DATA            folder of data sets to copy; default: each instance downloads them

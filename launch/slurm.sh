@@ -10,9 +10,9 @@
 #     sbatch --nodes=4 --gres=gpu:4 --ntasks-per-node=4 launch/slurm.sh horovod-byz train CONFIG --device cuda
 #     salloc -N8 -n64 launch/slurm.sh COMMAND
 #
-# Options of sbatch replace those above. The nodes must reach one another by ssh. Settings are taken from the environment:
+# Without options of its own sbatch asks for 46 nodes with a task each. The nodes must reach one another by ssh. Settings are taken from the environment:
 #
-#     PRINT=1  print the command instead of running it; outside Slurm with the nodes that the lines above ask for
+#     PRINT=1  print the command instead of running it; outside Slurm for those 46 nodes
 #     NIC      the network interface that joins the nodes, such as ib0; without it Horovod searches
 set -euo pipefail
 

@@ -198,7 +198,7 @@ def test_host_facts_are_sane():
 def test_rendering_shows_status_remedy_and_brackets_as_they_are():
     text = printed([Check("a", "ok", "[fine]"), Check("b", "missing", "gone", "pip install b[c]")])
     assert "[fine]" in text
-    assert "mend: pip install b[c]" in text
+    assert "fix: pip install b[c]" in text
     assert text.rstrip().endswith("missing: b")
     assert "All that is needed is here." in printed([Check("a", "note", "x", "y")])
 

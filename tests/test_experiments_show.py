@@ -156,7 +156,7 @@ def test_a_missing_data_set_ends_with_one_message(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["recommend", "--n", "20", "--f", "6"], "mean-around-median: it bears 6 Byzantine values"),
+        (["recommend", "--n", "20", "--f", "6"], "mean-around-median: it tolerates 6 Byzantine values"),
         (["detox", "--p", "45", "--q", "5", "--r", "3"], "0.433404"),
         (["detox", "--n", "45", "--f", "5"], "not applicable: there are 15 votes"),
         (["resilience", "--rule", "krum", "--n", "20", "--f", "6"], "eta = 14.4222"),

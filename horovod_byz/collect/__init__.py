@@ -169,7 +169,7 @@ class Sharded(Collector):
 
     Attributes:
         replicas: how many ranks aggregate each shard. Their statistics and results are put to a bitwise
-            majority vote, which bears (replicas - 1) // 2 Byzantine aggregators of a shard, at `replicas`
+            majority vote, which tolerates (replicas - 1) // 2 Byzantine aggregators of a shard, at `replicas`
             times the traffic, memory and work.
     """
 

@@ -198,8 +198,8 @@ def check_states(headers: Sequence[Header], step: int, agreed: int | None = None
     if odd:
         whose = " and ".join(f"rank {rank}'s" for rank in odd)
         raise StateMismatchError(
-            f"{whose} parameters differ from the other ranks' {_since(step, agreed)}: broadcast them, or "
-            "restore a checkpoint (the optimizer's state and learning rates are compared with them)",
+            f"{whose} parameters, optimizer state or options (such as the learning rate) differ from the "
+            f"other ranks' {_since(step, agreed)}: broadcast them, or restore a checkpoint",
             odd,
         )
     return True

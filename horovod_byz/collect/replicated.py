@@ -1,4 +1,4 @@
-"""Sharded collection that bears Byzantine aggregators: r ranks aggregate each shard, and vote.
+"""Sharded collection that tolerates Byzantine aggregators: r ranks aggregate each shard, and vote.
 
 Shard s is aggregated by the ranks s, s + 1, ..., s + r - 1 (modulo the number of ranks). A rank plays r
 roles, role m being the aggregation of shard (rank - m). Two things are put to a bitwise majority vote
@@ -126,7 +126,7 @@ class ReplicatedSession(Session):
             if 2 * count <= self.replicas:
                 raise EquivocationError(
                     f"no majority for the {what} of shard {shard}, which {names(ranks)} aggregate: more of "
-                    "them are Byzantine than the vote bears; use more replicas",
+                    "them are Byzantine than the vote tolerates; use more replicas",
                     ranks,
                 )
             self._outvoted.update(rank for rank, vote in zip(ranks, votes, strict=True) if vote != winner)

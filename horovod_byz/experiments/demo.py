@@ -169,7 +169,8 @@ def pick_data(data_dir: Path | None, console: Console) -> str:
         load_dataset("mnist", data_dir, download=False)
     except DatasetMissing:
         console.print(
-            "MNIST is not on this machine: using scikit-learn's digits (name its folder with --data-dir)."
+            "MNIST is not on this machine: using scikit-learn's digits "
+            "(to use MNIST, let HOROVOD_BYZ_DATA name its folder)."
         )
         return "digits"
     return "mnist"

@@ -125,6 +125,6 @@ def _choose(n: int, f: int) -> tuple[str | None, str]:
             f"use at least {MAJORITY.least_n(f)} workers, or f <= {MAJORITY.largest_f(n)}"
         )
     return "mean-around-median", (
-        f"it bears {f} Byzantine values in every column ({MAJORITY}), whole rows or single values, "
+        f"it tolerates {f} Byzantine values in every column ({MAJORITY}), whole rows or single values, "
         f"and averages the {n - f} values nearest the median"
     )
