@@ -114,6 +114,8 @@ def train(
 
         if resume and overwrite:
             raise ValueError("--resume continues a run and --overwrite replaces it: give one of them")
+        if resume and out is None and config is None and not given and not change:
+            raise ValueError("--resume continues a run: name its folder with --out, or its configuration")
         started = launched()
         if ranks > 1 and started not in (1, ranks):
             raise ValueError(f"a launcher started {started} ranks: leave out --ranks {ranks}")

@@ -207,6 +207,9 @@ class TestState:
     def test_of_equally_frequent_states_the_lowest_ranks_is_believed(self):
         for error in self.steps([[b"a" * 16, b"b" * 16]], Symmetric()):
             assert error.ranks == (1,)
+            assert "differ from rank 0's (no majority of ranks agrees, so that one may be wrong too)" in str(
+                error
+            )
 
     def test_a_rank_without_a_state_among_others_differs(self):
         for error in self.steps([[b"a" * 16, b"", b"a" * 16]], Symmetric()):

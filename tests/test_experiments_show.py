@@ -26,6 +26,15 @@ def train(*arguments):
     return runner.invoke(app, ["train", *QUICK, *map(str, arguments)])
 
 
+def test_resume_alone_asks_which_run(monkeypatch, tmp_path):
+    """0.1.0: it started a new run of the default configuration."""
+    monkeypatch.chdir(tmp_path)
+    refused = runner.invoke(app, ["train", "--resume"])
+    assert refused.exit_code == 2
+    assert "name its folder with --out" in refused.output
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_train_report_and_resume_from_the_command_line(tmp_path):
     out = tmp_path / "run"
     first = train("--byzantine", 1, "--attack", "gaussian:std=10", "--rule", "krum", "--out", out)

@@ -113,4 +113,5 @@ def _leave(process: int) -> None:
     if watchdog is not None and os.getpid() == process:  # a forked process is no rank
         error = getattr(sys, "last_value", None)
         first = (str(error).strip().splitlines() or [""])[0]
-        watchdog.leave("its script ended" if error is None else f"{type(error).__name__}: {first}")
+        ended = "its script ended; do all ranks take the same number of steps?"
+        watchdog.leave(ended if error is None else f"{type(error).__name__}: {first}")

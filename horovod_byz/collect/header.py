@@ -193,13 +193,17 @@ def check_states(headers: Sequence[Header], step: int, agreed: int | None = None
     states = [header.state for header in headers]
     if all(state == NONE for state in states):
         return False
-    usual = Counter(states).most_common(1)[0][0]
+    usual, count = Counter(states).most_common(1)[0]
     odd = [rank for rank, state in enumerate(states) if state != usual]
     if odd:
         whose = " and ".join(f"rank {rank}'s" for rank in odd)
+        others = "the other ranks'"
+        if 2 * count <= len(states):
+            first = states.index(usual)
+            others = f"rank {first}'s (no majority of ranks agrees, so that one may be wrong too)"
         raise StateMismatchError(
-            f"{whose} parameters, optimizer state or options (such as the learning rate) differ from the "
-            f"other ranks' {_since(step, agreed)}: broadcast them, or restore a checkpoint",
+            f"{whose} parameters, optimizer state or options (such as the learning rate) differ from "
+            f"{others} {_since(step, agreed)}: broadcast them, or restore a checkpoint",
             odd,
         )
     return True
