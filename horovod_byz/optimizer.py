@@ -59,6 +59,7 @@ _MADE = (
     *("last", "_parameter_names", "_should_synchronize", "_session", "_flat", "_hooks", "_loss"),
     *("grad_scale", "found_inf"),  # GradScaler sets and deletes them around a step
 )
+_LEFT_OUT = "step left out: over half of the workers' gradients held NaN or infinities"
 
 
 class DistributedOptimizer(ForwardingOptimizer):
@@ -193,13 +194,17 @@ class DistributedOptimizer(ForwardingOptimizer):
         self.backward_passes_per_step = self._hooks.allowed = passes
 
     @uncompiled
-    def zero_grad(self, set_to_none: bool = True) -> None:
+    def zero_grad(self, *arguments: Any, **options: Any) -> None:
         """Clears the gradients, and forgets backward passes that were not used.
 
         A step that is computed and then skipped counts: a rank that skips one alone is named at the next.
+
+        Args:
+            arguments: what the wrapped optimizer's `zero_grad` takes, such as `set_to_none`.
+            options: likewise.
         """
         self._hooks.discard()
-        self.optimizer.zero_grad(set_to_none=set_to_none)
+        self.optimizer.zero_grad(*arguments, **options)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads the wrapped optimizer's state, saved with or without the wrapper."""
@@ -209,10 +214,7 @@ class DistributedOptimizer(ForwardingOptimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters, on all ranks alike."""
         self.optimizer.add_param_group(param_group)
-        group = len(self.param_groups) - 1
-        added = {p: f"group{group}.{i}" for i, p in enumerate(self.param_groups[group]["params"])}
-        self._hooks.attach(added)
-        self._parameter_names.update(added)
+        self._adopt()
 
     @uncompiled
     def synchronize(self) -> Collected:
@@ -236,24 +238,34 @@ class DistributedOptimizer(ForwardingOptimizer):
     def _aggregate(self) -> Collected:
         session = self._bind()
         state = functools.partial(self._state_digest, session.next_step)
-        session.next_step += self._hooks.skipped
+        if all(session.layout.rows):  # a dedicated root computes nothing, so it cannot count what is skipped
+            session.next_step += self._hooks.skipped
         self._hooks.skipped = 0
         rows = self._flat.fill()[: len(session.workers)]
-        try:
+        with self._recovering(session):
             self.last = session.step(rows, self.rule, self.wire, state=state)
-        except LateRanksError as error:  # elastic training goes on, and would never show its text
-            late = [worker for rank in error.ranks for worker in session.layout.workers(rank)]
-            self.ledger.absent(late, session.next_step)
-            self.rebind()
-            raise
-        self._flat.write(self.last.value)
-        if self._buffers:
-            self._buffers.synchronize()
+            self._flat.write(self.last.value)
+            if self._buffers:
+                self._buffers.synchronize()
         redundancy = getattr(self.rule, "redundancy", None)
         groups = None if redundancy is None else redundancy.groups_of(session.n)
         self.ledger.add(self.last, self.last.step, groups)
         self._hooks.seal()
         return self.last
+
+    @contextmanager
+    def _recovering(self, session: Session) -> Iterator[None]:
+        """Elastic training goes on after a LateRanksError, whichever session was waiting.
+
+        Ranks may have ended it a step apart, so all sessions bind anew; and nobody sees the error's text.
+        """
+        try:
+            yield
+        except LateRanksError as error:
+            late = [worker for rank in error.ranks for worker in session.layout.workers(rank)]
+            self.ledger.absent(late, session.next_step)
+            self.rebind()
+            raise
 
     def _state_digest(self, first: int, step: int) -> bytes:
         """A digest where the states are compared: at multiples of `check_state_every` from `first` to `step`.
@@ -291,7 +303,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         return result
 
     def _step(self) -> Any:
-        scale, parameters = LossScale(self), self._parameters()
+        scale = LossScale(self)
         if self._hooks.sealed:
             if self._should_synchronize and not scale.present:
                 warnings.warn(
@@ -303,44 +315,69 @@ class DistributedOptimizer(ForwardingOptimizer):
             skip = self._overflowed or scale.overflowed
         elif self._should_synchronize:
             # A rank's scale is its own affair: rows are gradients of the loss itself.
-            scale.remove(parameters)
+            # Of all parameters: one that was added or thawed since the last step is not in the row yet.
+            scale.remove(self._parameters())
             self.synchronize()
             skip = self._overflowed
         else:
+            self._refuse_own_gradients()
             skip = scale.overflowed
         if skip:
             if not scale.present:
-                warnings.warn(
-                    "step left out: over half of the workers' gradients held NaN or infinities", stacklevel=5
-                )
+                warnings.warn(_LEFT_OUT, stacklevel=5)
             return None
-        scale.remove(parameters)
+        scale.remove(self._parameters())
         return self.optimizer.step()
+
+    def _refuse_own_gradients(self) -> None:
+        if self._hooks.pending:
+            raise RuntimeError(
+                "optimizer.step() inside skip_synchronize() would take this rank's own gradients: call "
+                "optimizer.synchronize() after backward() and before it"
+            )
 
     @property
     def _overflowed(self) -> bool:
         return self.last is not None and self.last.overflowed
 
     def _step_by(self, closure: Callable[[], Any]) -> Any:
-        if self._should_synchronize and self._hooks.pending:
-            self._aggregate()  # the optimizer may use these gradients before it asks for others
-        return self.optimizer.step(self._aggregating(closure))
+        try:
+            if self._should_synchronize and self._hooks.pending:
+                self._aggregate()  # the optimizer may use these gradients before it asks for others
+                self._leave_out_overflow()
+            return self.optimizer.step(self._aggregating(closure))
+        except _LeftOutError:
+            warnings.warn(_LEFT_OUT, stacklevel=5)
+            return None
 
     def _aggregating(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        first = not self._hooks.sealed
+
         def call() -> Any:
+            nonlocal first
             self._hooks.reset()
             with torch.enable_grad():
                 loss = closure()
             if not self._should_synchronize:
+                self._refuse_own_gradients()
                 return loss
             self._aggregate()
-            return self._loss(loss)
+            with self._recovering(self._bind()):
+                loss = self._loss(loss)
+            if first:  # later, the optimizer has moved parameters
+                self._leave_out_overflow()
+            first = False
+            return loss
 
         return call
 
+    def _leave_out_overflow(self) -> None:
+        if self._overflowed:
+            raise _LeftOutError
+
     def _guarded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         label = f"{type(self.optimizer).__name__}.{name}"
-        return guarded(method, label, self._hooks, self._parameters())
+        return guarded(method, label, self._hooks, list(self._parameters()))
 
     def rebind(self) -> None:
         """Forgets the ranks; call it when Horovod was reset, as in elastic training.
@@ -363,11 +400,18 @@ class DistributedOptimizer(ForwardingOptimizer):
     def __exit__(self, *exception: object) -> None:
         self.remove_hooks()
 
-    def _parameters(self) -> list[torch.Tensor]:
-        return [p for group in self.param_groups for p in group["params"]]
+    def _parameters(self) -> Iterator[torch.Tensor]:
+        return (p for group in self.param_groups for p in group["params"])
 
     def _trained(self) -> list[torch.Tensor]:
         return [p for p in self._parameters() if p.requires_grad]
+
+    def _adopt(self) -> None:
+        """Names and hooks parameters that are new, however they came into the parameter groups."""
+        for i, group in enumerate(self.param_groups):
+            for j, parameter in enumerate(group["params"]):
+                self._parameter_names.setdefault(parameter, f"group{i}.{j}")
+        self._hooks.attach(self._parameter_names)
 
     def _flatten(self) -> FlatGradient:
         trained = self._trained()
@@ -384,7 +428,10 @@ class DistributedOptimizer(ForwardingOptimizer):
             if self._flat.fits(self._trained()):
                 return session
             step = session.next_step
-        self._hooks.attach(self._parameter_names)
+        if step == 0:  # where the ranks begin to count anew, a new one knows of nothing that was skipped
+            self._hooks.skipped = 0
+        self._session = None  # if the ranks do not agree now, what was bound no longer fits the row
+        self._adopt()
         self._flat = self._flatten()
         row = self._flat.row.numpy()
         session = self._collector.bind(
@@ -406,6 +453,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         return _blank, (type(self),), self.__getstate__()
 
     def __getstate__(self) -> dict[str, Any]:
+        self._adopt()
         names = [self._parameter_names[p] for p in self._parameters()]
         return {**{name: self.__dict__[name] for name in _KEPT}, "names": names}
 
@@ -418,6 +466,10 @@ class DistributedOptimizer(ForwardingOptimizer):
 
     def __repr__(self) -> str:
         return f"DistributedOptimizer(rule={self.rule!r}, collect={self._collector!r})\n{self.optimizer!r}"
+
+
+class _LeftOutError(Exception):
+    """Ends a step of the wrapped optimizer before it has moved a parameter."""
 
 
 def _blank(kind: type[DistributedOptimizer]) -> DistributedOptimizer:

@@ -151,6 +151,23 @@ class TestRendezvous:
             store.entries[path] = entry
         assert reader.read([1, 2]) == {}
 
+    @pytest.mark.parametrize("known", [True, False], ids=["another key", "no key"])
+    def test_a_rank_that_is_met_anew_counts_from_0(self, store, known):
+        """What was read of the process before it, or of a stranger before its key was known, had a higher
+        number, so that nothing that the new one announced was believed."""
+        reader, writer = self.acquainted(store)
+        if known:
+            writer.publish(replace(self.WAITS, beat=10**9))
+        else:
+            reader.keys = {}
+            store.entries["/horovod_byz.3/1"] = replace(self.WAITS, beat=2**62).pack()
+        assert reader.read([1])[1].beat >= 10**9
+        if known:
+            reader.meet({0: own_key(), 1: b"1" * 16, 2: own_key()})
+        reader.meet({rank: own_key() for rank in range(3)})
+        writer.publish(self.WAITS)
+        assert reader.read([1]) == {1: self.WAITS}
+
     def test_an_entry_with_another_key_is_ignored(self, store):
         reader, writer = self.acquainted(store)
         writer.publish(self.WAITS)

@@ -81,6 +81,17 @@ class Rendezvous:
             return Silent()
         return cls(rank, size, f"{host}:{port}")
 
+    def meet(self, keys: dict[int, bytes]) -> None:
+        """Takes the ranks' keys, and forgets what was read of a rank under another or none.
+
+        A new process in a rank's place counts its announcements from 0; and anybody may have written an
+        entry with a high count before its key was known.
+        """
+        for rank, key in keys.items():
+            if self.keys.get(rank) != key:
+                self._latest.pop(rank, None)
+        self.keys = keys
+
     def publish(self, own: Notice) -> None:
         packed = own.pack()
         self._ask("PUT", self._rank, packed + self._sign(packed, own_key()))

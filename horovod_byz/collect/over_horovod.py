@@ -101,7 +101,7 @@ class Horovod:
         # put a new rank beside those that met.
         key = np.frombuffer(own_key(), np.uint8)
         received = self._exchange(np.concatenate([message, key]), phase)
-        self._channel.keys = {rank: row[-KEY_SIZE:].tobytes() for rank, row in enumerate(received)}
+        self._channel.meet({rank: row[-KEY_SIZE:].tobytes() for rank, row in enumerate(received)})
         return np.ascontiguousarray(received[:, :-KEY_SIZE])
 
     def _exchange(self, message: Bytes, phase: str) -> Bytes:
