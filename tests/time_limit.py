@@ -13,6 +13,7 @@ nothing of a worker, and set no limit for the tear-down of a test that failed.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import re
@@ -33,6 +34,8 @@ EXIT = 60.0  # seconds for the interpreter to end after the last test
 _MACHINERY = re.compile(r'  File "(<string>|[^"]*/(pluggy|_pytest|xdist|execnet)/)')
 _limited = pytest.StashKey[bool]()
 _terminal = pytest.StashKey()
+# Whether pytest would take an exception for the test's own; while it reports, one would end the worker.
+_in_test = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,7 +59,7 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Setting
 
     def at_limit(number: int, frame: object) -> None:
         __tracebackhide__ = True
-        if not pytest_timeout.is_debugging():
+        if item.stash.get(_in_test, False) and not pytest_timeout.is_debugging():
             pytest.fail(f"the test took longer than {settings.timeout:g} s.\n{_stacks()}{_end_started()}")
 
     def cancel() -> None:
@@ -83,13 +86,35 @@ def pytest_runtest_protocol(item: pytest.Item):
     return ended
 
 
+@contextlib.contextmanager
+def _interruptible(item: pytest.Item):
+    item.stash[_in_test] = True
+    try:
+        yield
+    finally:
+        item.stash[_in_test] = False
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item):
+    with _interruptible(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item):
+    with _interruptible(item):
+        return (yield)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item):
     """Sets the limit again after a failure, when pytest-timeout takes it away."""
     settings = pytest_timeout._get_item_settings(item)
     if settings.timeout and not item.stash.get(_limited, False):
         item.ihook.pytest_timeout_set_timer(item=item, settings=settings)
-    return (yield)
+    with _interruptible(item):
+        return (yield)
 
 
 @pytest.hookimpl(optionalhook=True)
