@@ -10,9 +10,10 @@ import horovod_byz as hb
 from horovod_byz.collect import bind
 
 hvd.init()
-session = bind("sharded", 1000, np.float32, 1, timeout=2)
+session = bind("sharded", 1000, np.float32, 1, timeout=60)
 row = np.ones((1, 1000), np.float32)
 session.step(row, hb.Mean())
+session.transport.watchdog.timeout = 2.0
 if hvd.rank() == 1:
     os.kill(os.getpid(), signal.SIGSTOP)
 session.step(row, hb.Mean())
