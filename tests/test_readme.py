@@ -11,7 +11,8 @@ from horovod_byz.experiments import config as configs
 
 pytestmark = pytest.mark.source
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+_PAGE = Path(__file__).parents[1] / "README.md"
+README = _PAGE.read_text() if _PAGE.exists() else ""  # away from a checkout these tests are left out
 
 
 def blocks(language):
