@@ -11,7 +11,7 @@ import numpy as np
 from horovod_byz.collect import layout
 from horovod_byz.collect.compression import Compression, Uncompressed
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.transport import Transport
+from horovod_byz.collect.protocol import Transport
 
 _DTYPES = ("float32", "float64")
 

@@ -22,7 +22,7 @@ import numpy as np
 from horovod_byz.collect import echoes
 from horovod_byz.collect.digest import SIZE, digest, digests
 from horovod_byz.collect.errors import EquivocationError, names
-from horovod_byz.collect.transport import Array, Transport
+from horovod_byz.collect.protocol import Array, Transport
 
 # Elements per operation when pieces are fetched directly, all senders and receivers together.
 _REFETCH = 2**22

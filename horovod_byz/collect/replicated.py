@@ -22,9 +22,9 @@ from horovod_byz import engine
 from horovod_byz.collect import digest, partials
 from horovod_byz.collect.errors import EquivocationError, names
 from horovod_byz.collect.partials import Partial
+from horovod_byz.collect.protocol import Array
 from horovod_byz.collect.session import Collected, Job, Session, Step
 from horovod_byz.collect.sharded import scatter
-from horovod_byz.collect.transport import Array
 
 _NOBODY = 255
 

@@ -19,7 +19,7 @@ from horovod_byz.collect.errors import HeaderMismatchError
 from horovod_byz.collect.header import Header
 from horovod_byz.collect.job import Job
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.transport import HEADER_EXCHANGE, Array, Bytes, Transport
+from horovod_byz.collect.protocol import HEADER_EXCHANGE, Array, Bytes, Transport
 from horovod_byz.collect.watchdog import announced
 from horovod_byz.rules.naming import as_rule
 from horovod_byz.verdict import Verdict
