@@ -33,6 +33,7 @@ _WIRE = np.dtype(
         ("layout", "V16"),
         ("state", "V16"),
         ("digest", "V16"),
+        ("start", "<i8"),
     ]
 )
 SIZE = _WIRE.itemsize
@@ -56,6 +57,7 @@ class Header:
         digest: digest of the rank's rows, where the mode relays them; ranks differ.
         layout: digest of how many rows the rank expects of each rank.
         state: digest of the rank's parameters, or zeros where they are not compared at this step.
+        start: while a collector is bound, the step with which this rank would begin; ranks may differ.
     """
 
     step: int
@@ -67,6 +69,7 @@ class Header:
     digest: bytes = NONE
     layout: bytes = NONE
     state: bytes = NONE
+    start: int = 0
 
     def pack(self) -> Bytes:
         """The header as `SIZE` bytes."""
@@ -103,6 +106,7 @@ def unpack(data: Bytes) -> Header | None:
         digest=record["digest"].tobytes(),
         layout=record["layout"].tobytes(),
         state=record["state"].tobytes(),
+        start=int(record["start"]),
     )
 
 
@@ -120,6 +124,12 @@ def _taking_part(received: Bytes) -> list[Header]:
     """The readable headers of ranks that have not joined."""
     headers = map(unpack, received)
     return [header for header in headers if header is not None and header.mode != JOINED]
+
+
+def common_start(received: Bytes) -> int:
+    """The step with which all ranks would begin; 0 where they differ."""
+    starts = {header.start for header in map(unpack, received) if header is not None}
+    return starts.pop() if len(starts) == 1 else 0
 
 
 def check(received: Bytes, rows: Sequence[int] | None = None) -> list[Header]:

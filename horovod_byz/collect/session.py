@@ -126,18 +126,19 @@ class Session(ABC):
         self._shared, self.layout = job.shared, job.layout
         joining.watch(self)
         self._when_bound: list[Callable[[Transport, Rule], None]] = []
-        self._bind()
+        self._bind(job.start)
         if self.layout.n == 0:
             raise ValueError("no rank holds a worker: bind with local_workers >= 1 on at least one rank")
 
-    def _bind(self) -> None:
+    def _bind(self, start: int) -> None:
         """Agrees with all ranks. Those that step meanwhile see this header, and bind next."""
         self._begin()
-        received = self._exchange_bindings()
+        received = self._exchange_bindings(start)
         if header.any_steps(received):
             self._echo(received)
-            received = self._exchange_bindings()
+            received = self._exchange_bindings(start)
         self._agree(received)
+        self.next_step = header.common_start(received)
 
     def _bind_with_new_ranks(self, received: Bytes, rule: Rule) -> None:
         """Agrees anew, after a step's header met that of a rank that binds."""
@@ -152,8 +153,9 @@ class Session(ABC):
         self._agreed: int | None = None
         self.transport.watchdog.begin(header.BINDING)
 
-    def _exchange_bindings(self) -> Bytes:
-        own = self._header(header.BINDING, len(self.workers), digest.of_text(self._shared))
+    def _exchange_bindings(self, start: int = 0) -> Bytes:
+        shared = digest.of_text(self._shared)
+        own = self._header(header.BINDING, len(self.workers), shared, start=start)
         return self._exchange(own)
 
     def _exchange(self, own: Header) -> Bytes:
@@ -182,7 +184,7 @@ class Session(ABC):
         self._when_bound.append(action)
         action(self.transport, rule)
 
-    def _header(self, step: int, rows: int, rule: bytes, **more: bytes) -> Header:
+    def _header(self, step: int, rows: int, rule: bytes, **more: Any) -> Header:
         """What this rank announces; all that it was bound with is in every header."""
         sent, expected = self.compression.label(self.dtype), header.expectation(self.layout.rows)
         return Header(step, self.d, rows, sent, self.mode, rule, layout=expected, **more)
