@@ -202,9 +202,8 @@ def test_a_line_search_backs_off_where_most_workers_overflow(overflow, rate):
     assert float(closure().detach()) < 1e-3 * before
 
 
-def test_a_step_whose_first_loss_overflows_is_left_out():
-    """A line search cannot begin there."""
-    bowl = Bowl(1.0, gradient=False)
+def test_a_line_search_without_any_finite_loss_ends_with_the_remedy():
+    bowl = Bowl(0.0, gradient=False)
     optimizer = hb.DistributedOptimizer(torch.optim.LBFGS(bowl.parameters(), line_search_fn="strong_wolfe"))
 
     def closure():
@@ -212,8 +211,8 @@ def test_a_step_whose_first_loss_overflows_is_left_out():
         return bowl.backward()
 
     before = values(bowl)
-    with pytest.warns(UserWarning, match="step left out: over half of the workers' gradients or losses"):
-        assert optimizer.step(closure) is None
+    with pytest.raises(RuntimeError, match=r"losses were NaN or infinite .* check the closure's loss"):
+        optimizer.step(closure)
     assert same(values(bowl), before)
 
 

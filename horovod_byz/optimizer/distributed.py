@@ -60,7 +60,13 @@ _MADE = (
     *("last", "_parameter_names", "_should_synchronize", "_session", "_flat", "_hooks", "_loss"),
     *("grad_scale", "found_inf"),  # GradScaler sets and deletes them around a step
 )
-_LEFT_OUT = "step left out: over half of the workers' gradients or losses were NaN or infinite"
+_LEFT_OUT = "step left out: over half of the workers' gradients held NaN or infinities"
+
+
+_NO_LOSS = (
+    "over half of the workers' losses were NaN or infinite wherever the optimizer looked, so its line search "
+    "has nothing to compare: check the closure's loss, or lower the learning rate"
+)
 
 
 class DistributedOptimizer(ForwardingOptimizer):
@@ -101,8 +107,8 @@ class DistributedOptimizer(ForwardingOptimizer):
         threads: threads for the kernels; default torch's number.
         timeout: seconds that a wait between ranks may take; default 300.
         check_state_every: steps between two comparisons of the ranks' parameters, optimizer state and options
-            such as the learning rate; the first step compares too. 0 for never. At d = 10^7 a comparison takes
-            one core 11,000 microseconds with SGD and 42,000 with Adam, whose state is digested too.
+            such as the learning rate; the first step compares too. 0 for never. At d = 10^7 a comparison
+            takes one core 11,000 microseconds with SGD and 42,000 with Adam, whose state is digested too.
 
     Attributes:
         optimizer: the wrapped optimizer.
@@ -298,9 +304,9 @@ class DistributedOptimizer(ForwardingOptimizer):
 
         Returns:
             What the wrapped optimizer's `step` returns; None where the step was left out, since over half
-            of the workers' gradients, or of the losses that the closure returned, were NaN or infinite. Where
-            that happens at a later call of the closure, as in a line search that goes too far, the optimizer
-            gets a loss above the step's others and gradients of zeros, so that it backs off.
+            of the workers' gradients held NaN or infinities. Where they, or most losses, do at a later call of
+            the closure, as in a line search that goes too far, the optimizer gets a loss above the step's
+            others and gradients of zeros, so that it backs off.
         """
         result = self._step() if closure is None else self._step_by(closure)
         self._hooks.reset()
@@ -345,18 +351,23 @@ class DistributedOptimizer(ForwardingOptimizer):
         return self.last is not None and self.last.overflowed
 
     def _step_by(self, closure: Callable[[], Any]) -> Any:
+        trials = Trials()
         try:
             if self._should_synchronize and self._hooks.pending:
                 self._aggregate()  # the optimizer may use these gradients before it asks for others
                 if self._overflowed:
                     raise _LeftOutError
-            return self.optimizer.step(self._aggregating(closure))
+            return self.optimizer.step(self._aggregating(closure, trials))
+        except IndexError as error:  # so torch's strong-Wolfe search ends where it sees no finite loss
+            if trials.known or is_finite(trials.last):
+                raise
+            raise RuntimeError(_NO_LOSS) from error
         except _LeftOutError:
             warnings.warn(_LEFT_OUT, stacklevel=5)
             return None
 
-    def _aggregating(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        first, trials = not self._hooks.sealed, Trials()
+    def _aggregating(self, closure: Callable[[], Any], trials: Trials) -> Callable[[], Any]:
+        first = not self._hooks.sealed
 
         def call() -> Any:
             nonlocal first
@@ -372,12 +383,13 @@ class DistributedOptimizer(ForwardingOptimizer):
                 loss = self._loss(loss)
             if not self._overflowed and is_finite(loss):
                 trials.note(loss)
-            elif first:
+            elif first and self._overflowed:
                 raise _LeftOutError
-            else:  # the optimizer has moved parameters, and is to find its way back
+            elif not first and (self._overflowed or trials.known):
+                # The optimizer has moved parameters, and is to find its way back.
                 self._flat.write(np.zeros_like(self.last.value))
                 loss = trials.worse(loss)
-            first = False
+            trials.last, first = loss, False
             return loss
 
         return call

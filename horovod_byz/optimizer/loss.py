@@ -53,10 +53,19 @@ class Trials:
     A line search may go so far that over half of the workers overflow. Such a point gets a loss above all
     others of the step, so that the search backs off. NaN would not do: it is neither above nor below another
     loss, and torch's strong-Wolfe search ends with an IndexError. Infinity would interpolate to NaN.
+
+    Attributes:
+        last: the last loss that the optimizer got.
     """
 
     def __init__(self) -> None:
         self._largest: float | None = None
+        self.last: Any = None
+
+    @property
+    def known(self) -> bool:
+        """Whether a loss was noted."""
+        return self._largest is not None
 
     def note(self, loss: Any) -> None:
         """Takes the shared loss at a point without overflow."""
