@@ -80,7 +80,7 @@ def give_signs_of_life() -> None:
     """Starts the thread that announces this rank again and again, whatever it computes meanwhile.
 
     When a rank dies, Horovod stops on all ranks at once, and one that computes sees it at its next wait only.
-    By its signs of life the others can tell it from the dead one.
+    Its signs of life show the others that it is not the dead one.
     """
     if _Process.pulse != os.getpid():
         _Process.pulse = os.getpid()

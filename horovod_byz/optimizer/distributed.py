@@ -304,8 +304,8 @@ class DistributedOptimizer(ForwardingOptimizer):
 
         Returns:
             What the wrapped optimizer's `step` returns; None where the step was left out, since over half
-            of the workers' gradients held NaN or infinities. Where they, or most losses, do at a later call of
-            the closure, as in a line search that goes too far, the optimizer gets a loss above the step's
+            of the workers' gradients held NaN or infinities. Where they, or most losses, do at a later call
+            of the closure, as in a line search that goes too far, the optimizer gets a loss above the step's
             others and gradients of zeros, so that it backs off.
         """
         result = self._step() if closure is None else self._step_by(closure)
