@@ -18,8 +18,8 @@ from horovod_byz.collect import (
     resolve,
     split,
 )
+from horovod_byz.collect.protocol import pieces
 from horovod_byz.collect.session import Job
-from horovod_byz.collect.transport import pieces
 from thread_ranks import collect, matrix, on_ranks_that_fail, value
 
 COLLECTORS = [Symmetric(), Root(), Sharded()]

@@ -18,12 +18,12 @@ Partial = dict[str, npt.NDArray[Any]]
 
 def pack(partial: Partial) -> Bytes:
     """Lays the arrays one after another, in the order of their names, each after its first length."""
-    found = []
+    parts = []
     for name in sorted(partial):
         array = np.ascontiguousarray(partial[name])
-        found.append(np.array([array.shape[0]], np.int64).tobytes())
-        found.append(array.tobytes())
-    return np.frombuffer(b"".join(found), np.uint8)
+        parts.append(np.array([array.shape[0]], np.int64).tobytes())
+        parts.append(array.tobytes())
+    return np.frombuffer(b"".join(parts), np.uint8)
 
 
 def lengths(shards: Sequence[tuple[int, int]], d: int) -> list[int]:

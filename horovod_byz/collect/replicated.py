@@ -22,9 +22,9 @@ from horovod_byz.aggregation import engine
 from horovod_byz.collect import digest, partials
 from horovod_byz.collect.errors import EquivocationError, names
 from horovod_byz.collect.partials import Partial
+from horovod_byz.collect.protocol import Array
 from horovod_byz.collect.session import Collected, Job, Session, Step
 from horovod_byz.collect.sharded import scatter
-from horovod_byz.collect.transport import Array
 
 _NOBODY = 255
 
@@ -87,12 +87,12 @@ class ReplicatedSession(Session):
                 raise
 
         with ThreadPoolExecutor(self.replicas) as pool:
-            found = [pool.submit(play, role) for role in range(self.replicas)]
-        failed = [error for error in (future.exception() for future in found) if error is not None]
+            futures = [pool.submit(play, role) for role in range(self.replicas)]
+        failed = [error for error in (future.exception() for future in futures) if error is not None]
         if failed:
             # All but one only report that the meeting broke up.
             raise next((e for e in failed if not isinstance(e, threading.BrokenBarrierError)), failed[0])
-        return found[0].result()
+        return futures[0].result()
 
     def _elect_statistics(self, own: Sequence[Partial]) -> list[Partial]:
         """Exchanges the statistics of all roles of all ranks, and elects each shard's."""

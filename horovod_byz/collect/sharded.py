@@ -15,8 +15,8 @@ from horovod_byz.aggregation import engine
 from horovod_byz.collect import digest, partials, relay
 from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.partials import Partial
+from horovod_byz.collect.protocol import Array, Transport, pieces
 from horovod_byz.collect.session import Collected, Job, Session, Step
-from horovod_byz.collect.transport import Array, Transport, pieces
 
 
 class ShardedSession(Session):

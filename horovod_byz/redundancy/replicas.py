@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from horovod_byz.collect.transport import Transport
+    from horovod_byz.collect.protocol import Transport
 
 # What a rank sends of its fingerprint; a fixed size, so that nobody can shift what others send.
 _SIZE = 512
