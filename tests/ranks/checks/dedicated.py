@@ -1,5 +1,7 @@
 """A dedicated root and workers on the other ranks, against the same experiment in one process."""
 
+from functools import cache
+
 import horovod.torch as hvd
 
 from horovod_byz.experiments import config as configs
@@ -29,10 +31,14 @@ EXPERIMENTS = {
 COLLECTORS = ["root:dedicated=true", "root", "sharded", "symmetric"]
 
 
+@cache
+def digits():
+    return load_dataset("digits")
+
+
 def model(name, collect):
     """A digest of the model after some steps on the ranks of this job."""
-    dataset = load_dataset("digits")
-    trainer = Trainer(configs.make({**SMALL, **EXPERIMENTS[name], "collect": collect}), dataset, Ranks())
+    trainer = Trainer(configs.make({**SMALL, **EXPERIMENTS[name], "collect": collect}), digits(), Ranks())
     while trainer.step < STEPS:
         trainer.compute()
         trainer.apply(*trainer.collect())
