@@ -24,7 +24,7 @@ def _of(rank, rule):
 
 @pytest.mark.parametrize("rule", BITWISE)
 def test_the_same_parameters_bit_for_bit_after_many_steps(checked, rule):
-    """50 for some rules on two ranks with Gloo, 12 otherwise."""
+    """50 for some rules on two ranks with Gloo, 6 otherwise."""
     ranks = [_of(rank, rule) for rank in checked("check_modes")]
     assert len({bits for rank in ranks for bits in rank["bits"].values()}) == 1
     assert all(rank["finite"] for rank in ranks)

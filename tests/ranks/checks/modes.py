@@ -11,7 +11,7 @@ from horovod_byz.collect import Root, Sharded, Symmetric, bind, split
 WORKERS, HIDDEN = 12, 700
 # What differs between jobs shows in a few steps, if at all. Longer runs, on two ranks: a rule without a
 # statistic, a selection, and the only rule whose small differences add up.
-SHORT, LONG = 12, 50
+SHORT, LONG = 6, 50
 LONGER = (hb.Median, hb.MultiKrum, hb.GeometricMedian)
 RULES = [
     hb.Median(),

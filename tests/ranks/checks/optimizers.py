@@ -10,7 +10,7 @@ from common import batch, fingerprint, flat, gap, loss, model, raised
 
 import horovod_byz as hb
 
-STEPS = 12
+STEPS = 8
 
 
 def _wrap_horovod(optimizer, net, **options):
