@@ -17,7 +17,7 @@ from horovod_byz.experiments.data import load_dataset
 from horovod_byz.experiments.ranks import Ranks
 from thread_ranks import on_ranks
 
-STEPS = 5
+STEPS = 10
 RULES = ["median", "multi-krum", "bulyan", "geometric-median", "detox-multi-krum", "detox-median"]
 
 
@@ -91,7 +91,7 @@ def test_one_root_and_nine_workers(here, digits, rule):
 def test_one_root_and_45_workers(here, digits, rule):
     batch = 24 if rule.startswith("detox") else 8  # 360 images per step
     same = {
-        "steps": 3,  # 46 threads take turns, several times a step
+        "steps": 6,  # 46 threads take turns, several times a step
         "rule": rule,
         "workers": 45,
         "byzantine": 5,
