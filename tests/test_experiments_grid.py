@@ -212,7 +212,7 @@ def test_the_overview_shows_the_fullest_form_there_is(experiments, here, tmp_pat
 @pytest.mark.slow
 def test_killed_half_way_it_loses_the_runs_in_flight_only(experiments, tmp_path):
     path = experiments / "grids" / "small.toml"
-    path.write_text(GRID.replace("seeds = 2", "seeds = 6").replace("steps = 2", "steps = 40"))
+    path.write_text(GRID.replace("seeds = 2", "seeds = 6").replace("steps = 2", "steps = 20"))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "horovod_byz.cli", "reproduce", "small", "--jobs", "1"]
     command += ["--experiments", str(experiments), "--results", str(out)]
@@ -237,7 +237,7 @@ def test_killed_half_way_it_loses_the_runs_in_flight_only(experiments, tmp_path)
 @pytest.mark.slow
 def test_a_killed_run_is_told_in_words(experiments, tmp_path):
     path = experiments / "grids" / "small.toml"
-    path.write_text(GRID.replace("seeds = 2", "seeds = 6").replace("steps = 2", "steps = 400"))
+    path.write_text(GRID.replace("seeds = 2", "seeds = 6").replace("steps = 2", "steps = 60"))
     command = [sys.executable, "-m", "horovod_byz.cli", "reproduce", "small", "--jobs", "1"]
     command += ["--experiments", str(experiments), "--results", str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

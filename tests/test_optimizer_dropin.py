@@ -11,6 +11,7 @@ from torch import nn
 
 import horovod_byz as hb
 from horovod_byz.optimizer.state import digest
+from sharpness import SharpnessAware
 
 FUSED = {
     "SGD": lambda p, fused: torch.optim.SGD(p, lr=0.1, momentum=0.9, fused=fused),
@@ -18,35 +19,6 @@ FUSED = {
     "AdamW": lambda p, fused: torch.optim.AdamW(p, lr=0.1, fused=fused),
     "Adagrad": lambda p, fused: torch.optim.Adagrad(p, lr=0.1, fused=fused),
 }
-
-
-class SharpnessAware(torch.optim.SGD):
-    """A step in two halves: up the gradient, and back down by the gradient found there."""
-
-    def __init__(self, parameters):
-        super().__init__(parameters, lr=0.1)
-
-    @torch.no_grad()
-    def first_step(self):
-        for p in self.param_groups[0]["params"]:
-            self.state[p]["old"] = p.clone()
-            p.add_(0.05 * p.grad)
-            p.grad = None
-
-    @torch.no_grad()
-    def second_step(self):
-        for p in self.param_groups[0]["params"]:
-            if "old" in self.state[p]:
-                p.data = self.state[p]["old"]
-        super().step()
-        for p in self.param_groups[0]["params"]:
-            p.grad = None
-
-    def step(self, closure):
-        self.first_step()
-        loss = closure()
-        self.second_step()
-        return loss
 
 
 def net(seed=0):

@@ -10,23 +10,9 @@ from common import fingerprint, flat
 from torch.nn import functional
 
 import horovod_byz as hb
+from sharpness import SharpnessAware
 
 PAGE = pathlib.Path(__file__).parents[3] / "docs" / "horovod.md"
-
-
-class SharpnessAware(torch.optim.SGD):
-    @torch.no_grad()
-    def first_step(self):
-        for p in self.param_groups[0]["params"]:
-            self.state[p]["old"] = p.clone()
-            p.add_(0.05 * p.grad)
-            p.grad = None
-
-    @torch.no_grad()
-    def second_step(self):
-        for p in self.param_groups[0]["params"]:
-            p.copy_(self.state[p].pop("old"))
-        self.step()
 
 
 def _recipes():
