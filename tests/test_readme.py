@@ -39,7 +39,7 @@ def test_the_snippet_of_redundancy_gives_replicas_equal_batches():
 
 
 def test_the_commands_are_commands():
-    lines = "\n".join(blocks("")).replace("\\\n", " ").splitlines()
+    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
     commands = [
         line.partition("#")[0].split("horovod-byz ")[1].split() for line in lines if "horovod-byz " in line
     ]
