@@ -72,7 +72,7 @@ $(STAMPS)/requirements: $(STAMPS)/torch $(wildcard requirements/*.txt)
 $(STAMPS)/horovod: $(STAMPS)/requirements requirements/horovod.txt tools/build_horovod.py
 	$(call step,Horovod,$(BIN)/python tools/build_horovod.py)
 
-$(STAMPS)/torchvision: $(STAMPS)/torch tools/install_torchvision_hook.py horovod_byz/_torchvision.py
+$(STAMPS)/torchvision: $(STAMPS)/torch tools/install_torchvision_hook.py horovod_byz/host/torchvision_hook.py
 	$(call step,torchvision beside this torch,$(BIN)/python tools/install_torchvision_hook.py)
 
 $(STAMPS)/package: $(STAMPS)/horovod $(STAMPS)/torchvision $(SOURCES)
@@ -98,7 +98,7 @@ format: setup ## Let ruff rewrite what it can
 
 .PHONY: demo
 demo: setup ## Train 20 workers, 6 of them Byzantine, under each rule; ends with a table and a picture
-	$(BIN)/python -m horovod_byz.experiments.demo
+	$(BIN)/python -m horovod_byz.reproduction.demo
 
 # Every table and figure of the papers is a target: those of launch/experiments that have a title.
 EXPERIMENTS := $(sort $(basename $(notdir $(shell grep -l '^title' launch/experiments/*.toml))))
@@ -124,7 +124,7 @@ reproduce: setup ## Every experiment of the papers in full (DEVICE=cuda for the 
 
 .PHONY: doctor
 doctor: setup ## Show what is installed, what is missing and how to fix it
-	$(BIN)/python -m horovod_byz.doctor
+	$(BIN)/python -m horovod_byz.host.doctor
 
 # Peers have their own torch and NumPy, so an environment of their own.
 PEERS := $(CURDIR)/.venv-peers/bin/python

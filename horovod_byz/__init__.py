@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from horovod_byz._include import get_include
-from horovod_byz.arena import empty_rows
+from horovod_byz.aggregation.arena import empty_rows
+from horovod_byz.aggregation.engine import Aggregate, aggregate
+from horovod_byz.aggregation.verdict import Verdict
 from horovod_byz.collect import Root, Sharded, SignCompression, Symmetric
-from horovod_byz.engine import Aggregate, aggregate
-from horovod_byz.ledger import Ledger
-from horovod_byz.redundancy import Redundancy
+from horovod_byz.host.include import get_include
+from horovod_byz.ledger.ledger import Ledger
+from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules import (
     BrSGD,
     Bulyan,
@@ -28,12 +29,11 @@ from horovod_byz.rules import (
     SignMajority,
     TrimmedMean,
 )
-from horovod_byz.verdict import Verdict
 
 if TYPE_CHECKING:
     from horovod_byz import attacks, theory
-    from horovod_byz.buffers import aggregate_buffers
-    from horovod_byz.optimizer import DistributedOptimizer
+    from horovod_byz.optimizer.buffers import aggregate_buffers
+    from horovod_byz.optimizer.distributed import DistributedOptimizer
 
 __all__ = [
     "Aggregate",
@@ -73,8 +73,8 @@ __version__ = "0.1.0"
 
 # What needs torch or scipy, which take long to import: found when it is first used.
 _LATER = {
-    "DistributedOptimizer": "horovod_byz.optimizer",
-    "aggregate_buffers": "horovod_byz.buffers",
+    "DistributedOptimizer": "horovod_byz.optimizer.distributed",
+    "aggregate_buffers": "horovod_byz.optimizer.buffers",
 }
 _MODULES = ("attacks", "theory")
 

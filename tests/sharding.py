@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from horovod_byz import engine
+from horovod_byz.aggregation import engine
 from horovod_byz.kernels.rows import Rows
 
 

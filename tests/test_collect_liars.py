@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import horovod_byz as hb
+from horovod_byz.aggregation.engine import shards
+from horovod_byz.aggregation.tiles import nodes
 from horovod_byz.collect import EquivocationError, Sharded, Symmetric, TransportError, partials
 from horovod_byz.collect.digest import SIZE as DIGEST
 from horovod_byz.collect.session import Job
-from horovod_byz.engine import shards
 from horovod_byz.kernels.rows import TILE
-from horovod_byz.tiles import nodes
 from thread_ranks import collect, matrix, on_ranks_that_fail, value
 
 SIZE, LIAR, D = 5, 1, 30_000

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 import horovod_byz as hb
-from horovod_byz.experiments import config as configs
-from horovod_byz.experiments import trainer as training
-from horovod_byz.experiments.data import load_dataset
-from horovod_byz.experiments.ranks import Ranks
+from horovod_byz.training import config as configs
+from horovod_byz.training import trainer as training
+from horovod_byz.training.data import load_dataset
+from horovod_byz.training.ranks import Ranks
 from thread_ranks import on_ranks
 
 STEPS = 10

@@ -7,8 +7,8 @@ import pytest
 
 import horovod_byz as hb
 import reference
+from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.kernels.rows import Rows
-from horovod_byz.measure import Statistics
 from horovod_byz.rules import worst_case_votes
 from horovod_byz.rules.detox import PRESETS
 from sharding import run_sharded

@@ -15,7 +15,7 @@ import horovod_byz as hb
 import horovod_byz.rules
 from sharding import run_sharded
 
-MODULES = ["horovod_byz.engine"] + [
+MODULES = ["horovod_byz.aggregation.engine"] + [
     f"horovod_byz.rules.{module.name}" for module in pkgutil.iter_modules(horovod_byz.rules.__path__)
 ]
 EXTENDING = Path(__file__).parents[1] / "docs" / "extending.md"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from horovod_byz import _host, doctor, remedies
-from horovod_byz.doctor import Check
+from horovod_byz.common import remedies
+from horovod_byz.host import doctor, machine
+from horovod_byz.host.doctor import Check
 
 
 def printed(checks: list[Check]) -> str:
@@ -40,8 +41,8 @@ def test_old_python_is_missing():
 
 def with_everything_missing(monkeypatch) -> list[Check]:
     """Every check that may point to a file, on a host that has nothing."""
-    monkeypatch.setattr(_host, "version_of", lambda name: None)
-    monkeypatch.setattr(_host, "first_line", lambda command: "")
+    monkeypatch.setattr(machine, "version_of", lambda name: None)
+    monkeypatch.setattr(machine, "first_line", lambda command: "")
     monkeypatch.setattr(doctor, "KERNELS", ("no_such_kernel",))
     return [
         doctor.python((3, 10, 4)),
@@ -163,8 +164,8 @@ def test_oversubscription(cores, threads, ranks, status, remedy):
 
 
 def test_little_memory_is_noted():
-    assert doctor.machine(2, 300).status == "note"
-    assert doctor.machine(2, 16000).status == "ok"
+    assert doctor.this_machine(2, 300).status == "note"
+    assert doctor.this_machine(2, 16000).status == "ok"
 
 
 def test_data_sets_are_found_packed_or_unpacked(tmp_path):
@@ -183,16 +184,16 @@ def test_the_named_data_folder_comes_first(tmp_path):
 
 
 def test_ranks_of_a_job():
-    assert _host.ranks_here({}) == 1
-    assert _host.ranks_here({"HOROVOD_LOCAL_SIZE": "4"}) == 4
-    assert _host.ranks_here({"OMPI_COMM_WORLD_LOCAL_SIZE": "3"}) == 3
+    assert machine.ranks_here({}) == 1
+    assert machine.ranks_here({"HOROVOD_LOCAL_SIZE": "4"}) == 4
+    assert machine.ranks_here({"OMPI_COMM_WORLD_LOCAL_SIZE": "3"}) == 3
 
 
 def test_host_facts_are_sane():
-    assert _host.cores() >= 1
-    assert _host.memory_mib() > 0
-    assert _host.first_line(["no-such-command"]) == ""
-    assert _host.version_of("no-such-distribution") is None
+    assert machine.cores() >= 1
+    assert machine.memory_mib() > 0
+    assert machine.first_line(["no-such-command"]) == ""
+    assert machine.version_of("no-such-distribution") is None
 
 
 def test_rendering_shows_status_remedy_and_brackets_as_they_are():

@@ -11,8 +11,8 @@ import torch
 import horovod_byz as hb
 import reference
 import training
-from horovod_byz.experiments import config as configs
 from horovod_byz.rules import cyclic
+from horovod_byz.training import config as configs
 from sharding import run_sharded
 
 # Every f up to the limit for small n, odd and even; the paper's 45 + 1 workers.

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from horovod_byz.experiments import bars, calculations, figures, tables
-from horovod_byz.experiments.artefact import Artefact
-from horovod_byz.experiments.claims import Claim, judge
-from horovod_byz.experiments.config import ConfigError, make
-from horovod_byz.experiments.runs import RunError
-from horovod_byz.experiments.series import Run, Series, statistic
+from horovod_byz.reproduction import bars, calculations, figures, tables
+from horovod_byz.reproduction.artefact import Artefact
+from horovod_byz.reproduction.claims import Claim, judge
+from horovod_byz.reproduction.series import Run, Series, statistic
+from horovod_byz.training.config import ConfigError, make
+from horovod_byz.training.runs import RunError
 
 STEPS = (0, 50, 100)
 

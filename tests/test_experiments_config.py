@@ -8,8 +8,8 @@ import pytest
 
 from horovod_byz import Detox, Krum, MultiKrum, Redundancy, SignCompression
 from horovod_byz.collect import Root
-from horovod_byz.experiments import config as configs
-from horovod_byz.experiments.config import ConfigError, Named, Optimizer, make, parse_literal, write
+from horovod_byz.training import config as configs
+from horovod_byz.training.config import ConfigError, Named, Optimizer, make, parse_literal, write
 
 
 @pytest.mark.parametrize(

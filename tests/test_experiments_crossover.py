@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from horovod_byz.experiments import crossover
+from horovod_byz.reproduction import crossover
 
 
 def test_replicas_are_equal_and_lie_apart():

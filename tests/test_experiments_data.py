@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from horovod_byz.experiments import data
-from horovod_byz.experiments.cifar import FOLDERS
-from horovod_byz.experiments.data import DATASETS, DatasetDamaged, DatasetMissing, augment, load_dataset
+from horovod_byz.training import data
+from horovod_byz.training.cifar import FOLDERS
+from horovod_byz.training.data import DATASETS, DatasetDamaged, DatasetMissing, augment, load_dataset
 
 SIZES = {"train-images-idx3-ubyte": (30, 4, 4), "train-labels-idx1-ubyte": (30,)}
 SIZES |= {"t10k-images-idx3-ubyte": (10, 4, 4), "t10k-labels-idx1-ubyte": (10,)}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from horovod_byz.cli import app
-from horovod_byz.experiments import device
+from horovod_byz.cli.main import app
+from horovod_byz.training import device
 
 
 @pytest.fixture

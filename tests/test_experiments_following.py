@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from horovod_byz.experiments import following
-from horovod_byz.experiments.following import lines, stopping
+from horovod_byz.training import following
+from horovod_byz.training.following import lines, stopping
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from horovod_byz.experiments.gradients import FlatModel, Gradients
-from horovod_byz.experiments.models import MODELS, build, default_options
-from horovod_byz.experiments.sampling import Sampler, take
+from horovod_byz.training.gradients import FlatModel, Gradients
+from horovod_byz.training.models import MODELS, build, default_options
+from horovod_byz.training.sampling import Sampler, take
 
 torch.set_num_threads(1)
 

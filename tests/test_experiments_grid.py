@@ -10,14 +10,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from horovod_byz.experiments import compute as computing
-from horovod_byz.experiments.artefact import Artefact, names
-from horovod_byz.experiments.compute import Workplace, compute
-from horovod_byz.experiments.config import ConfigError
-from horovod_byz.experiments.grid import Grid, merged
-from horovod_byz.experiments.overview import reproduce_all
-from horovod_byz.experiments.reproduce import look, reproduce
-from horovod_byz.experiments.runs import RunError, RunFolder
+from horovod_byz.reproduction import compute as computing
+from horovod_byz.reproduction.artefact import Artefact, names
+from horovod_byz.reproduction.compute import Workplace, compute
+from horovod_byz.reproduction.grid import Grid, merged
+from horovod_byz.reproduction.overview import reproduce_all
+from horovod_byz.reproduction.reproduce import look, reproduce
+from horovod_byz.training.config import ConfigError
+from horovod_byz.training.runs import RunError, RunFolder
 
 EXPERIMENTS = Path(__file__).parents[1] / "launch" / "experiments"
 GRID = """

@@ -8,9 +8,9 @@ import time
 import pytest
 
 import rank_jobs
-from horovod_byz.experiments import launcher
-from horovod_byz.experiments.progress import Silent
-from horovod_byz.experiments.runs import RunFolder
+from horovod_byz.training import launcher
+from horovod_byz.training.progress import Silent
+from horovod_byz.training.runs import RunFolder
 from rank_jobs import BACKENDS, HOROVODRUN, Job, finish, need_horovod, one_at_a_time
 
 need_horovod()

@@ -7,7 +7,7 @@ import torch
 
 import horovod_byz as hb
 import training
-from horovod_byz.experiments import config as configs
+from horovod_byz.training import config as configs
 
 COMMON = {"workers": 9, "redundancy": 3, "steps": 4, "data": {"name": "digits", "batch": 12}}
 

@@ -11,16 +11,16 @@ import threading
 import pytest
 import torch
 
-from horovod_byz.experiments import checkpoint, models
-from horovod_byz.experiments import config as configs
-from horovod_byz.experiments.atomic import replace_file
-from horovod_byz.experiments.checkpoint import CheckpointError
-from horovod_byz.experiments.data import load_dataset
-from horovod_byz.experiments.progress import Silent
-from horovod_byz.experiments.ranks import Ranks
-from horovod_byz.experiments.runs import CHECKPOINTS, RunError, RunFolder
-from horovod_byz.experiments.train import Launch, Stopped, train
-from horovod_byz.experiments.trainer import Trainer
+from horovod_byz.training import checkpoint, models
+from horovod_byz.training import config as configs
+from horovod_byz.training.atomic import replace_file
+from horovod_byz.training.checkpoint import CheckpointError
+from horovod_byz.training.data import load_dataset
+from horovod_byz.training.progress import Silent
+from horovod_byz.training.ranks import Ranks
+from horovod_byz.training.runs import CHECKPOINTS, RunError, RunFolder
+from horovod_byz.training.train import Launch, Stopped, train
+from horovod_byz.training.trainer import Trainer
 from thread_ranks import on_ranks_that_fail
 
 SMALL = {
@@ -414,11 +414,11 @@ def as_ranks(monkeypatch):
         with seeding:  # torch has one generator for all threads
             return build(*arguments, **options)
 
-    monkeypatch.setattr("horovod_byz.experiments.models.build", alone)
-    for place in ("horovod_byz.experiments.ranks.connect", "horovod_byz.collect.transport.connect"):
+    monkeypatch.setattr("horovod_byz.training.models.build", alone)
+    for place in ("horovod_byz.training.ranks.connect", "horovod_byz.collect.transport.connect"):
         monkeypatch.setattr(place, lambda name, timeout: here.transport)
     monkeypatch.setattr(Ranks, "local_rank", 0)
-    monkeypatch.setattr("horovod_byz.experiments.train.describe", lambda ranks: {"ranks": ranks.size})
+    monkeypatch.setattr("horovod_byz.training.train.describe", lambda ranks: {"ranks": ranks.size})
 
     def run(size, work):
         def start(transport):
@@ -479,7 +479,7 @@ def test_a_full_disk_of_the_first_rank_ends_all_ranks(as_ranks, tmp_path, monkey
 
 
 def test_ranks_without_workers_are_named_before_anything_is_read(as_ranks, tmp_path, monkeypatch):
-    monkeypatch.setattr("horovod_byz.experiments.train.prepare", lambda *arguments: pytest.fail("read data"))
+    monkeypatch.setattr("horovod_byz.training.train.prepare", lambda *arguments: pytest.fail("read data"))
     errors = as_ranks(5, lambda rank: train(small(), Launch(tmp_path / "run")))
     assert all("4 workers on 5 ranks leave a rank without any: use at most 4 ranks" in str(e) for e in errors)
     assert not (tmp_path / "run").exists()

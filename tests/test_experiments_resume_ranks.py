@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import rank_jobs
-from horovod_byz.experiments.runs import CHECKPOINTS, RunFolder
+from horovod_byz.training.runs import CHECKPOINTS, RunFolder
 from rank_jobs import BACKENDS, HOROVODRUN, need_horovod, one_at_a_time
 
 need_horovod()
@@ -73,4 +73,4 @@ def test_ranks_under_horovodrun_end_by_themselves(tmp_path, backend):
     told = refused.stdout + refused.stderr
     assert refused.returncode != 0
     assert f"horovod-byz: {folder / CHECKPOINTS[0]} is empty. No checkpoint is left to continue from" in told
-    assert "horovod_byz/experiments" not in told, "a traceback of ours"
+    assert "horovod_byz/training" not in told, "a traceback of ours"

@@ -11,12 +11,13 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from horovod_byz.cli import app
-from horovod_byz.experiments import demo, launcher, progress
-from horovod_byz.experiments.demo import Result, sentence
-from horovod_byz.experiments.plots import Curve, draw_curves, spread
-from horovod_byz.experiments.report import show
-from horovod_byz.experiments.runs import RunError, RunFolder
+from horovod_byz.cli.main import app
+from horovod_byz.reproduction import demo
+from horovod_byz.reproduction.demo import Result, sentence
+from horovod_byz.training import launcher, progress
+from horovod_byz.training.plots import Curve, draw_curves, spread
+from horovod_byz.training.report import show
+from horovod_byz.training.runs import RunError, RunFolder
 
 QUICK = ["--steps", "4", "--workers", "5", "--batch", "4", "--model", "mlp:width=4", "--evaluate-every", "2"]
 runner = CliRunner()
@@ -146,7 +147,7 @@ def test_an_error_of_the_system_is_a_sentence_too(tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("horovod_byz.experiments.report.show", refuse)
+    monkeypatch.setattr("horovod_byz.training.report.show", refuse)
     result = runner.invoke(app, ["report", str(tmp_path)])
     assert result.exit_code == 1
     assert f"horovod-byz: {tmp_path}: Permission denied: check the name, its rights" in result.output
@@ -155,7 +156,7 @@ def test_an_error_of_the_system_is_a_sentence_too(tmp_path, monkeypatch):
 def test_a_missing_data_set_ends_with_one_message(tmp_path, monkeypatch):
     monkeypatch.delenv("HOROVOD_BYZ_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("horovod_byz.experiments.files.download", lambda name, root: None)
+    monkeypatch.setattr("horovod_byz.training.files.download", lambda name, root: None)
     monkeypatch.chdir(tmp_path)
     result = runner.invoke(app, ["train", "--data", "mnist", "--out", str(tmp_path / "run")])
     assert result.exit_code == 1

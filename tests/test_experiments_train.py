@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from horovod_byz.experiments import config as configs
-from horovod_byz.experiments.data import Dataset, load_dataset
-from horovod_byz.experiments.interrupts import Interrupts
-from horovod_byz.experiments.progress import Silent
-from horovod_byz.experiments.ranks import Ranks
-from horovod_byz.experiments.runs import RunError, RunFolder, finite, replace_file
-from horovod_byz.experiments.train import Launch, Stopped, train
-from horovod_byz.experiments.trainer import Trainer
+from horovod_byz.training import config as configs
+from horovod_byz.training.data import Dataset, load_dataset
+from horovod_byz.training.interrupts import Interrupts
+from horovod_byz.training.progress import Silent
+from horovod_byz.training.ranks import Ranks
+from horovod_byz.training.runs import RunError, RunFolder, finite, replace_file
+from horovod_byz.training.train import Launch, Stopped, train
+from horovod_byz.training.trainer import Trainer
 
 SMALL = {
     "steps": 12,

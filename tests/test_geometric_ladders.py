@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import horovod_byz as hb
-from horovod_byz.reach import near_rows
+from horovod_byz.aggregation.reach import near_rows
 from horovod_byz.rules import weiszfeld as iteration
 from sharding import run_sharded
 

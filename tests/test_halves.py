@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import horovod_byz as hb
-from horovod_byz import rows as reading
-from horovod_byz.halves import HalfRows
+from horovod_byz.aggregation import rows as reading
+from horovod_byz.aggregation.halves import HalfRows
 from horovod_byz.kernels import linear
 
 RULES = [

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from horovod_byz._include import get_include
+from horovod_byz.host.include import get_include
 from horovod_byz.kernels import dispatch, rows
 
 HERE = Path(__file__).parent

@@ -17,7 +17,7 @@ import horovod_byz as hb
 from horovod_byz.collect import bind, launchers, over_horovod
 from horovod_byz.collect.launchers import launched
 from horovod_byz.collect.transport import Local
-from horovod_byz.experiments.ranks import Ranks
+from horovod_byz.training.ranks import Ranks
 
 TORCHRUN = {"WORLD_SIZE": "4", "RANK": "1", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "none"}
 SRUN = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "4"}

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
+from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.tiles import nodes, shards
 from horovod_byz.kernels.rows import TILE, Rows
-from horovod_byz.measure import Statistics
-from horovod_byz.tiles import nodes, shards
 from sharding import on_shards
 
 

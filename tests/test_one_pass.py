@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import horovod_byz as hb
-from horovod_byz import engine
+from horovod_byz.aggregation import engine
 from horovod_byz.kernels import vote
 from horovod_byz.kernels.rows import TILE, Rows
 

@@ -174,7 +174,8 @@ class Job:
             "horovod_byz.collect.transport.connect", lambda name, timeout: self.here.transport
         )
         monkeypatch.setattr(
-            "horovod_byz.optimizer.ranks", lambda: (self.here.transport.rank, self.here.transport.size)
+            "horovod_byz.optimizer.distributed.ranks",
+            lambda: (self.here.transport.rank, self.here.transport.size),
         )
 
     def run(self, size, work):

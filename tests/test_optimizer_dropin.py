@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import horovod_byz as hb
-from horovod_byz.wrapper.state import digest
+from horovod_byz.optimizer.state import digest
 
 FUSED = {
     "SGD": lambda p, fused: torch.optim.SGD(p, lr=0.1, momentum=0.9, fused=fused),

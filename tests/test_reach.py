@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import horovod_byz as hb
-from horovod_byz import reach
-from horovod_byz.decision import Weighted
+from horovod_byz.aggregation import reach
+from horovod_byz.aggregation.decision import Weighted
+from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.kernels.rows import TILE, Rows
-from horovod_byz.measure import Statistics
 from horovod_byz.rules.base import RowRule
 from sharding import run_sharded
 

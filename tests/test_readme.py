@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from horovod_byz.cli import app
-from horovod_byz.experiments import config as configs
+from horovod_byz.cli.main import app
+from horovod_byz.training import config as configs
 
 pytestmark = pytest.mark.source
 

@@ -13,8 +13,9 @@ import torch
 from torch.utils.data import DataLoader
 
 import horovod_byz as hb
-from horovod_byz import doctor, replicas
-from horovod_byz.sampling import Drawn
+from horovod_byz.host import doctor
+from horovod_byz.redundancy import replicas
+from horovod_byz.redundancy.sampler import Drawn
 from thread_ranks import on_ranks
 
 PROGRAM = pathlib.Path(__file__).parent / "programs" / "replica.py"

@@ -6,9 +6,9 @@ import pathlib
 
 import pytest
 
-from horovod_byz.experiments import overview
-from horovod_byz.experiments.artefact import Artefact
-from horovod_byz.experiments.reproduce import look, page
+from horovod_byz.reproduction import overview
+from horovod_byz.reproduction.artefact import Artefact
+from horovod_byz.reproduction.reproduce import look, page
 
 pytestmark = pytest.mark.source
 

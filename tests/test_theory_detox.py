@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from horovod_byz import cli_theory, theory
+from horovod_byz import theory
+from horovod_byz.cli import theory_command
 from horovod_byz.theory import (
     detox,
 )
@@ -152,7 +153,7 @@ def told():
     """What `horovod-byz theory` prints, without line breaks inside cells."""
 
     def run(*arguments):
-        found = CliRunner().invoke(cli_theory.app, arguments, env={"COLUMNS": "200"})
+        found = CliRunner().invoke(theory_command.app, arguments, env={"COLUMNS": "200"})
         assert found.exit_code == 0, found.output
         return found.output
 
@@ -186,7 +187,7 @@ def test_the_command_where_the_theorems_apply(told):
 
 
 def test_the_command_refuses_what_has_no_answer():
-    found = CliRunner().invoke(cli_theory.app, ["detox", "--p", "45", "--q", "5", "--r", "4"])
+    found = CliRunner().invoke(theory_command.app, ["detox", "--p", "45", "--q", "5", "--r", "4"])
     assert found.exit_code == 2
     assert "odd number of replicas" in " ".join(found.output.split())
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from horovod_byz import _torchvision
+from horovod_byz.host import torchvision_hook
 from rank_jobs import HOROVODRUN, environment, finish, need_horovod, one_at_a_time
 
 needs_torchvision = pytest.mark.skipif(
@@ -25,7 +25,7 @@ needs_torchvision = pytest.mark.skipif(
 def test_datasets_transforms_and_models_work(interpreter):
     done = interpreter("""
         import torch
-        from horovod_byz._torchvision import datasets, models, transforms
+        from horovod_byz.host.torchvision_hook import datasets, models, transforms
         assert datasets.MNIST and transforms.ToTensor
         model = models.resnet18(num_classes=10).eval()
         with torch.no_grad():
@@ -44,8 +44,8 @@ def test_the_declarations_are_made_exactly_where_torchvision_fails_without_them(
         import torchvision
     """)
     declared = interpreter("""
-        from horovod_byz import _torchvision
-        print(_torchvision.declare_missing_operators(), _torchvision.declare_missing_operators())
+        from horovod_byz.host import torchvision_hook
+        print(torchvision_hook.declare_missing_operators(), torchvision_hook.declare_missing_operators())
     """)
     failed = alone.returncode != 0
     assert declared.stdout.split() == [str(failed), str(failed)], declared.stderr
@@ -59,8 +59,8 @@ def test_operators_that_exist_are_left_alone(interpreter):
         library = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        from horovod_byz import _torchvision
-        print(_torchvision.declare_missing_operators())
+        from horovod_byz.host import torchvision_hook
+        print(torchvision_hook.declare_missing_operators())
     """)
     assert done.stdout.strip() == "False", done.stderr
 
@@ -68,10 +68,10 @@ def test_operators_that_exist_are_left_alone(interpreter):
 def test_absent_torchvision_is_an_error_with_the_remedy(interpreter):
     done = interpreter(
         """
-        from horovod_byz import _torchvision
-        assert _torchvision.declare_missing_operators() is False
+        from horovod_byz.host import torchvision_hook
+        assert torchvision_hook.declare_missing_operators() is False
         try:
-            _torchvision.load("torchvision.datasets")
+            torchvision_hook.load("torchvision.datasets")
         except ModuleNotFoundError as error:
             print(error)
     """,
@@ -81,9 +81,9 @@ def test_absent_torchvision_is_an_error_with_the_remedy(interpreter):
 
 
 HOOKED = """
-    from horovod_byz import _torchvision
-    _torchvision.install()
-    _torchvision.install()
+    from horovod_byz.host import torchvision_hook
+    torchvision_hook.install()
+    torchvision_hook.install()
 """
 
 
@@ -102,7 +102,7 @@ def test_after_install_a_plain_import_works(interpreter, first):
         from torchvision import datasets, models, transforms
         assert models.resnet18(num_classes=10)(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
         assert torchvision.ops.box_area(torch.tensor([[0.0, 0, 2, 3]])).tolist() == [6]
-        print(_torchvision.declare_missing_operators() != torchvision.extension._has_ops())
+        print(torchvision_hook.declare_missing_operators() != torchvision.extension._has_ops())
     """)
     )
     assert done.stdout.strip() == "True", done.stderr
@@ -153,10 +153,10 @@ def test_the_environment_that_set_up_makes_imports_it_in_ranks_and_their_childre
 
 def test_a_folder_without_the_library_does_not_load(tmp_path):
     (tmp_path / "_C.so").write_bytes(b"not a library")
-    assert not _torchvision.library_loads(tmp_path)
-    assert not _torchvision.library_loads(tmp_path / "nowhere")
+    assert not torchvision_hook.library_loads(tmp_path)
+    assert not torchvision_hook.library_loads(tmp_path / "nowhere")
 
 
 def test_other_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="has no attribute 'ops'"):
-        _ = _torchvision.ops
+        _ = torchvision_hook.ops

@@ -16,7 +16,7 @@ import torch
 import horovod_byz as hb
 from horovod_byz import attacks, rules
 from horovod_byz.collect import bind
-from horovod_byz.experiments import config as configs
+from horovod_byz.training import config as configs
 
 X = np.random.default_rng(0).standard_normal((9, 33))
 MEDIAN = np.median(X, axis=0)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import horovod_byz as hb
+from horovod_byz.aggregation.tiles import overlaps
 from horovod_byz.collect import Root, Sharded, Symmetric
-from horovod_byz.experiments import config as configs
 from horovod_byz.kernels.rows import TILE
-from horovod_byz.tiles import overlaps
-from horovod_byz.wrapper.flat import FlatGradient
+from horovod_byz.optimizer.flat import FlatGradient
+from horovod_byz.training import config as configs
 from sharding import run_sharded
 from thread_ranks import collect
 

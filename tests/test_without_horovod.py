@@ -59,7 +59,8 @@ def test_rules_work_with_numpy_alone(interpreter):
         import os, sys
         import numpy as np
         import horovod_byz as hb
-        from horovod_byz import engine, rules
+        from horovod_byz import rules
+        from horovod_byz.aggregation import engine
         rows = np.random.default_rng(0).standard_normal((15, 100))
         for kind in rules._RULES:
             rule = kind(f=1) if issubclass(kind, rules.BoundedRule) else kind()
@@ -88,7 +89,7 @@ def test_rules_do_not_wait_for_the_import_of_torch(interpreter):
         before = "torch" in sys.modules
         import torch
         torch.set_num_threads(1)
-        from horovod_byz import engine
+        from horovod_byz.aggregation import engine
         print(before, engine.default_threads())
         """
     )
@@ -104,7 +105,7 @@ def test_importing_the_library_does_not_start_horovod(interpreter):
 def test_the_doctor_names_the_absent_horovod(interpreter):
     done = interpreter(
         """
-        from horovod_byz import doctor
+        from horovod_byz.host import doctor
         print([check for check in doctor.report() if check.name == "Horovod"][0])
         """,
         without=HOROVOD,

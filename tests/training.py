@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from horovod_byz.experiments import config as configs
-from horovod_byz.experiments.data import load_dataset
-from horovod_byz.experiments.ranks import Ranks
-from horovod_byz.experiments.trainer import Trainer
+from horovod_byz.training import config as configs
+from horovod_byz.training.data import load_dataset
+from horovod_byz.training.ranks import Ranks
+from horovod_byz.training.trainer import Trainer
 
 
 def trained(**settings: Any) -> Trainer:

@@ -1,7 +1,7 @@
 """Makes `import torchvision` work in every program of an environment whose torch its library does not fit.
 
-Copies `horovod_byz/_torchvision.py` beside the packages of the Python that runs this, with a `.pth` file that
-Python reads whenever it starts. `make setup` does so; `horovod_byz/_torchvision.py` says what is wrong.
+Copies `horovod_byz/host/torchvision_hook.py` beside the packages of the Python that runs this, with a `.pth`
+file that Python reads whenever it starts. `make setup` does so; the copied file says what is wrong.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import shutil
 import sysconfig
 from pathlib import Path
 
-SOURCE = Path(__file__).resolve().parents[1] / "horovod_byz" / "_torchvision.py"
+SOURCE = Path(__file__).resolve().parents[1] / "horovod_byz" / "host" / "torchvision_hook.py"
 MODULE = "_horovod_byz_torchvision"
 
 

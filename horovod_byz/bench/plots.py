@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from horovod_byz.bench.clock import MEAN, READ
 from horovod_byz.bench.scaling import slope
-from horovod_byz.experiments.plots import save
+from horovod_byz.training.plots import save
 
 __all__ = ["draw"]
 

@@ -16,8 +16,8 @@ import torch
 from horovod_byz.bench import plots, report, scaling, targets, ways
 from horovod_byz.bench.clock import MEAN, READ, Way, extra_memory, measure
 from horovod_byz.bench.peers import Peers, connect
-from horovod_byz.experiments.environment import describe
 from horovod_byz.kernels import dispatch
+from horovod_byz.training.environment import describe
 
 __all__ = ["cell", "main"]
 

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from horovod_byz import engine, rules
-from horovod_byz.arena import empty_rows
+from horovod_byz import rules
+from horovod_byz.aggregation import engine
+from horovod_byz.aggregation.arena import empty_rows
 from horovod_byz.bench.clock import MEAN, READ, Way
 from horovod_byz.kernels import brsgd, coordinate, dispatch, distances, linear, scan, vote
 from horovod_byz.kernels.rows import Rows
-from horovod_byz.redundancy import Redundancy
+from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules import Rule
 
 Array = npt.NDArray[Any]

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from horovod_byz.checks import flag
 from horovod_byz.collect.compression import Compression, SignCompression, Uncompressed
 from horovod_byz.collect.errors import (
     EquivocationError,
@@ -28,6 +27,7 @@ from horovod_byz.collect.errors import (
 from horovod_byz.collect.layout import Layout, split
 from horovod_byz.collect.session import Collected, Job, Session, Wire
 from horovod_byz.collect.transport import ranks, time_limit
+from horovod_byz.common.checks import flag
 
 __all__ = [
     "Collected",
@@ -98,8 +98,8 @@ class Collector(ABC):
             ValueError: if the collector does not fit the job, or the segments do not fit d.
             TypeError: if `compression` is none, or a number of workers is not whole.
         """
+        from horovod_byz.aggregation.engine import checked_segments, default_threads
         from horovod_byz.collect.transport import connect
-        from horovod_byz.engine import checked_segments, default_threads
 
         timeout = time_limit(timeout)
         if compression is not None and not isinstance(compression, Compression):

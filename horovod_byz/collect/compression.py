@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.decision import BLOCK, Coordinatewise
+from horovod_byz.aggregation.decision import BLOCK, Coordinatewise
+from horovod_byz.aggregation.source import Floats, Source
 from horovod_byz.kernels import signs
 from horovod_byz.kernels.rows import Rows
-from horovod_byz.source import Floats, Source
 
 Array = npt.NDArray[Any]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from horovod_byz.aggregation.tiles import nodes
 from horovod_byz.collect.errors import TransportError, names
-from horovod_byz.tiles import nodes
 
 Bytes = npt.NDArray[np.uint8]
 Partial = dict[str, npt.NDArray[Any]]

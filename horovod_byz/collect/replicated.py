@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from horovod_byz import engine
+from horovod_byz.aggregation import engine
 from horovod_byz.collect import digest, partials
 from horovod_byz.collect.errors import EquivocationError, names
 from horovod_byz.collect.partials import Partial

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from horovod_byz import engine
+from horovod_byz.aggregation import engine
 from horovod_byz.collect import digest
 from horovod_byz.collect.errors import TransportError
 from horovod_byz.collect.session import Collected, Job, Session, Step

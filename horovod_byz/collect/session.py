@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz import engine
-from horovod_byz import rows as reading
+from horovod_byz.aggregation import engine
+from horovod_byz.aggregation import rows as reading
+from horovod_byz.aggregation.verdict import Verdict
 from horovod_byz.collect import digest, echoes, header, joining
 from horovod_byz.collect.errors import HeaderMismatchError
 from horovod_byz.collect.header import Header
@@ -22,7 +23,6 @@ from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.transport import HEADER_EXCHANGE, Array, Bytes, Transport
 from horovod_byz.collect.watchdog import announced
 from horovod_byz.rules.naming import as_rule
-from horovod_byz.verdict import Verdict
 
 if TYPE_CHECKING:
     from horovod_byz.rules.base import Rule

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from horovod_byz import engine
+from horovod_byz.aggregation import engine
 from horovod_byz.collect import digest, partials, relay
 from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.partials import Partial

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.checks import count
-from horovod_byz.decision import Decision, Weighted
+from horovod_byz.aggregation.decision import Decision, Weighted
+from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.reach import OutOfReachError
+from horovod_byz.aggregation.source import Floats, Ints
+from horovod_byz.common.checks import count
 from horovod_byz.kernels.rows import Rows
-from horovod_byz.measure import Statistics
-from horovod_byz.reach import OutOfReachError
 from horovod_byz.rules.condition import Condition
-from horovod_byz.source import Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Rule(ABC):
             TypeError: if `rows` are not floating point, or mix types, dtypes or devices.
             ValueError: if the shape is not (n, d), or the rule does not hold for n rows.
         """
-        from horovod_byz.engine import value
+        from horovod_byz.aggregation.engine import value
 
         return value(rows, self, threads=threads)
 

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from horovod_byz.decision import Weighted
-from horovod_byz.measure import Statistics
+from horovod_byz.aggregation.decision import Weighted
+from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.source import Floats
 from horovod_byz.rules.base import ROW_EXCLUDED, Facts, RowRule
 from horovod_byz.rules.condition import MAJORITY, Condition
-from horovod_byz.source import Floats
 
 
 @dataclass(frozen=True)

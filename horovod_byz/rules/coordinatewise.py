@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from horovod_byz.decision import Coordinatewise, Decision
-from horovod_byz.measure import Statistics
+from horovod_byz.aggregation.decision import Coordinatewise, Decision
+from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.rules.base import VALUE_EXTREME, BoundedRule, Facts, Rule
 from horovod_byz.rules.condition import MAJORITY, Condition
 

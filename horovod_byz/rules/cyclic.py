@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.source import Floats
+from horovod_byz.aggregation.source import Floats
 
 # How much of a pass's statistics is their own rounding: two float64 sums of squares are subtracted.
 _ROUNDING = 1e-14

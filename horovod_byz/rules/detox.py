@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.checks import count
-from horovod_byz.decision import Coordinatewise, Decision, Kernel, Weighted, compose, virtual_rows
+from horovod_byz.aggregation.decision import Coordinatewise, Decision, Kernel, Weighted, compose, virtual_rows
+from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.source import Ints
+from horovod_byz.common.checks import count
 from horovod_byz.kernels import vote as kernel
 from horovod_byz.kernels.rows import Rows
-from horovod_byz.measure import Statistics
-from horovod_byz.redundancy import Redundancy
+from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules.base import Facts, Rule
 from horovod_byz.rules.coordinatewise import MeanAroundMedian, Median, SignMajority, TrimmedMean
 from horovod_byz.rules.geometric import GeometricMedian
@@ -22,7 +23,6 @@ from horovod_byz.rules.krum import Bulyan, MultiKrum
 from horovod_byz.rules.mean import Mean
 from horovod_byz.rules.naming import as_rule
 from horovod_byz.rules.vote import MajorityVote, winners
-from horovod_byz.source import Ints
 
 
 @dataclass(frozen=True)

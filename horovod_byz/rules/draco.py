@@ -9,19 +9,19 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz import reach
-from horovod_byz.checks import count, fraction
-from horovod_byz.decision import Decision, Weighted
+from horovod_byz.aggregation import reach
+from horovod_byz.aggregation.decision import Decision, Weighted
+from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.source import Floats, Source
+from horovod_byz.common.checks import count, fraction
 from horovod_byz.kernels import linear
 from horovod_byz.kernels.rows import Rows
-from horovod_byz.measure import Statistics
-from horovod_byz.redundancy import Redundancy
+from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules import cyclic
 from horovod_byz.rules.base import BoundedRule, Facts
 from horovod_byz.rules.condition import MAJORITY, Condition
 from horovod_byz.rules.detox import Detox
 from horovod_byz.rules.mean import Mean
-from horovod_byz.source import Floats, Source
 
 # Rounding that a row may carry, in units of the dtype's eps and of the median row's length. A worker that
 # adds up its batches in float64 and rounds once stays below one; sums in the row's own dtype below ten.
@@ -149,7 +149,7 @@ class Draco(BoundedRule):
         Raises:
             ValueError: if the number of gradients is not that of the batches.
         """
-        from horovod_byz import rows as reading
+        from horovod_byz.aggregation import rows as reading
 
         source, restore = reading.read(gradients)
         row = self.coefficients(n)[worker]

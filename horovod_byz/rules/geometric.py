@@ -7,14 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from horovod_byz.checks import count
-from horovod_byz.decision import Weighted
-from horovod_byz.measure import Statistics
-from horovod_byz.reach import near_rows
+from horovod_byz.aggregation.decision import Weighted
+from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.reach import near_rows
+from horovod_byz.aggregation.source import Floats
+from horovod_byz.common.checks import count
 from horovod_byz.rules.base import ROW_EXCLUDED, Facts, RowRule
 from horovod_byz.rules.condition import MAJORITY, NO_FAULTS, Condition
 from horovod_byz.rules.weiszfeld import weiszfeld
-from horovod_byz.source import Floats
 
 
 @dataclass(frozen=True)

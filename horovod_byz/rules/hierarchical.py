@@ -8,12 +8,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from horovod_byz.checks import count
-from horovod_byz.decision import Decision, compose, virtual_rows
-from horovod_byz.measure import Statistics
+from horovod_byz.aggregation.decision import Decision, compose, virtual_rows
+from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.source import Ints
+from horovod_byz.common.checks import count
 from horovod_byz.rules.base import Facts, Rule
 from horovod_byz.rules.naming import as_rule
-from horovod_byz.source import Ints
 
 
 @dataclass(frozen=True)

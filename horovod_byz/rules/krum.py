@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from horovod_byz.checks import count
-from horovod_byz.decision import Coordinatewise, Decision, Weighted
-from horovod_byz.measure import Statistics
+from horovod_byz.aggregation.decision import Coordinatewise, Decision, Weighted
+from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.source import Floats, Ints
+from horovod_byz.common.checks import count
 from horovod_byz.rules.base import ROW_EXCLUDED, BoundedRule, Facts, RowRule
 from horovod_byz.rules.condition import Condition
-from horovod_byz.source import Floats, Ints
 
 
 def scores(distances: Floats, f: int) -> Floats:

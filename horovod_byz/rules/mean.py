@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from horovod_byz.decision import Weighted
-from horovod_byz.measure import Statistics
+from horovod_byz.aggregation.decision import Weighted
+from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.source import Floats
 from horovod_byz.rules.base import Facts, RowRule
 from horovod_byz.rules.condition import NO_FAULTS, Condition
-from horovod_byz.source import Floats
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from horovod_byz.common.words import known, parse_word
 from horovod_byz.rules.base import Rule
-from horovod_byz.words import known, parse_word
 
 _KINDS: dict[str, type[Rule]] = {}
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from horovod_byz.source import Floats
+from horovod_byz.aggregation.source import Floats
 
 # Added to the diagonal, relatively: where rows lie on a line, the sum of distances is not curved along it.
 _RIDGE = 1e-12

@@ -10,15 +10,15 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.checks import flag, fraction
-from horovod_byz.decision import Decision, Segmented, Weighted
+from horovod_byz.aggregation.decision import Decision, Segmented, Weighted
+from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.reach import lengths
+from horovod_byz.aggregation.source import Floats, Groups, Ints
+from horovod_byz.common.checks import flag, fraction
 from horovod_byz.kernels import vote as kernel
 from horovod_byz.kernels.rows import Rows
-from horovod_byz.measure import Statistics
-from horovod_byz.reach import lengths
 from horovod_byz.rules.base import Facts, Rule
 from horovod_byz.rules.condition import MAJORITY, Condition
-from horovod_byz.source import Floats, Groups, Ints
 
 # Which replicas agree, (r, r), and how far apart they are.
 Agreement = tuple[npt.NDArray[np.bool_], Floats]

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from horovod_byz.reach import near_rows
+from horovod_byz.aggregation.reach import near_rows
+from horovod_byz.aggregation.source import Floats
 from horovod_byz.rules.newton import apart, newton
-from horovod_byz.source import Floats
 
 # Weiszfeld's iteration converges in some dozens of steps, or so slowly that Newton's steps have to take over.
 _PLAIN = 100

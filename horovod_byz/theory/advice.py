@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from horovod_byz.redundancy import Redundancy
+from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules import Detox, Draco, MajorityVote
 from horovod_byz.rules.condition import MAJORITY
 from horovod_byz.theory import checks

@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
+from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.kernels.rows import Rows
-from horovod_byz.measure import Statistics
-from horovod_byz.redundancy import Redundancy
+from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.theory import checks
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import horovod_byz as hb
-from horovod_byz.experiments.data import load_dataset
+from horovod_byz.training.data import load_dataset
 
 
 def arguments():

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 import horovod_byz as hb  # changed line 1 of 2
-from horovod_byz.experiments.data import load_dataset
+from horovod_byz.training.data import load_dataset
 
 
 class Net(nn.Module):

@@ -3,7 +3,7 @@
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-from horovod_byz._include import get_include
+from horovod_byz.host.include import get_include
 
 # One folder: on Cython's path for the declarations, on the compiler's for the header.
 stranger = Extension("stranger", ["stranger.pyx"], include_dirs=[get_include()])

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import horovod_byz as hb
-from horovod_byz.replicas import fingerprint
+from horovod_byz.redundancy.replicas import fingerprint
 
 WORKERS, BATCH, STEPS = 6, 24, 9  # two epochs of 3 batches of 24 and one of 18, and a bit
 

@@ -2,10 +2,10 @@
 
 import horovod.torch as hvd
 
-from horovod_byz.experiments import config as configs
-from horovod_byz.experiments.data import load_dataset
-from horovod_byz.experiments.ranks import Ranks
-from horovod_byz.experiments.trainer import Trainer
+from horovod_byz.training import config as configs
+from horovod_byz.training.data import load_dataset
+from horovod_byz.training.ranks import Ranks
+from horovod_byz.training.trainer import Trainer
 
 STEPS = 20
 SMALL = {

@@ -5,7 +5,7 @@ import torch
 from common import fingerprint, raised
 
 import horovod_byz as hb
-from horovod_byz.wrapper.state import digest
+from horovod_byz.optimizer.state import digest
 
 OPTIONS = {
     "SGD": [{}, {"momentum": 0.9, "weight_decay": 0.1}],

@@ -1,0 +1,239 @@
+"""What a rule decides: how one row, real or virtual, comes from the rows below it.
+
+A decision is a weighted sum of rows, a coordinate-wise rule over some of them, or a rule over the
+outcomes of other decisions. Each is local to coordinates, so it runs on a shard, on a block, or on
+the whole rows with the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from horovod_byz.aggregation.source import Floats, Ints, Source
+from horovod_byz.aggregation.tiles import overlaps
+from horovod_byz.kernels import coordinate, linear
+from horovod_byz.kernels.rows import TILE, Rows
+
+Kernel = Literal["median", "trimmed_mean", "mean_around_median", "sign_majority"]
+
+# Virtual rows are made for this many coordinates at a time: a workspace that fits a core's cache.
+BLOCK = 16 * TILE
+
+
+def _nobody() -> Ints:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted:
+    """sum_i weights[i] * row i; rows of weight 0 are not read. All weights 0: the zero vector.
+
+    Attributes:
+        weights: (n,) share of each row.
+        outvoted: indices of rows that a vote found to differ from their group's majority.
+    """
+
+    weights: Floats
+    outvoted: Ints = field(default_factory=_nobody)
+
+    @classmethod
+    def uniform(cls, n: int, chosen: Sequence[int] | Ints, outvoted: Ints | None = None) -> Weighted:
+        """The mean of the chosen rows of n; nothing chosen gives the zero vector."""
+        weights = np.zeros(n)
+        if len(chosen):
+            weights[np.asarray(chosen)] = 1.0 / len(chosen)
+        return cls(weights, _nobody() if outvoted is None else outvoted)
+
+    def expand(self, n: int, rows: Ints) -> Weighted:
+        """The same sum, where this decision's rows are `rows` out of n."""
+        weights = np.zeros(n)
+        weights[rows] = self.weights
+        return Weighted(weights, rows[self.outvoted])
+
+    def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
+        """Writes the row to `out`; `offset` is the coordinate of the rows' first column."""
+        linear.weighted_sum(rows, self.weights, out, threads)
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinatewise:
+    """A coordinate-wise rule over the chosen rows.
+
+    Attributes:
+        kernel: which rule.
+        chosen: indices of the rows that take part.
+        n: number of rows chosen from.
+        f: what the rule trims, where it has such a parameter.
+        outvoted: as for `Weighted`.
+    """
+
+    kernel: Kernel
+    chosen: Ints
+    n: int
+    f: int = 0
+    outvoted: Ints = field(default_factory=_nobody)
+
+    _TRIMS: ClassVar[frozenset[str]] = frozenset({"trimmed_mean", "mean_around_median"})
+
+    @property
+    def weights(self) -> Floats:
+        """Each chosen row's equal share; which of its values were used differs by coordinate."""
+        return Weighted.uniform(self.n, self.chosen).weights
+
+    def expand(self, n: int, rows: Ints) -> Coordinatewise:
+        """The same rule, where this decision's rows are `rows` out of n."""
+        return Coordinatewise(self.kernel, rows[self.chosen], n, self.f, rows[self.outvoted])
+
+    def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
+        """Writes the row to `out`; `offset` is the coordinate of the rows' first column."""
+        if len(self.chosen) == 0:
+            out[:] = 0
+            return
+        if len(self.chosen) != rows.n:
+            rows = rows.take([int(i) for i in self.chosen])
+        kernel = getattr(coordinate, self.kernel)
+        arguments = (self.f,) if self.kernel in self._TRIMS else ()
+        kernel(rows, out, *arguments, threads)
+
+
+@dataclass(frozen=True, eq=False)
+class Composite:
+    """A decision over virtual rows: `top` of what the decisions in `below` give."""
+
+    below: tuple[Decision, ...]
+    top: Decision
+    outvoted: Ints = field(default_factory=_nobody)
+
+    @property
+    def weights(self) -> Floats:
+        """Each real row's share through all virtual rows."""
+        return _mix(self.top.weights, self.below)
+
+    def expand(self, n: int, rows: Ints) -> Composite:
+        """The same, where this decision's rows are `rows` out of n."""
+        below = tuple(decision.expand(n, rows) for decision in self.below)
+        return Composite(below, self.top, rows[self.outvoted])
+
+    def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
+        """Writes the row to `out`, making the virtual rows block by block."""
+        virtual = Virtual(rows, self.below, threads, offset)
+        for begin in range(0, rows.d, BLOCK):
+            end = min(begin + BLOCK, rows.d)
+            self.top.combine(virtual.block(begin, end), out[begin:end], threads, offset + begin)
+
+
+@dataclass(frozen=True, eq=False)
+class Segmented:
+    """Another weighted sum of rows in each segment of the coordinates, such as each tensor.
+
+    Attributes:
+        ends: the coordinate after each segment's last, ascending.
+        parts: the decision in each segment.
+        outvoted: as for `Weighted`.
+    """
+
+    ends: tuple[int, ...]
+    parts: tuple[Weighted, ...]
+    outvoted: Ints = field(default_factory=_nobody)
+
+    @property
+    def weights(self) -> Floats:
+        """Each row's share, segments counted by their lengths."""
+        lengths = np.diff(self.ends, prepend=0)
+        return _mix(lengths / max(int(lengths.sum()), 1), self.parts)
+
+    def expand(self, n: int, rows: Ints) -> Segmented:
+        """The same, where this decision's rows are `rows` out of n."""
+        parts = tuple(part.expand(n, rows) for part in self.parts)
+        return Segmented(self.ends, parts, rows[self.outvoted])
+
+    def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
+        """Writes the row to `out`; `offset` is the coordinate of the rows' first column."""
+        for part, (begin, end) in zip(self.parts, overlaps(self.ends, offset, rows.d), strict=True):
+            if begin < end:
+                part.combine(rows.block(begin, end), out[begin:end], threads)
+
+
+Decision = Weighted | Coordinatewise | Composite | Segmented
+
+
+def compose(below: Sequence[Decision], top: Decision, n: int) -> Decision:
+    """`top` over the virtual rows `below`, which are decisions over n rows.
+
+    Where every virtual row is a real one, `top` reads those. A weighted sum of weighted sums is folded
+    into one: k virtual rows with the mixing matrix W (k, n) and outer weights w (k,) are the single
+    sum w W, which reads each row once.
+    """
+    picked = _picked(below)
+    folded: Decision
+    if picked is not None:
+        folded = top.expand(n, picked)
+    elif isinstance(top, Weighted) and all(isinstance(decision, Weighted) for decision in below):
+        folded = Weighted(_mix(top.weights, below))
+    else:
+        folded = Composite(tuple(below), top)
+    return replace(folded, outvoted=np.unique(np.concatenate([decision.outvoted for decision in below])))
+
+
+def virtual_rows(source: Source, decisions: Sequence[Decision], offset: int = 0) -> Source:
+    """The rows that the decisions give: the real ones themselves where each decision picks one.
+
+    Args:
+        source: the rows below.
+        decisions: one per virtual row.
+        offset: coordinate of the first column of `source`.
+    """
+    picked = _picked(decisions)
+    return (
+        Virtual(source, decisions, offset=offset) if picked is None else source.take([int(i) for i in picked])
+    )
+
+
+def _picked(decisions: Sequence[Decision]) -> Ints | None:
+    """The rows that the decisions pick, where each is one single row with weight one."""
+    rows = []
+    for decision in decisions:
+        if not isinstance(decision, Weighted) or np.count_nonzero(decision.weights) != 1:
+            return None
+        row = int(np.argmax(decision.weights))
+        if decision.weights[row] != 1.0:
+            return None
+        rows.append(row)
+    return np.array(rows, np.int64)
+
+
+class Virtual:
+    """Rows that decisions about other rows give, made block by block when they are read."""
+
+    def __init__(
+        self, source: Source, decisions: Sequence[Decision], threads: int = 1, offset: int = 0
+    ) -> None:
+        self.source, self._offset = source, offset
+        self.decisions = tuple(decisions)
+        self.n = len(self.decisions)
+        self.d = source.d
+        self._threads = threads
+
+    def block(self, begin: int, end: int) -> Rows:
+        below = self.source.block(begin, end)
+        values = np.empty((self.n, end - begin), below.dtype)
+        for decision, row in zip(self.decisions, values, strict=True):
+            decision.combine(below, row, self._threads, self._offset + begin)
+        return Rows(values)
+
+    def take(self, indices: Sequence[int]) -> Source:
+        return virtual_rows(self.source, [self.decisions[i] for i in indices], self._offset)
+
+
+def _mix(weights: Floats, below: Sequence[Decision]) -> Floats:
+    mixing = np.stack([decision.weights for decision in below])
+    # A plain ordered sum: numpy's dot may group the terms by SIMD width, and all ranks need the same bits.
+    total = np.zeros(mixing.shape[1])
+    for share, row in zip(weights, mixing, strict=True):
+        total += share * row
+    return total

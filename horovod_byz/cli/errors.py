@@ -1,0 +1,62 @@
+"""How the `horovod-byz` command ends: exit code 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+
+__all__ = ["explained", "leave"]
+
+
+@contextmanager
+def explained(events: bool = False) -> Iterator[None]:
+    """Turn the errors that explain themselves into one message and an exit code: 1, or 2 for wrong usage.
+
+    Args:
+        events: whether a parent process reads the message, as an event.
+    """
+    from horovod_byz.collect import TransportError
+    from horovod_byz.training.atomic import RunError
+    from horovod_byz.training.data import DatasetDamaged, DatasetMissing
+    from horovod_byz.training.launcher import LaunchError
+
+    try:
+        yield
+    except LaunchError as error:
+        _fail(str(error), error.code, events)
+    except (RunError, TransportError, DatasetDamaged, DatasetMissing) as error:
+        _fail(str(error), 1, events)
+    except ValueError as error:
+        _fail(str(error), 2, events)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        remedy = "check the name, its rights and the room on its disk"
+        _fail(f"{place}{error.strerror or error}: {remedy}", 1, events)
+    except KeyboardInterrupt:
+        leave(130)
+
+
+def _fail(message: str, code: int, events: bool) -> NoReturn:
+    if events:
+        from horovod_byz.training.progress import Events
+
+        Events().error(message, code)
+    else:
+        typer.secho(f"horovod-byz: {message}", err=True, fg=typer.colors.RED)
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process at once: with ranks gone or silent, Horovod's own shutdown would wait for them."""
+    from horovod_byz.training.ranks import launched
+
+    if launched() == 1:
+        raise typer.Exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,197 @@
+"""The `horovod-byz` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from horovod_byz.cli import theory_command, train_command
+from horovod_byz.cli.errors import explained
+
+app = typer.Typer(
+    name="horovod-byz",
+    help="Byzantine-resilient training on Horovod and PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+app.add_typer(theory_command.app, name="theory")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from horovod_byz import __version__
+
+        typer.echo(f"horovod-byz {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Byzantine-resilient training on Horovod and PyTorch."""
+
+
+@app.command()
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(help="A TOML file; options given here override it.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="mnist, fashion-mnist, cifar-10, cifar-100 or digits.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Such as mlp, lenet, resnet18:width=16.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Logical workers of the whole job.")] = None,
+    byzantine: Annotated[int | None, typer.Option(help="How many of them are Byzantine.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Who is Byzantine: first, fixed or redrawn.")] = None,
+    attack: Annotated[str | None, typer.Option(help="Such as omniscient, gaussian:std=200.")] = None,
+    attack_start: Annotated[int | None, typer.Option(help="First step of the attack, from 0.")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="Such as median, krum:f=6. f defaults to --byzantine.")
+    ] = None,
+    collect: Annotated[
+        str | None, typer.Option(help="symmetric, root, root:dedicated=true or sharded.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same numbers.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimizer steps; with --resume also more than before.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Images per worker and step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Momentum of SGD.")] = None,
+    evaluate_every: Annotated[int | None, typer.Option(help="Steps between evaluations.")] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other entry: --set data.normalise=standard.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<what it is>.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of data sets, in torchvision's layout.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that --out holds.")] = False,
+    checkpoint_every: Annotated[
+        int, typer.Option(min=0, help="Steps between checkpoints; 0: at the end.")
+    ] = 0,
+    device: Annotated[str, typer.Option(help="Where gradients are computed: cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Threads per rank.")] = 1,
+    ranks: Annotated[int, typer.Option(min=1, help="Start this many Horovod ranks on this machine.")] = 1,
+    events: Annotated[bool, typer.Option("--events", hidden=True)] = False,
+) -> None:
+    """Train, with simulated Byzantine workers.
+
+    On several ranks: horovodrun -np 2 horovod-byz train ..., or, on this machine with a live bar, --ranks 2.
+    """
+    given = {
+        name: value
+        for name, value in {
+            "data": data,
+            "model": model,
+            "workers": workers,
+            "byzantine": byzantine,
+            "schedule": schedule,
+            "attack": attack,
+            "attack_start": attack_start,
+            "rule": rule,
+            "collect": collect,
+            "seed": seed,
+            "steps": steps,
+            "batch": batch,
+            "lr": lr,
+            "momentum": momentum,
+            "evaluate_every": evaluate_every,
+        }.items()
+        if value is not None
+    }
+    with explained(events):
+        from horovod_byz.training.ranks import launched
+        from horovod_byz.training.train import Launch
+
+        if resume and overwrite:
+            raise ValueError("--resume continues a run and --overwrite replaces it: give one of them")
+        if resume and out is None and config is None and not given and not change:
+            raise ValueError("--resume continues a run: name its folder with --out, or its configuration")
+        started = launched()
+        if ranks > 1 and started not in (1, ranks):
+            raise ValueError(f"a launcher started {started} ranks: leave out --ranks {ranks}")
+        made = train_command.configuration(config, given, change or [], out if resume else None)
+        folder = out if out is not None else Path("runs") / made.slug
+        launch = Launch(folder, data_dir, resume, overwrite, checkpoint_every, device, threads)
+        if ranks > 1 and started == 1:
+            launch.check(made, ranks)
+            train_command.start_ranks(ranks)
+        else:
+            train_command.run(made, launch, events)
+
+
+@app.command()
+def reproduce(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Artefacts, such as xie2018-fig4; or sets: quick, cpu, gpu, all."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where gradients are computed: cpu or cuda.")] = "cpu",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; default one per core.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads per run; default 1.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Only the first seeds: a reduced form.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="So many steps instead: a reduced form.")] = None,
+    experiments: Annotated[Path, typer.Option(help="Folder of the experiment files.")] = Path(
+        "launch/experiments"
+    ),
+    results: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results"),
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of data sets, in torchvision's layout.")
+    ] = None,
+) -> None:
+    """Reproduce tables and figures of the papers: compute the runs that are missing, then show them.
+
+    Without a name: list what there is and how far it is.
+    """
+    with explained():
+        from horovod_byz.reproduction import overview
+        from horovod_byz.reproduction.compute import Workplace
+
+        if names:
+            from horovod_byz.training.device import find
+
+            place = Workplace(results, data_dir, jobs, find(device), threads)
+            overview.reproduce_all(names, experiments, place, repeats=repeats, steps=steps)
+        else:
+            overview.show(experiments, results)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Show how a run went, and how each worker was treated."""
+    with explained():
+        from horovod_byz.training.report import show
+
+        show(folder)
+
+
+@app.command()
+def doctor() -> None:
+    """Show what is installed, what is missing, and how to fix it."""
+    from horovod_byz.host import doctor as look
+
+    raise typer.Exit(look.main())
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def bench(context: typer.Context) -> None:
+    """Time the rules against reading every row once (bench --help lists its options)."""
+    from horovod_byz import bench as timing
+
+    raise typer.Exit(timing.main(context.args))
+
+
+def main() -> None:
+    """Entry point."""
+    app()

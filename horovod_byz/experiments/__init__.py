@@ -1,1 +1,0 @@
-"""Training with simulated Byzantine workers: data, models, the loop, run folders and their pictures."""

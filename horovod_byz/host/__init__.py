@@ -1,0 +1,1 @@
+"""This machine: versions, cores, memory, the files of this installation, and `horovod-byz doctor`."""

@@ -1,0 +1,1 @@
+"""Evidence per worker: the verdicts of a run, added up."""

@@ -1,0 +1,136 @@
+"""Which worker computes which batch: redundancy groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from horovod_byz.aggregation.source import Groups
+from horovod_byz.common.checks import count
+
+if TYPE_CHECKING:
+    from horovod_byz.redundancy.sampler import RedundantSampler, SeededDataset
+
+
+@dataclass(frozen=True)
+class Redundancy:
+    """A random partition of the workers into groups of r that compute the same batch.
+
+    The partition is drawn once by seed and holds for the whole run. Where r does not divide n, the
+    n mod r workers that are left join one group each, which then has r + 1 members; a vote always
+    needs a strict majority of its group.
+
+    Args:
+        r: replicas per batch; 1 means no redundancy. Odd numbers use every replica.
+        seed: seed of the partition.
+        groups: the partition itself, instead of a random one: tuples of worker indices that cover
+            0..n-1.
+
+    Reference:
+        Rajput, Wang, Charles, Papailiopoulos (2019), DETOX, Algorithm 1, line 1.
+    """
+
+    r: int = 1
+    seed: int = 0
+    groups: Groups | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "r", count(self, "r", self.r, least=1))
+        object.__setattr__(self, "seed", count(self, "seed", self.seed))
+        if self.groups is not None:
+            object.__setattr__(self, "groups", tuple(tuple(int(i) for i in group) for group in self.groups))
+
+    def groups_of(self, n: int) -> Groups:
+        """The groups for n workers, each ascending.
+
+        Raises:
+            ValueError: if n < r, or the given groups are not a partition of 0..n-1.
+        """
+        if self.groups is not None:
+            if sorted(i for group in self.groups for i in group) != list(range(n)):
+                raise ValueError(
+                    f"Redundancy: groups {self.groups} do not cover workers 0..{n - 1} once each"
+                )
+            return self.groups
+        if n < self.r:
+            raise ValueError(f"Redundancy(r={self.r}) needs at least {self.r} workers, got {n}: use r <= {n}")
+        order = np.random.default_rng([self.seed, 0xDE70]).permutation(n).tolist()
+        full = n // self.r
+        members = [order[self.r * k : self.r * (k + 1)] for k in range(full)]
+        for k, worker in enumerate(order[self.r * full :]):
+            members[k % full].append(worker)
+        return tuple(tuple(sorted(group)) for group in members)
+
+    def group_of(self, worker: int, n: int) -> int:
+        """Index of the group that a worker belongs to."""
+        for k, group in enumerate(self.groups_of(n)):
+            if worker in group:
+                return k
+        raise ValueError(f"worker {worker} is not among the {n} workers 0..{n - 1}")
+
+    def batch_size(self, total: int, n: int) -> int:
+        """Samples per worker, r b / n, so that the distinct samples of a step are b in all.
+
+        Raises:
+            ValueError: if the groups cannot share `total` evenly; the message names the nearest that
+                they can.
+        """
+        groups = len(self.groups_of(n))
+        if total % groups:
+            low = total // groups * groups
+            raise ValueError(
+                f"a batch of {total} cannot be split evenly among {groups} redundancy groups: "
+                f"use {low or groups} or {low + groups}"
+            )
+        return total // groups
+
+    def seed_step(self, worker: int, n: int, step: int) -> None:
+        """Seeds torch's generators alike on all replicas of a group, so that dropout bits agree."""
+        import torch
+
+        torch.manual_seed(stream(self.seed, self.group_of(worker, n), step))
+
+    def sampler(
+        self,
+        data: Sized,
+        seed: int = 0,
+        *,
+        worker: int | None = None,
+        workers: int | None = None,
+        shuffle: bool = True,
+    ) -> RedundantSampler:
+        """A sampler that gives every replica of a group the same samples in the same order.
+
+        Args:
+            data: the data set; only its length is used.
+            seed: seed of the order, the same on every worker.
+            worker: this worker's index (default: the Horovod rank).
+            workers: number of workers (default: the Horovod size).
+            shuffle: whether to draw a new order in each epoch.
+        """
+        from horovod_byz.redundancy.sampler import RedundantSampler
+
+        if worker is None or workers is None:
+            import horovod.torch as hvd
+
+            worker = hvd.rank() if worker is None else worker
+            workers = hvd.size() if workers is None else workers
+        return RedundantSampler(len(data), self, worker, workers, seed, shuffle)
+
+    def seeded(self, data: Any) -> SeededDataset:
+        """The data set with random augmentation that all replicas draw alike: by sample and epoch.
+
+        Without it, augmentation takes its random numbers from the loader's processes, which agree only if
+        their number does, and not after one replica was restarted.
+        """
+        from horovod_byz.redundancy.sampler import SeededDataset
+
+        return SeededDataset(data, self.seed)
+
+
+def stream(*key: int) -> int:
+    """A 63-bit seed from whole numbers: independent streams for different keys."""
+    return int(np.random.SeedSequence([int(k) for k in key]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,200 @@
+"""An artefact: a table or figure of a paper as a TOML file, with its runs and the claims it tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from horovod_byz.common.words import known
+from horovod_byz.reproduction.claims import Claim, Labels
+from horovod_byz.reproduction.grid import Cell, Grid, read_like
+from horovod_byz.training import config as configs
+from horovod_byz.training.config import ConfigError
+
+__all__ = ["Artefact", "Bar", "Figure", "Published", "Reference", "Slice", "Table", "names"]
+
+GRIDS = "grids"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Slice(_Part):
+    """Some runs of a grid, by default of the artefact's; `labels` are shown in place of the grid's own."""
+
+    where: Labels = Field(default_factory=dict)
+    runs: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class Reference(Slice):
+    """Runs that the others are compared with; drawn dashed, and first in the table."""
+
+    name: str
+
+
+class Table(_Part):
+    """Which axes are the rows and which the columns of the table."""
+
+    rows: tuple[str, ...] = ("rule",)
+    columns: tuple[str, ...] = ()
+    levels: tuple[float, ...] = Field(default=(), description="list also the steps to these levels")
+
+
+class Bar(_Part):
+    """One bar of calculated quantities: part by part, in order."""
+
+    name: str
+    parts: dict[str, str]
+
+
+class Figure(_Part):
+    """What is drawn.
+
+    "curves" over steps, a "sweep" of final values over an axis, "pairs" of dots; or "bars" of calculated
+    quantities. `lowest` is where a sweep's axis of percent begins, unless a value lies below.
+    """
+
+    kind: Literal["curves", "sweep", "pairs", "bars", "none"] = "curves"
+    lines: str = "rule"
+    panels: tuple[str, ...] = ()
+    x: str = ""
+    x_label: str = ""
+    metrics: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+    bars: tuple[Bar, ...] = ()
+    lowest: float = Field(0, ge=0, lt=100)
+
+
+class Published(_Part):
+    """A number that the paper prints."""
+
+    where: Labels
+    value: float
+    note: str = ""
+
+
+class Artefact(_Part):
+    """A table or figure of a paper.
+
+    Attributes:
+        name: the target's name, that of the file.
+        title: what it shows, in a line.
+        paper, shows: which paper, and what of it ("Figure 4").
+        runs: the grid that its slices come from.
+        calculate: instead of runs, the name of a calculation.
+        reduced: how the runs are smaller than the paper's; empty if they are not.
+        sets: what it belongs to: "quick", "cpu", "gpu".
+        minutes: what it takes on two cores, or on the GPU for the set "gpu".
+        published: the paper's numbers; `says` what it says in words.
+        differences: what differs from the paper and why, in words.
+        explanations: why claims fail, by their words: for a file that takes its claims over from another.
+    """
+
+    name: str
+    title: str
+    paper: str
+    shows: str
+    runs: str = ""
+    calculate: str = ""
+    reduced: str = ""
+    sets: tuple[str, ...] = ()
+    minutes: float = 1
+    metric: Literal["accuracy", "top3", "loss"] = "accuracy"
+    slices: tuple[Slice, ...] = ()
+    references: tuple[Reference, ...] = ()
+    table: Table = Table()
+    figure: Figure = Figure()
+    claims: tuple[Claim, ...] = ()
+    published: tuple[Published, ...] = ()
+    says: str = ""
+    differences: tuple[str, ...] = ()
+    explanations: dict[str, str] = {}
+    repeats: int | None = Field(default=None, ge=1, description="use only the first seeds")
+    steps: int | None = Field(default=None, ge=1, description="run so many steps instead of the grid's")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _explain(cls, data: Any) -> Any:
+        claims = [dict(claim) for claim in data.get("claims", ())]
+        for words, explanation in data.get("explanations", {}).items():
+            known(words, [claim.get("claim", "") for claim in claims], "claim in explanations")
+            for claim in claims:
+                if claim.get("claim") == words:
+                    claim["explanation"] = explanation
+        return {**data, "claims": claims}
+
+    @classmethod
+    def read(cls, path: Path, *, repeats: int | None = None, steps: int | None = None) -> Artefact:
+        """Read the file of an artefact.
+
+        Args:
+            path: the file; its folder holds the grids in `grids`.
+            repeats: use only so many seeds.
+            steps: run so many steps instead of the grid's.
+
+        Raises:
+            ConfigError: when it is missing, not TOML, or not an artefact.
+        """
+        changes = {"name": path.stem, "repeats": repeats, "steps": steps}
+        try:
+            return cls.model_validate({**read_like(path), **changes})
+        except ValidationError as error:
+            lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+            raise ConfigError(f"{path}: " + "; ".join(lines)) from error
+
+    def cells(self, experiments: Path) -> tuple[Cell, ...]:
+        """Every run that it shows, each once."""
+        found = {(cell.grid, cell.name): cell for part in self._parts for cell in self.of(part, experiments)}
+        return tuple(found.values())
+
+    def of(self, part: Slice, experiments: Path) -> tuple[Cell, ...]:
+        """The runs of one slice or reference."""
+        grid = Grid.read(experiments / GRIDS / f"{part.runs or self.runs}.toml", self.steps)
+        return grid.select(part.where, self.repeats)
+
+    @property
+    def _parts(self) -> tuple[Slice, ...]:
+        return (*self.references, *self.slices)
+
+    @property
+    def folder(self) -> str:
+        """The folder of its table and figure; a shortened form has one of its own."""
+        ends = {"repeats": self.repeats, "steps": self.steps}
+        return self.name + "".join(f"-{word}{number}" for word, number in ends.items() if number is not None)
+
+    @property
+    def reduction(self) -> str:
+        """How it is smaller than the paper's, in words; empty if it is not."""
+        parts = [self.reduced] if self.reduced else []
+        if self.repeats is not None:
+            parts.append(f"{self.repeats} repeat{'s' if self.repeats > 1 else ''} only")
+        if self.steps is not None:
+            parts.append(f"{self.steps} steps only")
+        return "; ".join(parts)
+
+
+def names(experiments: Path) -> list[str]:
+    """All artefacts of a folder: the files with a title; others are configurations of single runs.
+
+    Raises:
+        ConfigError: when there is none.
+    """
+    found = [path.stem for path in experiments.glob("*.toml") if "title" in configs.read(path)]
+    if not found:
+        raise ConfigError(
+            f"{experiments} holds no experiments: run this in a checkout, or name the folder by --experiments"
+        )
+    return sorted(found, key=_natural)
+
+
+def _natural(name: str) -> list[Any]:
+    """The order of people: fig2 before fig10."""
+    parts: list[Any] = []
+    for part in name.split("-"):
+        letters = part.rstrip("0123456789")
+        parts.append((letters, int(part[len(letters) :] or 0)))
+    return parts

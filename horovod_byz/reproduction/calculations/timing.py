@@ -1,0 +1,106 @@
+"""How long rules take: against n and d, and at DETOX's true size."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+import horovod_byz as hb
+from horovod_byz.aggregation import engine
+from horovod_byz.rules import Detox, Rule
+from horovod_byz.training import models
+
+RESNET18 = 11_173_962
+_ROUNDS = 5
+
+
+def complexity() -> dict[str, Any]:
+    """Slopes of log time against log n and log d, and DETOX's aggregation against the vanilla rules'."""
+    found: dict[str, Any] = {}
+    sizes = (20, 40, 80, 160, 320)
+    times = [_rule_seconds(hb.Krum(f=n // 4), _rows(n, 100_000)) for n in sizes]
+    found["Krum: slope of log time against log n"] = _slope(sizes, times)
+    lengths = (200_000, 400_000, 800_000, 1_600_000)
+    rules: list[Rule] = [hb.Median(), hb.MeanAroundMedian(f=6), hb.BrSGD(), hb.Krum(f=6)]
+    for rule in rules:
+        name = type(rule).__name__
+        times = [_rule_seconds(rule, _rows(20, d)) for d in lengths]
+        found[f"{name}: slope of log time against log d"] = _slope(lengths, times)
+    return {**found, **_against_detox(2_000_000)}
+
+
+def runtime() -> dict[str, Any]:
+    """Seconds of one step at p = 45 and ResNet-18's d, split into compute and aggregation.
+
+    Compute is one worker's forward and backward pass on one core, at 32 images and at 96. The time on the
+    network depends on the cluster: what can be said here is how many bytes a worker sends.
+    """
+    found: dict[str, Any] = {"d": RESNET18}
+    model = models.build("resnet18", (3, 32, 32), 10)
+    for batch, kind in ((32, "vanilla"), (96, "DETOX")):
+        found[f"compute: one worker's gradient, {batch} images ({kind}), s"] = _gradient(model, batch)
+    found["communication: bytes that a worker sends, vanilla and DETOX alike"] = 4 * RESNET18
+    return {**found, **_against_detox(RESNET18, rounds=2)}
+
+
+def _against_detox(d: int, rounds: int = 3) -> dict[str, Any]:
+    """Aggregation seconds at p = 45, q = 5, r = 3; each group's three rows are equal, as honest ones are."""
+    redundancy = hb.Redundancy(r=3)
+    pairs: dict[str, tuple[Rule, str]] = {
+        "Median": (hb.Median(), "median"),
+        "Multi-Krum": (hb.MultiKrum(f=5), "multi-krum"),
+        "Bulyan": (hb.Bulyan(f=5), "bulyan"),
+    }
+    rows = _rows(45, d)
+    for group in redundancy.groups_of(45):
+        rows[list(group)] = rows[group[0]]
+    found: dict[str, Any] = {}
+    for name, (rule, preset) in pairs.items():
+        detox = Detox.preset(preset, redundancy, 45, 5)
+        vanilla = _rule_seconds(rule, rows, rounds)
+        ours = _rule_seconds(detox, rows, rounds)
+        found[f"aggregation: {name}, s"] = vanilla
+        found[f"aggregation: D-{name}, s"] = ours
+        found[f"aggregation: D-{name} over {name}"] = ours / vanilla
+    return found
+
+
+def _gradient(model: torch.nn.Module, batch: int) -> float:
+    images = torch.from_numpy(_rows(batch, 3 * 32 * 32)).view(batch, 3, 32, 32)
+    labels = torch.arange(batch, device="cpu") % 10
+
+    def once() -> None:
+        torch.nn.functional.cross_entropy(model(images), labels).backward()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _seconds(once, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _rows(n: int, d: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((n, d), dtype=np.float32)
+
+
+def _rule_seconds(rule: Rule, rows: np.ndarray, rounds: int = _ROUNDS) -> float:
+    return _seconds(lambda: engine.value(rows, rule, threads=1), rounds)
+
+
+def _seconds(work: Callable[[], object], rounds: int = _ROUNDS) -> float:
+    """Least processor time of several calls: what other processes on the machine do counts little."""
+    taken = []
+    for _ in range(rounds):
+        begin = time.process_time()
+        work()
+        taken.append(time.process_time() - begin)
+    return min(taken)
+
+
+def _slope(x: tuple[int, ...], y: list[float]) -> float:
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])

@@ -1,0 +1,192 @@
+"""Reproduces an artefact: computes what is missing, then writes table, figure and verdicts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from horovod_byz.reproduction import bars, calculations, figures, tables
+from horovod_byz.reproduction.artefact import Artefact
+from horovod_byz.reproduction.claims import Verdict, judge
+from horovod_byz.reproduction.compute import Workplace, compute
+from horovod_byz.reproduction.series import Run, Series, read
+from horovod_byz.training.runs import RunError, replace_file
+
+__all__ = ["Shown", "look", "reproduce"]
+
+PAPERS = {
+    "detox": "Rajput, Wang, Charles, Papailiopoulos (2019), DETOX",
+    "detox-response": "Rajput, Wang, Charles, Papailiopoulos (2019), author response on DETOX",
+    "xie2018": "Xie, Koyejo, Gupta (2018), Generalized Byzantine-tolerant SGD",
+    "empires": "Xie, Koyejo, Gupta (2019), Fall of Empires",
+    "brsgd": "Li, Chen, Dong, Zhang, Wang, Zeng (2021), BrSGD",
+    "all": "the four papers",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What an artefact shows, read from its runs alone.
+
+    Attributes:
+        artefact: which.
+        series: what it shows.
+        references: by name, what that is compared with.
+        values: calculated quantities, of an artefact without runs.
+        verdicts: one per claim.
+    """
+
+    artefact: Artefact
+    series: tuple[Series, ...]
+    references: Mapping[str, Series]
+    values: Mapping[str, Any]
+    verdicts: tuple[Verdict, ...]
+
+
+def reproduce(artefact: Artefact, experiments: Path, place: Workplace) -> Shown:
+    """Compute what an artefact lacks, and write its table, figure and claims beside each other.
+
+    Raises:
+        RunError: when a run is missing or its folder holds another one.
+        ConfigError: when the artefact or its grid is wrong.
+        DatasetMissing: when the data are nowhere.
+    """
+    target = place.results / artefact.folder
+    if artefact.calculate:
+        values = target / "values.json"
+        if not values.is_file():
+            target.mkdir(parents=True, exist_ok=True)
+            found = calculations.by_name(artefact.calculate)()
+            replace_file(values, (json.dumps(found, indent=1) + "\n").encode())
+    else:
+        compute(artefact.cells(experiments), place, artefact.name)
+    shown = look(artefact, experiments, place.results)
+    target.mkdir(parents=True, exist_ok=True)
+    if shown.series and artefact.figure.kind != "none":
+        figures.draw(artefact, shown.series, shown.references, target / "figure.png")
+    if artefact.figure.bars:
+        bars.draw(artefact, shown.values, target / "figure.png")
+    replace_file(target / "README.md", page(shown).encode())
+    return shown
+
+
+def look(artefact: Artefact, experiments: Path, results: Path) -> Shown:
+    """Read an artefact's runs, or its calculated values, and judge its claims.
+
+    Raises:
+        RunError: naming the first run that is missing.
+    """
+    values: Mapping[str, Any] = {}
+    series: tuple[Series, ...] = ()
+    references: dict[str, Series] = {}
+    if artefact.calculate:
+        path = results / artefact.folder / "values.json"
+        if not path.is_file():
+            raise RunError(
+                f"{path} is missing: calculate it first with horovod-byz reproduce {artefact.name}"
+            )
+        values = json.loads(path.read_text())
+    for part in artefact.slices:
+        found = read(artefact.of(part, experiments), results)
+        series += tuple(Series({**one.labels, **part.labels}, one.runs) for one in found)
+    for reference in artefact.references:
+        found = read(artefact.of(reference, experiments), results)
+        if len(found) != 1:
+            raise RunError(f"the reference {reference.name!r} means {len(found)} series: it has to be one")
+        references[reference.name] = Series({**found[0].labels, **reference.labels}, found[0].runs)
+    known = [*references.values(), *series]
+    verdicts = tuple(judge(claim, known, values, artefact.metric) for claim in artefact.claims)
+    return Shown(artefact, series, references, values, verdicts)
+
+
+def page(shown: Shown) -> str:
+    """The README of an artefact: table, figure, claims, and what differs from the paper."""
+    artefact = shown.artefact
+    lines = [f"# {artefact.title}", "", f"{artefact.shows} of {PAPERS[artefact.paper]}."]
+    if artefact.reduction:
+        lines += ["", f"**Reduced: {artefact.reduction}.** n, f and the attack are the paper's."]
+        if artefact.reduced:
+            lines[-1] += f" In full: `make {artefact.name.removesuffix('-small')} DEVICE=cuda`."
+    if shown.series:
+        lines += ["", *_conditions(shown), "", *tables.accuracies(artefact, shown.series, shown.references)]
+        if artefact.figure.kind != "none":
+            lines += ["", "![the figure](figure.png)"]
+            if any(len(one.runs) > 1 for one in shown.series):
+                told = "Lines are means over the repeats; bands, dots and brackets go from lowest to highest."
+                lines += ["", told]
+    if shown.values:
+        lines += ["", *tables.calculated(shown.values)]
+        if artefact.figure.bars:
+            lines += ["", "![the figure](figure.png)"]
+    lines += ["", "## Claims", "", *tables.claims(shown.verdicts)]
+    if artefact.says:
+        lines += ["", "## What the paper says", "", artefact.says]
+    if artefact.differences:
+        lines += ["", "## What differs from the paper", "", *(f"* {one}" for one in artefact.differences)]
+    lines += [
+        "",
+        f"Made by `make {artefact.name}` from the runs beside this folder; see docs/reproduction.md.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _conditions(shown: Shown) -> list[str]:
+    """What the runs have in common, and what is noted beside them."""
+    runs = [run for one in (*shown.references.values(), *shown.series) for run in one.runs]
+    configs = [run.config for run in runs]
+
+    def each(values: Iterable[Any]) -> str:
+        told = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+        return " or ".join(dict.fromkeys(told))
+
+    subject = each(f"{one.model} on {one.data.name}" for one in configs)
+    batch = each(sorted({one.data.batch for one in configs}))
+    rate = each(sorted({one.optimizer.lr for one in configs}))
+    counts = sorted({len(one.runs) for one in shown.series})
+    repeats = f"{each(counts)} repeats. Means over the repeats, with the lowest to the highest in brackets."
+    lines = [
+        f"{subject}; {each(one.workers for one in configs)} workers, batch {batch} per worker, "
+        f"{each(one.steps for one in configs)} steps, learning rate {rate}; "
+        f"{'one repeat.' if counts == [1] else repeats}"
+    ]
+    votes = []
+    for one in shown.series:
+        held = [_note(run, "byzantine_votes") for run in one.runs]
+        if None not in held:
+            votes.append(f"{', '.join(one.labels.values())}: {', '.join(map(str, held))}")
+    if votes:
+        lines += ["", f"Votes that Byzantine workers hold: {'; '.join(votes)}."]
+    return [*lines, *_gambles(runs)]
+
+
+def _gambles(runs: Iterable[Run]) -> list[str]:
+    """Per seed, what the gambler hits, as noted beside the runs."""
+    found = {run.config.seed: run.record["notes"] for run in runs if _note(run, "nonzero") is not None}
+    if not found:
+        return []
+    lines = [
+        "",
+        *tables.head("seed", "attacked coordinates", "of them non-zero", "P(some step has no clean row)"),
+    ]
+    for seed, notes in sorted(found.items()):
+        begin, end = notes["attacked"]
+        lines.append(
+            tables.row(str(seed), f"{begin} to {end - 1}", f"{notes['nonzero']:.2f}", f"{notes['crash']:.3f}")
+        )
+    return lines
+
+
+def _note(run: Run, name: str) -> Any:
+    return run.record.get("notes", {}).get(name)
+
+
+def count(verdicts: Sequence[Verdict]) -> str:
+    """How many claims pass and fail, in words."""
+    found = {"PASS": 0, "FAIL": 0, "OUTSIDE THE ASSUMPTION": 0}
+    for one in verdicts:
+        found[one.status] += 1
+    words = {"PASS": "pass", "FAIL": "fail", "OUTSIDE THE ASSUMPTION": "outside the assumption"}
+    return ", ".join(f"{number} {words[status]}" for status, number in found.items() if number) or "none"

@@ -1,0 +1,124 @@
+"""Markdown from series and verdicts: the table of an artefact, its claims, and the overview of all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from horovod_byz.reproduction.artefact import Artefact, Published
+from horovod_byz.reproduction.claims import Verdict
+from horovod_byz.reproduction.grid import matches
+from horovod_byz.reproduction.series import Series, statistic
+
+__all__ = ["METRICS", "accuracies", "calculated", "claims", "named", "published", "row"]
+
+METRICS = {"accuracy": "test accuracy (%)", "top3": "top-3 test accuracy (%)", "loss": "test loss"}
+
+
+def row(*cells: str) -> str:
+    """One line of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def head(*titles: str) -> list[str]:
+    """The first two lines of a Markdown table."""
+    return [row(*titles), row(*(["---"] * len(titles)))]
+
+
+def accuracies(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, Series]) -> list[str]:
+    """Final values: the mean over the repeats, and the lowest to the highest in brackets."""
+    layout = artefact.table
+    if not layout.columns:
+        return _list(artefact, shown, references)
+    columns = _labels(shown, layout.columns)
+    lines = head(*layout.rows, *(", ".join(map(named, layout.columns, column)) for column in columns))
+    for labels in _labels(shown, layout.rows):
+        cells = []
+        for column in columns:
+            wanted = dict(zip((*layout.rows, *layout.columns), (*labels, *column), strict=True))
+            cells.append("<br>".join(_cell(artefact, one) for one in shown if matches(one.labels, wanted)))
+        lines.append(row(*labels, *cells))
+    compared = "; ".join(f"{name} {_value(artefact, one)}" for name, one in references.items())
+    return [*lines, "", f"To compare with: {compared}."] if compared else lines
+
+
+def _list(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, Series]) -> list[str]:
+    axes = artefact.table.rows
+    printed = bool(artefact.published)
+    levels = artefact.table.levels
+    reached = [f"steps to {level:g} %" for level in levels]
+    lines = head(*axes, METRICS[artefact.metric], "crashed", *reached, *(["paper"] if printed else []))
+    for name, series in references.items():
+        rest = [""] * (len(axes) - 1)
+        paper = [_paper(artefact, series)] if printed else []
+        steps = [_reached(artefact, series, level) for level in levels]
+        lines.append(row(name, *rest, _value(artefact, series), _crashes(series), *steps, *paper))
+    for one in shown:
+        paper = [_paper(artefact, one)] if printed else []
+        labels = [one.labels.get(axis, "") for axis in axes]
+        steps = [_reached(artefact, one, level) for level in levels]
+        lines.append(row(*labels, _value(artefact, one), _crashes(one), *steps, *paper))
+    return lines
+
+
+def named(axis: str, label: str) -> str:
+    """A label that can stand alone: a bare number gets the name of its axis."""
+    return f"{axis} = {label}" if re.fullmatch(r"-?[\d.]+", label) else label
+
+
+def _labels(shown: Sequence[Series], axes: Sequence[str]) -> list[tuple[str, ...]]:
+    return list(dict.fromkeys(tuple(one.labels.get(axis, "") for axis in axes) for one in shown))
+
+
+def _cell(artefact: Artefact, series: Series) -> str:
+    paper = _paper(artefact, series)
+    return _value(artefact, series) + (f"<br>paper: {paper}" if paper else "")
+
+
+def _value(artefact: Artefact, series: Series) -> str:
+    values = series.final(artefact.metric)
+    digits = 3 if artefact.metric == "loss" else 1
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    return f"{values.mean():.{digits}f} ({values.min():.{digits}f} to {values.max():.{digits}f})"
+
+
+def _reached(artefact: Artefact, series: Series, level: float) -> str:
+    steps = statistic("reaches", series, artefact.metric, {"level": level}).mean()
+    return f"{steps:.0f}" if np.isfinite(steps) else "never"
+
+
+def _crashes(series: Series) -> str:
+    crashed = sum(run.values("accuracy")[-1] < 20.0 or run.diverged_at is not None for run in series.runs)
+    return f"{crashed} of {len(series.runs)}"
+
+
+def _paper(artefact: Artefact, series: Series) -> str:
+    found = [one for one in artefact.published if matches(series.labels, one.where)]
+    return ", ".join(published(one) for one in found)
+
+
+def published(one: Published) -> str:
+    """A number of the paper, with its note."""
+    return f"{one.value:g}" + (f" {one.note}" if one.note else "")
+
+
+def calculated(values: Mapping[str, Any]) -> list[str]:
+    """Calculated quantities, one per line."""
+    lines = head("quantity", "value")
+    for name, value in values.items():
+        lines.append(row(name, f"{value:.6g}" if isinstance(value, float) else str(value)))
+    return lines
+
+
+def claims(verdicts: Sequence[Verdict]) -> list[str]:
+    """Each claim with what was expected, what was measured, and the verdict."""
+    if not verdicts:
+        return ["No claim is tested here."]
+    lines = head("claim", "expected", "measured", "verdict", "note")
+    for one in verdicts:
+        lines.append(row(one.claim, one.expected, one.measured, f"**{one.status}**", one.note))
+    return lines

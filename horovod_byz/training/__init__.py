@@ -1,0 +1,1 @@
+"""Training with simulated Byzantine workers: configuration, data, models, the loop, run folders."""

@@ -1,0 +1,222 @@
+"""The checkpoint file: tensors and plain values behind a digest, and the checks before a run trusts them.
+
+The file is what `torch.save` writes, a zip archive, with a seal in the place of the archive's comment:
+`horovod-byz checkpoint 2 ` and the BLAKE3 digest, in hexadecimal, of every byte before it. So
+`torch.load(path, weights_only=True)` reads it anywhere, and no bit of it can change unnoticed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from blake3 import blake3
+from torch import Tensor
+
+from horovod_byz.training.atomic import RunError
+
+__all__ = ["CheckpointError", "check", "digest_of", "pack", "read", "sealed"]
+
+FORMAT = 2
+_MARK = f"horovod-byz checkpoint {FORMAT} ".encode()
+_SEAL = re.compile(rb"horovod-byz checkpoint (\d{1,3}) ([0-9a-f]{64})\Z")
+_HEX = 64
+_LONGEST_SEAL = len(_MARK) + 2 + _HEX
+
+# What a state holds, and of which type; `optimizer` and `tally` are checked further.
+_KEYS: dict[str, type | tuple[type, ...]] = {
+    "config": str,
+    "step": int,
+    "evaluated": int,
+    "theta": Tensor,
+    "statistics": Tensor,
+    "optimizer": dict,
+    "tally": dict,
+    "diverged_at": (int, type(None)),
+    "losses": Tensor,
+    "finite": bool,
+    "metrics": str,
+    "timings": str,
+}
+
+
+class CheckpointError(RunError):
+    """A checkpoint that no run may continue from; the message names the file and what is wrong with it."""
+
+
+def pack(state: Mapping[str, Any]) -> bytes:
+    """The content of a checkpoint file.
+
+    Args:
+        state: tensors, numbers and texts, in dicts and lists.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    archive = buffer.getvalue()
+    # A zip archive ends with the length of its comment, here 0, and the comment.
+    content = archive[:-2] + struct.pack("<H", len(_MARK) + _HEX) + _MARK
+    return content + blake3(content).hexdigest().encode()
+
+
+def sealed(content: bytes) -> bool:
+    """Whether the content ends with the right digest of the rest."""
+    seal = _SEAL.search(content[-_LONGEST_SEAL:])
+    return seal is not None and blake3(content[:-_HEX]).hexdigest().encode() == seal[2]
+
+
+def digest_of(content: bytes) -> str:
+    """The digest that sealed content carries."""
+    return content[-_HEX:].decode()
+
+
+def read(path: Path) -> tuple[dict[str, Any], str] | None:
+    """A checkpoint's state and digest; None where there is no such file. Code is never loaded.
+
+    Raises:
+        CheckpointError: when the file cannot be read, is empty, cut short or damaged, or is of another
+            version.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
+    if not content:
+        raise CheckpointError(f"{path} is empty")
+    seal = _SEAL.search(content[-_LONGEST_SEAL:])
+    if seal is None:
+        raise CheckpointError(f"{path} has no digest: it was cut short, or an earlier version wrote it")
+    if not sealed(content):
+        raise CheckpointError(f"{path} is damaged: its content does not have the digest that it carries")
+    if int(seal[1]) != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {int(seal[1])}, and this version reads format {FORMAT} only: continue with "
+            "the version that environment.json names"
+        )
+    try:
+        state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except Exception as error:  # whatever a forged archive makes torch raise
+        raise CheckpointError(f"{path} cannot be read as tensors and plain values") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}, not the state of a run")
+    return state, digest_of(content)
+
+
+def check(state: Mapping[str, Any], path: Path, expected: Mapping[str, Any], most_steps: int) -> None:
+    """Check that a run may continue from a state: complete, within bounds, of this run.
+
+    Args:
+        state: what `read` gave.
+        path: its file, for messages.
+        expected: the state of the run before its first step: its configuration, and the shape and dtype of
+            its tensors.
+        most_steps: the most steps that the run can have done.
+
+    Raises:
+        CheckpointError: at the first thing that is wrong.
+    """
+    try:
+        _check_types(state)
+        if state["config"] != expected["config"]:
+            raise ValueError("belongs to a run with another configuration")
+        _check_steps(state, most_steps)
+        for name in ("theta", "statistics", "losses"):
+            _check_tensor(name, state[name], expected[name])
+        _check_optimizer(state, expected)
+        _check_tally(state, expected["tally"])
+        _check_records(state)
+        if state["finite"] and not finite(state):
+            raise ValueError("holds parameters that are not finite, though those that were saved were")
+    except ValueError as error:
+        raise CheckpointError(f"{path} {error}") from error
+
+
+def finite(state: Mapping[str, Any]) -> bool:
+    """Whether every number that the next step starts from is finite."""
+    return all(
+        bool(torch.isfinite(tensor).all())
+        for tensor in (state["theta"], state["statistics"], *_tensors(state["optimizer"]))
+    )
+
+
+def _check_types(state: Mapping[str, Any]) -> None:
+    missing = [name for name in _KEYS if name not in state]
+    if missing:
+        raise ValueError(f"lacks {', '.join(missing)}")
+    for name, kind in _KEYS.items():
+        value = state[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"holds a {type(value).__name__} as {name}")
+
+
+def _check_steps(state: Mapping[str, Any], most: int) -> None:
+    step, evaluated, diverged = state["step"], state["evaluated"], state["diverged_at"]
+    if not 0 <= step <= most:
+        raise ValueError(f"is of step {step}, and the run has steps 0 to {most}")
+    if not -1 <= evaluated <= step:
+        raise ValueError(f"was evaluated at step {evaluated}, and is of step {step}")
+    if diverged is not None and not 0 <= diverged < max(step, 1):
+        raise ValueError(f"diverged at step {diverged}, and is of step {step}")
+
+
+def _check_tensor(name: str, tensor: Tensor, expected: Tensor) -> None:
+    if tensor.shape != expected.shape or tensor.dtype != expected.dtype:
+        raise ValueError(
+            f"holds {name} of shape {tuple(tensor.shape)} and {tensor.dtype}, where the run has "
+            f"{tuple(expected.shape)} and {expected.dtype}"
+        )
+
+
+def _check_optimizer(state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Only the moments are taken from a checkpoint; learning rate and the like are the configuration's."""
+    moments = state["optimizer"].get("state")
+    if not isinstance(moments, dict) or not all(isinstance(entries, dict) for entries in moments.values()):
+        raise ValueError("holds no state of an optimizer")
+    options = expected["optimizer"]["param_groups"][0]
+    names = {"momentum_buffer"} if options.get("momentum") else set()
+    if "betas" in options:
+        names = {"step", "exp_avg", "exp_avg_sq"}
+    held = {name for entries in moments.values() for name, value in entries.items() if value is not None}
+    if {*moments} - {0} or held != (names if state["step"] else set()):
+        raise ValueError("holds the state of another optimizer")
+    for tensor in _tensors(moments):
+        if tensor.ndim:  # Adam counts its steps in a scalar
+            _check_tensor("a moment of the optimizer", tensor, expected["theta"])
+
+
+def _check_tally(state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    tally = state["tally"]
+    if not isinstance(tally.get("sums"), Tensor) or tally.get("steps") != state["step"]:
+        raise ValueError("holds no verdicts of its step")
+    _check_tensor("verdicts", tally["sums"], expected["sums"])
+    if not bool(torch.isfinite(tally["sums"]).all()):
+        raise ValueError("holds verdicts that are not finite")
+
+
+def _check_records(state: Mapping[str, Any]) -> None:
+    steps: list[Any] = []
+    for name in ("timings", "metrics"):
+        try:
+            steps = [json.loads(line)["step"] for line in state[name].splitlines()]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"holds {name} that are no JSON lines") from error
+    if state["evaluated"] >= 0 and steps[-1:] != [state["evaluated"]]:
+        raise ValueError(f"holds no evaluation of step {state['evaluated']}")
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """All tensors in nested dicts and lists."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [tensor for part in value.values() for tensor in _tensors(part)]
+    if isinstance(value, list | tuple):
+        return [tensor for part in value for tensor in _tensors(part)]
+    return []

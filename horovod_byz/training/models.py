@@ -1,0 +1,269 @@
+"""The networks of the papers, with their parameter counts, adapting to the shape of the images."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from horovod_byz.training.layers import BasicBlock, convolution, size_after, xavier
+
+__all__ = ["MODELS", "build", "check_options", "default_options"]
+
+Shape = tuple[int, int, int]
+
+_WIDEST = 2**16  # units or maps of one layer; more is a slip, and exhausts the memory
+
+
+def mlp(shape: Shape, classes: int, *, width: int = 128) -> nn.Sequential:
+    """Two hidden layers of `width` units with ReLU: 118,282 parameters on 28x28 images and 10 classes.
+
+    Reference: Xie, Koyejo, Gupta, "Generalized Byzantine-tolerant SGD", 2018, Table 2.
+    """
+    inputs = shape[0] * shape[1] * shape[2]
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(inputs, width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.ReLU(),
+        nn.Linear(width, classes),
+    )
+
+
+def lenet(shape: Shape, classes: int, *, width: int = 6) -> nn.Sequential:
+    """LeNet-5 with 6 and 16 maps and 120 and 84 units: 61,706 parameters on 28x28 images (padded to 32x32).
+
+    `width` is the number of maps of the first layer; the other layers keep their proportion to it.
+
+    Reference: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition",
+        1998.
+    """
+    second, third, fourth = (max(1, width * size // 6) for size in (16, 120, 84))
+    padding = 2 if shape[1] <= 28 else 0
+    features = nn.Sequential(
+        nn.Conv2d(shape[0], width, 5, padding=padding),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(width, second, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+    )
+    return nn.Sequential(
+        *features,
+        nn.Linear(size_after(features, shape), third),
+        nn.ReLU(),
+        nn.Linear(third, fourth),
+        nn.ReLU(),
+        nn.Linear(fourth, classes),
+    )
+
+
+def lenet_20_50(shape: Shape, classes: int, *, width: int = 20) -> nn.Sequential:
+    """The LeNet of the DRACO and DETOX code, 20 and 50 maps, 500 units: 431,080 parameters at 28x28."""
+    second, hidden = width * 50 // 20, width * 25
+    features = nn.Sequential(
+        nn.Conv2d(shape[0], width, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(width, second, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+    )
+    return nn.Sequential(
+        *features, nn.Linear(size_after(features, shape), hidden), nn.ReLU(), nn.Linear(hidden, classes)
+    )
+
+
+def cnn_xie2018(
+    shape: Shape, classes: int, *, width: int = 32, hidden: int = 512, dropout: float = 0.2
+) -> nn.Sequential:
+    """Four convolutions and three fully connected layers: 2,431,018 parameters on 32x32 colour images.
+
+    The paper's table does not name the activation or the pooling; they are ReLU and max here. Nor does it
+    give the first weights: Xavier's uniform distribution, as in the authors' public code of 2019. (With
+    torch's defaults plain SGD stays at chance for hundreds of steps.)
+
+    Reference: Xie, Koyejo, Gupta, "Generalized Byzantine-tolerant SGD", 2018, Table 3.
+    """
+    features = nn.Sequential(
+        *convolution(shape[0], width),
+        *convolution(width, width),
+        nn.MaxPool2d(2),
+        nn.Dropout(dropout),
+        *convolution(width, 2 * width),
+        *convolution(2 * width, 2 * width),
+        nn.MaxPool2d(2),
+        nn.Dropout(dropout),
+        nn.Flatten(),
+    )
+    model = nn.Sequential(
+        *features,
+        nn.Linear(size_after(features, shape), hidden),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, classes),
+    )
+    return xavier(model)
+
+
+def cnn_empires(
+    shape: Shape, classes: int, *, width: int = 64, hidden: int = 128, dropout: float = 0.25
+) -> nn.Sequential:
+    """Four convolutions with batch normalisation after the ReLU: 1,310,922 parameters on 32x32 colour images.
+
+    Weights start from Xavier's uniform distribution, biases from zero.
+
+    Reference: Xie, Koyejo, Gupta, "Fall of Empires", 2019; layers from the authors' public code of that year.
+    """
+    features = nn.Sequential(
+        *convolution(shape[0], width, nn.BatchNorm2d(width)),
+        *convolution(width, width, nn.BatchNorm2d(width)),
+        nn.MaxPool2d(2),
+        nn.Dropout(dropout),
+        *convolution(width, 2 * width, nn.BatchNorm2d(2 * width)),
+        *convolution(2 * width, 2 * width, nn.BatchNorm2d(2 * width)),
+        nn.MaxPool2d(2),
+        nn.Dropout(dropout),
+        nn.Flatten(),
+    )
+    model = nn.Sequential(
+        *features,
+        nn.Linear(size_after(features, shape), hidden),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, classes),
+    )
+    return xavier(model)
+
+
+def resnet18(shape: Shape, classes: int, *, width: int = 64) -> nn.Sequential:
+    """ResNet-18 in its CIFAR form, a 3x3 stem and widths 64 to 512: 11,173,962 parameters on colour images.
+
+    Reference: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016; CIFAR form as in
+        DETOX.
+    """
+    blocks: list[nn.Module] = []
+    inputs = width
+    for stage in range(4):
+        for index in range(2):
+            outputs = width * 2**stage
+            blocks.append(BasicBlock(inputs, outputs, 2 if stage > 0 and index == 0 else 1))
+            inputs = outputs
+    return nn.Sequential(
+        nn.Conv2d(shape[0], width, 3, 1, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        *blocks,
+        nn.AdaptiveAvgPool2d(
+            1
+        ),  # equal to the papers' 4x4 average pool at 32x32, and defined for other sizes
+        nn.Flatten(),
+        nn.Linear(inputs, classes),
+    )
+
+
+def vgg13_bn(shape: Shape, classes: int, *, width: int = 64) -> nn.Sequential:
+    """VGG13 with batch normalisation and one linear layer: 9,462,180 parameters on 32x32 images, 100 classes.
+
+    Convolutions start from N(0, 2 / (k^2 * outputs)), the linear layer from N(0, 0.01^2).
+
+    Reference: Simonyan, Zisserman, "Very deep convolutional networks", 2015; CIFAR form as in DETOX.
+    """
+    layers: list[nn.Module] = []
+    inputs = shape[0]
+    for multiple in (1, 2, 4, 8, 8):
+        for _ in range(2):
+            outputs = width * multiple
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+            inputs = outputs
+        layers.append(nn.MaxPool2d(2))
+    features = nn.Sequential(*layers, nn.Flatten())
+    model = nn.Sequential(*features, nn.Linear(size_after(features, shape), classes))
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, 0.0, (2.0 / (9 * module.out_channels)) ** 0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.01)
+            nn.init.zeros_(module.bias)
+    return model
+
+
+MODELS: dict[str, Callable[..., nn.Sequential]] = {
+    "mlp": mlp,
+    "lenet": lenet,
+    "lenet-20-50": lenet_20_50,
+    "cnn-xie2018": cnn_xie2018,
+    "cnn-empires": cnn_empires,
+    "resnet18": resnet18,
+    "vgg13-bn": vgg13_bn,
+}
+
+
+def default_options(name: str) -> dict[str, int | float]:
+    """The options that a model takes, with their values in the paper.
+
+    Raises:
+        ValueError: when no model has that name.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}: use one of {', '.join(MODELS)}")
+    parameters = inspect.signature(MODELS[name]).parameters.values()
+    return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Check that a model takes these options, and these values of them.
+
+    Raises:
+        ValueError: when it does not.
+    """
+    known = default_options(name)
+    for option, value in options.items():
+        if option not in known:
+            raise ValueError(f"model {name!r} has no option {option!r}: it takes {', '.join(known)}")
+        fraction = isinstance(known[option], float)
+        number = isinstance(value, int | float if fraction else int) and not isinstance(value, bool)
+        if not number or not (0 <= value < 1 if fraction else 1 <= value <= _WIDEST):
+            wanted = (
+                "a number of at least 0 and below 1" if fraction else f"a whole number from 1 to {_WIDEST}"
+            )
+            raise ValueError(
+                f"model {name!r} got {option} = {value!r}: use {wanted}; the paper's is {known[option]}"
+            )
+
+
+def build(name: str, shape: Sequence[int], classes: int, *, seed: int = 0, **options: float) -> nn.Sequential:
+    """Build a model with weights that depend on `seed` only.
+
+    Args:
+        name: a key of `MODELS`.
+        shape: `(channels, height, width)` of one image.
+        classes: number of classes.
+        seed: seed of the initial weights; the caller's random state is left as it was.
+        options: changes to `default_options(name)`, such as `width`.
+
+    Raises:
+        ValueError: when the name or an option is unknown, or the images are too small for the model.
+    """
+    check_options(name, options)
+    channels, height, width = shape
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(seed)
+        try:
+            return MODELS[name]((channels, height, width), classes, **options)
+        except RuntimeError as error:
+            raise ValueError(
+                f"model {name!r} does not fit images of {height}x{width} pixels ({error}): "
+                "use larger images, or mlp or resnet18, which take any size"
+            ) from error

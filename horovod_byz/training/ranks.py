@@ -1,0 +1,162 @@
+"""The ranks of a job as the training loop sees them: whose workers are here, and sums over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from horovod_byz.collect import TransportError, launchers
+from horovod_byz.collect.errors import names
+from horovod_byz.collect.layout import Layout, split
+from horovod_byz.collect.transport import Transport, connect
+from horovod_byz.training.atomic import RunError
+
+__all__ = ["Ranks", "launched", "spread"]
+
+
+def launched() -> int:
+    """How many ranks the launcher started, by the environment it left; 1 without a launcher."""
+    return launchers.launched().size
+
+
+class Ranks:
+    """All ranks of this job; a single one where nothing was launched, with or without Horovod installed.
+
+    Args:
+        timeout: seconds that one wait for the other ranks may take.
+
+    Raises:
+        RunError: if a launcher started several ranks that do not know one another.
+    """
+
+    def __init__(self, timeout: float = 600.0) -> None:
+        try:
+            if launched() > 1:
+                import horovod.torch as hvd
+
+                if not hvd.is_initialized():
+                    hvd.init()
+            self._transport: Transport = connect("experiments", timeout)
+        except TransportError:
+            raise
+        except (RuntimeError, ImportError) as error:
+            raise RunError(f"{error} (horovod-byz doctor says what is installed)") from error
+        self.rank, self.size = self._transport.rank, self._transport.size
+
+    @property
+    def local_rank(self) -> int:
+        """This rank's number among those on its host."""
+        if self.size == 1:
+            return 0
+        import horovod.torch as hvd
+
+        return int(hvd.local_rank())
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank reports and writes the files."""
+        return self.rank == 0
+
+    def layout(self, n: int, *, dedicated_root: bool = False) -> Layout:
+        """The logical workers of every rank; see `spread`."""
+        return spread(n, self.size, dedicated_root=dedicated_root)
+
+    def workers(self, n: int, *, dedicated_root: bool = False) -> range:
+        """The logical workers of this rank; see `layout`."""
+        return self.layout(n, dedicated_root=dedicated_root).workers(self.rank)
+
+    def share(self, values: NDArray[np.float64], what: str) -> NDArray[np.float64]:
+        """Add up an array over the ranks, in rank order.
+
+        Exact, and so independent of the number of ranks, where for each element all ranks but one hold 0.
+        """
+        if self.size == 1:
+            return values
+        sent = self._transport.exchange(np.ascontiguousarray(values).reshape(-1).view(np.uint8), what)
+        total: NDArray[np.float64] = sent.view(np.float64).sum(axis=0).reshape(values.shape)
+        return total
+
+    def agree(self, digest: bytes, what: str) -> None:
+        """Check that every rank brought the same digest.
+
+        Raises:
+            RunError: naming the ranks that differ from rank 0.
+        """
+        sent = self._transport.exchange(np.frombuffer(digest, np.uint8), what)
+        odd = [rank for rank in range(self.size) if not np.array_equal(sent[rank], sent[0])]
+        if odd:
+            raise RunError(
+                f"the {what} of {names(odd)} and of rank 0 differ: give all ranks the same configuration, "
+                "data and run folder, and the same versions of torch and numpy"
+            )
+
+    def say(self, text: str, what: str) -> list[str]:
+        """Bring every rank's text to every rank; all call it together.
+
+        Args:
+            text: this rank's.
+            what: what it is about, for an error message.
+        """
+        if self.size == 1:
+            return [text]
+        sent = self._transport.exchange_any(np.frombuffer(text.encode() or b"\0", np.uint8), what)
+        return [part.tobytes().decode(errors="replace").rstrip("\0") for part in sent]
+
+    @contextmanager
+    def together(self, what: str) -> Iterator[None]:
+        """What a rank does alone inside, such as reading a file, succeeds on all ranks or fails on all.
+
+        So that no rank waits for one that failed. Inside, nothing may wait for other ranks.
+
+        Raises:
+            RunError: when another rank failed; its message is that rank's.
+        """
+        mine: Exception | None = None
+        try:
+            yield
+        except TransportError:
+            raise
+        except Exception as error:
+            if self.size == 1:
+                raise
+            mine = error
+        faults = self.say("" if mine is None else str(mine) or type(mine).__name__, what)
+        if mine is not None:
+            raise mine
+        for rank, fault in enumerate(faults):
+            if fault:
+                raise RunError(f"rank {rank}: {fault}")
+
+
+def spread(n: int, size: int, *, dedicated_root: bool = False) -> Layout:
+    """The logical workers of every rank: n of them spread evenly, the lower ranks' first.
+
+    Args:
+        n: number of workers of the job.
+        size: number of ranks.
+        dedicated_root: whether rank 0 only aggregates.
+
+    Raises:
+        ValueError: when a rank would have none.
+    """
+    working = size - dedicated_root
+    if n < working or working < 1:
+        only = " of which rank 0 only aggregates" if dedicated_root else ""
+        raise ValueError(
+            f"{n} workers on {size} ranks{only} leave a rank without any: "
+            f"use at most {n + dedicated_root} ranks, and two or more with a dedicated root"
+        )
+    return Layout((0,) * dedicated_root + split(n, working))
+
+
+def describe(ranks: Ranks) -> dict[str, Any]:
+    """What environment.json says about the ranks."""
+    if ranks.size == 1:
+        return {"ranks": 1}
+    import horovod.torch as hvd
+
+    return {"ranks": ranks.size, "controller": "mpi" if hvd.mpi_enabled() else "gloo"}

@@ -1,1 +1,0 @@
-"""Parts of `DistributedOptimizer`, one concern each."""
