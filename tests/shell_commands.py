@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from horovod_byz.cli import app
+from horovod_byz.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACEHOLDERS = re.compile(r"\.\.\.|\(.*|[A-Z]+(\.\.\.)?|[\w./-]*/\.\.\.")

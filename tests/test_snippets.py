@@ -70,12 +70,12 @@ def test_commands_name_what_exists(page):
     ],
 )
 def test_a_command_that_names_nothing_is_noticed(command):
-    with pytest.raises(AssertionError, match="no|cannot"):
+    with pytest.raises(AssertionError, match=r"no|cannot"):
         shell_commands.check(*commands(command))
 
 
 def test_the_claim_of_reproduction_is_one():
-    from horovod_byz.experiments.claims import Claim
+    from horovod_byz.reproduction.claims import Claim
 
     (block,) = snippets(ROOT / "docs" / "reproduction.md", "toml")
     for claim in tomllib.loads(block.text)["claims"]:

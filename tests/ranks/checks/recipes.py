@@ -1,4 +1,4 @@
-"""Runs the recipes of docs/horovod.md and docs/redundancy.md as they stand there, each on a model of its own."""
+"""Runs the recipes of docs/horovod.md and docs/redundancy.md as they stand there, each on its own model."""
 
 import pathlib
 import re
