@@ -185,6 +185,10 @@ test-levels: setup ## The tests of kernels, rules and engine once more, started 
 wheel-test: setup ## sdist > wheel > clean environment > the tests, away from the checkout
 	$(BIN)/python tools/wheel_test.py --jobs $(JOBS)
 
+.PHONY: wheels
+wheels: setup ## sdist and manylinux wheels for each of Python 3.11 to 3.13 that is here, into dist
+	$(BIN)/python tools/build_wheels.py
+
 .PHONY: clean
 clean: ## Remove .venv and everything that was built (the Horovod cache stays)
 	rm -rf $(VENV) .venv-peers .venv-docs build dist *.egg-info kernels/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
