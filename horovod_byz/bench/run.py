@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
-from horovod_byz.bench import plots, report, scaling, targets, ways
+from horovod_byz.bench import report, scaling, targets, ways
 from horovod_byz.bench.clock import MEAN, READ, Way, extra_memory, measure
 from horovod_byz.bench.peers import Peers, connect
+from horovod_byz.common.extras import require
+from horovod_byz.host.environment import describe
 from horovod_byz.kernels import dispatch
-from horovod_byz.training.environment import describe
 
 __all__ = ["cell", "main"]
 
@@ -73,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in "nd":
         if min(getattr(given, name)) < 1:
             parser.error(f"{name} has to be at least 1, got {min(getattr(given, name))}")
+    if given.folder:
+        require("report", "matplotlib", "pydantic", "tomli_w")  # now, and not after minutes of timing
     ns, ds = FULL if given.full else QUICK if given.quick else (given.n, given.d)
     torch.set_num_threads(given.threads)
     peers = connect(given.peers) if given.peers else None
@@ -113,6 +116,8 @@ def write(result: dict[str, Any], folder: Path) -> None:
     partial = folder / "results.json.partial"
     partial.write_text(json.dumps(result, indent=1) + "\n")
     partial.replace(folder / "results.json")
+    from horovod_byz.bench import plots  # matplotlib is no requirement of the core
+
     plots.draw(result, folder)
 
 

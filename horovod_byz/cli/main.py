@@ -9,6 +9,7 @@ import typer
 
 from horovod_byz.cli import theory_command, train_command
 from horovod_byz.cli.errors import explained
+from horovod_byz.common.extras import require
 
 app = typer.Typer(
     name="horovod-byz",
@@ -169,6 +170,7 @@ def reproduce(
 def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Show how a run went, and how each worker was treated."""
     with explained():
+        require("report", "pydantic", "tomli_w")
         from horovod_byz.training.report import show
 
         show(folder)
@@ -187,9 +189,11 @@ def doctor() -> None:
 )
 def bench(context: typer.Context) -> None:
     """Time the rules against reading every row once (bench --help lists its options)."""
-    from horovod_byz import bench as timing
+    with explained():
+        from horovod_byz import bench as timing
 
-    raise typer.Exit(timing.main(context.args))
+        code = timing.main(context.args)
+    raise typer.Exit(code)
 
 
 def main() -> None:

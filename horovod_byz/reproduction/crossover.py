@@ -23,9 +23,9 @@ from torch import nn
 
 import horovod_byz as hb
 from horovod_byz.bench.clock import seconds
+from horovod_byz.host.environment import describe
 from horovod_byz.rules import Detox, Rule
 from horovod_byz.training import models
-from horovod_byz.training.environment import describe
 from horovod_byz.training.runs import replace_file
 
 __all__ = ["Crossing", "main", "measure", "pairs", "table"]

@@ -82,7 +82,9 @@ def simulated_votes(n: int, f: int, r: int, runs: int, seed: int = 0) -> tuple[f
     The Byzantine workers are the first f and send one wrong row; the partition is drawn anew in each run.
 
     Args:
-        n, f, r: as the module's legend.
+        n: as in the module's legend.
+        f: as in the module's legend.
+        r: as in the module's legend.
         runs: how many partitions.
         seed: of the first partition.
 
@@ -199,7 +201,11 @@ def oracle_bound(
     """Check Theorem 3 for a configuration whose inner rule is the mean.
 
     Args:
-        n, f, r, b, delta: as the module's legend; 0 < delta < 1/2.
+        n: as in the module's legend.
+        f: as in the module's legend.
+        r: as in the module's legend.
+        b: as in the module's legend.
+        delta: as in the module's legend; 0 < delta < 1/2.
         outer: the outer rule.
         d: number of coordinates; needed by the coordinate-wise outer rules.
 

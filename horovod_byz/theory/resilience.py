@@ -87,7 +87,10 @@ def second_moment_bound(rule: str, n: int, f: int, d: int, sigma: float) -> floa
 
     Args:
         rule: a key of `etas`.
-        n, f, d, sigma: as the module's legend.
+        n: as in the module's legend.
+        f: as in the module's legend.
+        d: as in the module's legend.
+        sigma: as in the module's legend.
 
     Raises:
         ValueError: unknown rule.
@@ -120,7 +123,8 @@ def geometric_median_bound(
     c_z = objective / (n - 2f), and c_f is `geometric_median_factor`.
 
     Args:
-        n, f: number of points; at most f of them lie outside the ball.
+        n: number of points.
+        f: at most so many of them lie outside the ball.
         radius: r, all other points lie within this distance of the origin.
         epsilon: the point is a (1 + epsilon)-approximation.
         objective: the minimum of sum |z - z_i|, which a row at 1e20 makes huge.

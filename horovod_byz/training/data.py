@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from horovod_byz.common.errors import ExplainedError
 from horovod_byz.training import files
 from horovod_byz.training.checksums import OWN_DATA, DatasetDamaged, own_data
 from horovod_byz.training.cifar import read_cifar
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 
-class DatasetMissing(FileNotFoundError):  # noqa: N818 - reads as what it says
+class DatasetMissing(ExplainedError, FileNotFoundError):  # noqa: N818 - reads as what it says
     """The data set is in none of the folders that were searched and could not be downloaded."""
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from horovod_byz.collect import Root, TransportError
-from horovod_byz.training import device, environment, resume
+from horovod_byz.host import environment
+from horovod_byz.training import device, resume
 from horovod_byz.training.config import RunConfig
 from horovod_byz.training.data import Dataset, load_dataset
 from horovod_byz.training.interrupts import Interrupts

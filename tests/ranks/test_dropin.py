@@ -95,7 +95,7 @@ def test_a_model_converted_after_wrapping(checked):
 @pytest.mark.checks("recipes")
 def test_the_recipes_of_the_documentation(checked):
     ranks = checked("check_recipes")
-    assert len(ranks[0]) == 10
+    assert len(ranks[0]) == 11  # the first recipe of docs/horovod.md twice
     for name, result in ranks[0].items():
         assert result["moved"], name
         assert len({rank[name]["bits"] for rank in ranks}) == 1, name
