@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from horovod_byz.aggregation.source import Source
 from horovod_byz.kernels.rows import Rows
 
 
-class HalfRows:
+class HalfRows(Source):
     """n rows of d float16 or bfloat16 values.
 
     Args:
