@@ -5,6 +5,7 @@ import pytest
 
 import horovod_byz as hb
 from horovod_byz.aggregation import engine
+from horovod_byz.aggregation.decision import Weighted
 from horovod_byz.aggregation.shard import Shard
 from horovod_byz.aggregation.source import Whole
 from horovod_byz.kernels import vote
@@ -116,6 +117,32 @@ def test_one_pass_is_taken(monkeypatch):
     out = np.empty(D, np.float32)
     engine.run(rule, Whole(Rows(rows)), out)
     np.testing.assert_array_equal(out, rule(rows))
+
+
+def test_a_rule_that_decides_anew_is_not_fused_as_its_parent():
+    """A class derived from MajorityVote or Detox ran its parent's single pass, and never its `decide`.
+
+    horovod_byz 0.1.0. Symptom: another `decide` changed nothing for rows in memory. Cause: the single pass was
+    a method of its own, which the class inherited.
+    """
+
+    class Nothing(hb.MajorityVote):
+        def decide(self, statistics):
+            return Weighted.uniform(statistics.n, [])
+
+    class Ours(hb.Detox):
+        def decide(self, statistics):
+            return Weighted.uniform(statistics.n, [7])
+
+    class Younger(Ours):
+        pass
+
+    rows = honest(REDUNDANCY.groups_of(45), 45)
+    assert not Nothing()(rows).any()
+    for kind in (Ours, Younger):
+        np.testing.assert_array_equal(
+            kind(REDUNDANCY, inner=hb.Mean(), outer=hb.Median(), groups=5)(rows), rows[7]
+        )
 
 
 def test_a_lazy_vote_does_not_read_the_third_replica():

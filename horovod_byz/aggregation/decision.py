@@ -1,4 +1,4 @@
-"""What a rule decides: how one row, real or virtual, comes from the rows below it.
+"""Decisions: how one row, real or virtual, comes from the rows below it.
 
 A decision is a weighted sum of rows, a coordinate-wise rule over some of them, or a rule over the
 outcomes of other decisions. Each is local to coordinates, so it runs on a shard, on a block, or on

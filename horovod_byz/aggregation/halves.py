@@ -1,4 +1,4 @@
-"""Rows of half precision, read as they are: widened to float32 block by block, never as a whole."""
+"""Rows of half precision, read where they lie: widened to float32 block by block, never as a whole."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Statistics:
         self.source, self.n = source, source.n
         self.shard = Shard(source.d) if shard is None else shard
         self.excluded = excluded
-        self._known: dict[str, Any] = {}
+        self._known: dict[str, npt.NDArray[Any]] = {}
         self._shown_finite = np.zeros(self.n, np.bool_)
         self._checked_as: Ints | None = None  # each row's index in the statistics that `checked` gave
 
@@ -96,8 +96,7 @@ class Statistics:
                 rows = self if len(unknown) == self.n else self.take(unknown)
                 counts[unknown] = rows.measured(statistic.NONFINITE)
             self._known["nonfinite"] = counts
-        known: Ints = self._known["nonfinite"]
-        return known
+        return self._known["nonfinite"]
 
     @property
     def finite(self) -> Ints:
@@ -107,20 +106,17 @@ class Statistics:
     @property
     def distances(self) -> Floats:
         """Squared L2 distances between rows, from direct differences; shape (n, n)."""
-        squares: Floats = self.get(statistic.DISTANCES)
-        return squares
+        return self.get(statistic.DISTANCES)
 
     @property
     def gram(self) -> Floats:
         """Inner products of the rows minus their coordinate-wise median; shape (n, n)."""
-        products: Floats = self.get(statistic.GRAM)
-        return products
+        return self.get(statistic.GRAM)
 
     @property
     def squared_norms(self) -> Floats:
         """Squared L2 norm of each row; shape (n,)."""
-        squares: Floats = self.get(statistic.SQUARED_NORMS)
-        return squares
+        return self.get(statistic.SQUARED_NORMS)
 
     @property
     def brsgd(self) -> tuple[Ints, Floats]:
@@ -134,16 +130,19 @@ class Statistics:
 
     def replicas_in(self, groups: Groups, ends: Ends) -> list[list[npt.NDArray[np.bool_]]]:
         """As `replicas`, per group and segment; without `ends` all coordinates are one segment."""
-        parts = _segments(self.get(statistic.replicas(groups, ends)), ends)
+        parts = self._by_segment(statistic.replicas(groups, ends), ends)
         return [[counts[np.asarray(group), : len(group)] > 0 for counts in parts] for group in groups]
 
     def closeness_in(self, groups: Groups, ends: Ends) -> list[list[tuple[Floats, Floats, Ints]]]:
         """Per group and segment: squared distances (r, r), squared norms (r,), non-finite values (r,)."""
-        parts = _segments(self.get(statistic.closeness(groups, ends)), ends)
+        parts = self._by_segment(statistic.closeness(groups, ends), ends)
         return [
             [(own[k, :r, :r], own[k, :r, -2], own[k, :r, -1].astype(np.int64)) for own in parts]
             for k, r in enumerate(map(len, groups))
         ]
+
+    def _by_segment(self, wanted: Statistic, ends: Ends) -> list[npt.NDArray[Any]]:
+        return [self.get(wanted)] if ends is None else list(self.get(wanted))
 
     def lengths_to(self, value: npt.NDArray[Any]) -> Floats:
         """L2 distance of each row to a finite point, at most the largest float64; infinite for NaN and Inf.
@@ -151,7 +150,7 @@ class Statistics:
         Args:
             value: the point's coordinates on this rank's shard.
         """
-        squares: Floats = self.measured(statistic.to_point(value))
+        squares = self.measured(statistic.to_point(value))
         length: Floats = np.sqrt(squares)
         over = np.flatnonzero(np.isinf(squares))
         over = over[self.nonfinite[over] == 0] if len(over) else over
@@ -162,7 +161,7 @@ class Statistics:
                 length[over] = np.minimum(again * reach.UNIT, np.finfo(np.float64).max)
         return length
 
-    def get(self, wanted: Statistic) -> Any:
+    def get(self, wanted: Statistic) -> npt.NDArray[Any]:
         """A statistic, measured when it is first asked for.
 
         (Not functools.cached_property, which before Python 3.12 holds one lock for all instances:
@@ -178,7 +177,7 @@ class Statistics:
             reach.check(wanted.sizes(total), self._checked_as)
         return total
 
-    def measured(self, wanted: Statistic) -> Any:
+    def measured(self, wanted: Statistic) -> npt.NDArray[Any]:
         """A statistic, measured now, and not kept but for which rows it shows to be finite."""
         total = reduced(wanted, self.source, self.shard)
         if wanted.sizes is not None:
@@ -190,7 +189,3 @@ def _finite_rows(sizes: Floats) -> npt.NDArray[np.bool_]:
     if sizes.ndim == 2:  # one finite distance is enough, but for a row's distance to itself
         sizes = np.where(np.isfinite(sizes) & ~np.eye(len(sizes), dtype=np.bool_), 0.0, np.inf).min(axis=1)
     return np.isfinite(sizes)
-
-
-def _segments(total: Any, ends: Ends) -> list[Any]:
-    return [total] if ends is None else list(total)

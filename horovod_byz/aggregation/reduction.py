@@ -36,10 +36,8 @@ def reduced(statistic: Statistic, source: Source, shard: Shard) -> npt.NDArray[A
     for (low, high), partial in zip(shards(shard.d, len(partials)), partials, strict=True):
         known.update(zip(nodes(low, high, shard.d), partial, strict=False))
     if not known:  # no coordinates at all
-        nothing: npt.NDArray[Any] = partials[0][0]
-        return nothing
+        return np.asarray(partials[0][0])
     root = 1
     while root < tiles:
         root *= 2
-    total: npt.NDArray[Any] = tree_sum(0, root, tiles, lambda first, size: known.get((first, size)))
-    return total
+    return np.asarray(tree_sum(0, root, tiles, lambda first, size: known.get((first, size))))

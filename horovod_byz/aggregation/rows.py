@@ -1,9 +1,9 @@
 """The gradient matrix as a caller hands it over, and the way back to the caller's own type.
 
 Rows are read where they lie: a contiguous array, a tensor on the CPU, or separate gradients are
-never stacked or copied. Half precision is widened block by block as it is read. Only what cannot be read
-so (a strided last axis, an odd address, an accelerator's memory) is copied first, and the caller's memory is
-never written to.
+never stacked or copied. Half precision is widened block by block as it is read. Only rows that kernels
+cannot read where they lie (a strided last axis, an odd address, an accelerator's memory) are copied first,
+and the caller's memory is never written to.
 """
 
 from __future__ import annotations

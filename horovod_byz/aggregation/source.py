@@ -54,8 +54,7 @@ class Source(ABC):
 
     def to_point(self, point: npt.NDArray[Any], begin: int, end: int, threads: int) -> Floats:
         """Squared L2 distances to a point over [begin, end), (n,)."""
-        apart: Floats = distances.to_point(self.block(begin, end), point, threads)
-        return apart
+        return distances.to_point(self.block(begin, end), point, threads)
 
     def combine(self, decision: Combination, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
         """Writes the row that a decision gives to `out`, (d,); `offset` is this shard's first coordinate."""

@@ -53,8 +53,7 @@ def _all_of_it(sizes: Array) -> Floats:
 
 
 def _squared_norms(rows: Rows, threads: int) -> Floats:
-    squares: Floats = distances.to_point(rows, np.zeros(rows.d, rows.dtype), threads)
-    return squares
+    return distances.to_point(rows, np.zeros(rows.d, rows.dtype), threads)
 
 
 def _brsgd(rows: Rows, threads: int) -> Floats:

@@ -18,7 +18,7 @@ from horovod_byz.rules.naming import as_rule
 
 @dataclass(frozen=True, eq=False)
 class Aggregate:
-    """What `aggregate` returns.
+    """The result of `aggregate`.
 
     Attributes:
         value: the aggregate, (d,), of the rows' type, dtype and device.
