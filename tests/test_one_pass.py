@@ -122,8 +122,8 @@ def test_one_pass_is_taken(monkeypatch):
 def test_a_rule_that_decides_anew_is_not_fused_as_its_parent():
     """A class derived from MajorityVote or Detox ran its parent's single pass, and never its `decide`.
 
-    horovod_byz 0.1.0. Symptom: another `decide` changed nothing for rows in memory. Cause: the single pass was
-    a method of its own, which the class inherited.
+    horovod_byz 0.1.0. Symptom: another `decide` changed nothing for rows in memory. Cause: the single pass
+    was a method of its own, which the class inherited.
     """
 
     class Nothing(hb.MajorityVote):

@@ -81,7 +81,7 @@ class Import:
 def imports(root: Path) -> list[Import]:
     """All imports of a package's .py files, and of its .pyx and .pxd files what a regular expression sees."""
     modules = {name_of(path, root): path for path in sorted(root.rglob("*.py"))}
-    found = [
+    graph = [
         Import(module, target, runs)
         for module, path in modules.items()
         for names, runs in statements(ast.parse(path.read_text()))
@@ -90,8 +90,8 @@ def imports(root: Path) -> list[Import]:
     for path in sorted([*root.rglob("*.pyx"), *root.rglob("*.pxd"), *root.rglob("*.pyi")]):
         text = path.read_text()
         words = re.findall(r"^\s*(?:from|c?import)\s+([\w.]+)", text, re.MULTILINE)
-        found += [Import(name_of(path, root), word) for word in words]
-    return found
+        graph += [Import(name_of(path, root), word) for word in words]
+    return graph
 
 
 def name_of(path: Path, root: Path) -> str:
@@ -135,22 +135,22 @@ def lies_in(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
 
 
-def forbidden(found: Iterable[Import]) -> list[Import]:
+def forbidden(graph: Iterable[Import]) -> list[Import]:
     """Imports that break one of the nevers."""
     return [
         each
-        for each in found
+        for each in graph
         for rooms, never in NEVER
         if room(each.module) in rooms and any(lies_in(each.target, package) for package in never)
     ]
 
 
-def upward(found: Iterable[Import]) -> list[Import]:
+def upward(graph: Iterable[Import]) -> list[Import]:
     """Imports between rooms that do not go to an earlier line of the order."""
     level = {name: i for i, line in enumerate(ORDER) for name in line}
     between = [
         each
-        for each in found
+        for each in graph
         if lies_in(each.target, "horovod_byz") and room(each.module) != room(each.target)
     ]
     return [each for each in between if level[room(each.module)] <= level[room(each.target)]]
@@ -174,36 +174,37 @@ def circles(edges: Iterable[tuple[str, str]]) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def found() -> list[Import]:
+def graph() -> list[Import]:
     return imports(ROOT)
 
 
-def test_every_room_has_its_place(found):
-    assert {room(each.module) for each in found} <= {name for line in ORDER for name in line}
+def test_every_room_has_its_place(graph):
+    assert {room(each.module) for each in graph} <= {name for line in ORDER for name in line}
 
 
-def test_the_nevers(found):
-    assert [each for each in forbidden(found) if each.pair not in KNOWN] == []
+def test_the_nevers(graph):
+    assert [each for each in forbidden(graph) if each.pair not in KNOWN] == []
 
 
-def test_no_import_runs_back_up(found):
-    assert [each for each in upward(found) if each.pair not in KNOWN] == []
+def test_no_import_runs_back_up(graph):
+    assert [each for each in upward(graph) if each.pair not in KNOWN] == []
 
 
-def test_no_circle_between_modules(found):
-    inside = [each.pair for each in found if each.runs and lies_in(each.target, "horovod_byz")]
-    assert circles((a, b) for a, b in inside if a != b) == KNOWN_CIRCLES
+def test_no_circle_between_modules(graph):
+    inside = [each.pair for each in graph if each.runs and lies_in(each.target, "horovod_byz")]
+    assert [each for each in circles((a, b) for a, b in inside if a != b) if each not in KNOWN_CIRCLES] == []
 
 
-def test_no_circle_between_rooms(found):
-    inside = [each for each in found if lies_in(each.target, "horovod_byz") and each.pair not in KNOWN]
+def test_no_circle_between_rooms(graph):
+    inside = [each for each in graph if lies_in(each.target, "horovod_byz") and each.pair not in KNOWN]
     pairs = [(room(each.module), room(each.target)) for each in inside]
     assert circles((a, b) for a, b in pairs if a != b) == []
 
 
-def test_known_violations_are_still_there(found):
-    """What is put right leaves the list."""
-    assert {each.pair for each in found} >= KNOWN
+def test_what_is_put_right_leaves_the_lists(graph):
+    pairs = {each.pair for each in graph}
+    assert KNOWN - pairs == set()
+    assert [each for each in KNOWN_CIRCLES if each not in circles(pairs)] == []
 
 
 MADE_UP = {
@@ -248,15 +249,15 @@ class TestOnAMadeUpTree:
     """The tests above can fail."""
 
     @pytest.fixture
-    def found(self, tmp_path):
+    def graph(self, tmp_path):
         for name, text in MADE_UP.items():
             path = tmp_path / "horovod_byz" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         return imports(tmp_path / "horovod_byz")
 
-    def test_nevers(self, found):
-        assert {each.pair for each in forbidden(found)} == {
+    def test_nevers(self, graph):
+        assert {each.pair for each in forbidden(graph)} == {
             ("horovod_byz.aggregation.engine", "horovod_byz.rules.mean"),
             ("horovod_byz.aggregation.engine", "horovod.torch"),
             ("horovod_byz.rules.mean", "horovod_byz.kernels.linear"),
@@ -265,15 +266,15 @@ class TestOnAMadeUpTree:
             ("horovod_byz.collect.a", "pydantic"),
         }
 
-    def test_order(self, found):
-        assert {each.pair for each in upward(found)} == {
+    def test_order(self, graph):
+        assert {each.pair for each in upward(graph)} == {
             ("horovod_byz.aggregation.engine", "horovod_byz.rules.mean"),
             ("horovod_byz.ledger.report", "horovod_byz.training"),
             ("horovod_byz.kernels.linear", "horovod_byz.common.checks"),
         }
 
-    def test_circles(self, found):
-        inside = [each.pair for each in found if each.runs]
+    def test_circles(self, graph):
+        inside = [each.pair for each in graph if each.runs]
         assert circles(inside) == [["horovod_byz.aggregation.engine", "horovod_byz.rules.mean"]]
         assert circles((room(a), room(b)) for a, b in inside) == [["aggregation", "rules"]]
         assert circles([*inside, ("horovod_byz.collect.a", "horovod_byz.collect.b")])[1] == [

@@ -28,7 +28,7 @@ class Shard:
         reduce: gathers every shard's partial statistics, in the order of `tiles.shards`.
         step: optimizer step, for rules that draw at random.
         threads: threads for the kernels; the result does not depend on it.
-        segments: the coordinate after each tensor's last, for rules that treat tensors apart.
+        segments: the coordinate after each tensor's last, for rules that treat tensors separately.
     """
 
     d: int

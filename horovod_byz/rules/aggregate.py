@@ -49,7 +49,7 @@ def aggregate(
         step: optimizer step, for rules that draw at random.
         threads: threads for the kernels (default: torch's number of threads); the result does not
             depend on it.
-        segments: the coordinate after each tensor's last, for rules that treat tensors apart, such as
+        segments: the coordinate after each tensor's last, for rules that treat tensors separately, such as
             `MajorityVote(scope="tensor")`; the last is d.
 
     Returns:
