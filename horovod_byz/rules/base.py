@@ -26,7 +26,7 @@ class Facts:
     Attributes:
         tolerates: the condition on n and f under which the rule's guarantee holds, in words.
         cost: arithmetic for n rows of d coordinates.
-        ties: which of equals is chosen.
+        ties: which of equal rows or values wins.
         nonfinite: what happens to NaN and infinite values.
     """
 

@@ -39,8 +39,8 @@ class BrSGD(RowRule):
         array([1.05, 1.05])
 
     Reference:
-        Li, Chen, Dong, Zhang, Wang, Zeng (2021), Algorithm 2, with the misprints corrected
-        that docs/differences.md lists.
+        Li, Chen, Dong, Zhang, Wang, Zeng (2021), Algorithm 2, with the misprints corrected that
+        docs/differences.md lists.
     """
 
     beta: float = 0.5
