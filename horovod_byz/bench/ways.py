@@ -12,6 +12,8 @@ import torch
 from horovod_byz import rules
 from horovod_byz.aggregation import engine
 from horovod_byz.aggregation.arena import empty_rows
+from horovod_byz.aggregation.shard import Shard
+from horovod_byz.aggregation.source import Whole
 from horovod_byz.bench.clock import MEAN, READ, Way
 from horovod_byz.kernels import brsgd, coordinate, dispatch, distances, linear, scan, vote
 from horovod_byz.kernels.rows import Rows
@@ -68,7 +70,7 @@ def kernels(rows: Array, threads: int) -> dict[str, Way]:
     }
 
     def aggregate(rule: Rule, given: Rows) -> Way:
-        return lambda: engine.into(out, given, rule, threads=threads)
+        return lambda: engine.into(out, Whole(given), rule, Shard(given.d, threads=threads))
 
     for name, kind in (
         ("BrSGD", rules.BrSGD),

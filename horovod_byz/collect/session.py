@@ -10,6 +10,7 @@ import numpy as np
 
 from horovod_byz.aggregation import engine
 from horovod_byz.aggregation import rows as reading
+from horovod_byz.aggregation.shard import Reduce, Shard, alone
 from horovod_byz.collect import digest, echoes, header, joining
 from horovod_byz.collect.collected import Collected, Step, Stopwatch, Wire
 from horovod_byz.collect.errors import HeaderMismatchError
@@ -202,7 +203,7 @@ class Session(ABC):
         return np.ascontiguousarray(array)
 
     def _run(
-        self, step: Step, block: Array, out: Array, offset: int = 0, reduce: Any = None
+        self, step: Step, block: Array, out: Array, offset: int = 0, reduce: Reduce = alone
     ) -> engine.Outcome:
         """Lets the simulated attack act on a received block of packed rows, and aggregates it."""
 
@@ -212,18 +213,8 @@ class Session(ABC):
 
         attacked = None if step.wire is None else rewrite
         source = self.compression.read(block, out.size, self.dtype, attacked)
-        options = {} if reduce is None else {"reduce": reduce}
-        return engine.run(
-            step.rule,
-            source,
-            out,
-            offset=offset,
-            d=self.d,
-            step=step.number,
-            threads=self.threads,
-            segments=self.segments,
-            **options,
-        )
+        shard = Shard(self.d, offset, reduce, step.number, self.threads, self.segments)
+        return engine.run(step.rule, source, out, shard)
 
 
 def _fault(received: Bytes, expected: Layout) -> HeaderMismatchError | None:

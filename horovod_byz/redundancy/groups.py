@@ -10,6 +10,7 @@ import numpy as np
 
 from horovod_byz.aggregation.source import Groups
 from horovod_byz.common.checks import count
+from horovod_byz.redundancy.seeds import stream
 
 if TYPE_CHECKING:
     from horovod_byz.redundancy.sampler import RedundantSampler, SeededDataset
@@ -118,7 +119,8 @@ class Redundancy:
 
             worker = hvd.rank() if worker is None else worker
             workers = hvd.size() if workers is None else workers
-        return RedundantSampler(len(data), self, worker, workers, seed, shuffle)
+        group, groups = self.group_of(worker, workers), len(self.groups_of(workers))
+        return RedundantSampler(len(data), group, groups, seed, shuffle)
 
     def seeded(self, data: Any) -> SeededDataset:
         """The data set with random augmentation that all replicas draw alike: by sample and epoch.
@@ -129,8 +131,3 @@ class Redundancy:
         from horovod_byz.redundancy.sampler import SeededDataset
 
         return SeededDataset(data, self.seed)
-
-
-def stream(*key: int) -> int:
-    """A 63-bit seed from whole numbers: independent streams for different keys."""
-    return int(np.random.SeedSequence([int(k) for k in key]).generate_state(1, np.uint64)[0] >> 1)

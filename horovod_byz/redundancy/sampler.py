@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from horovod_byz.redundancy.groups import Redundancy, stream
+from horovod_byz.redundancy.seeds import stream
 
 
 class Drawn(int):
@@ -20,9 +20,9 @@ class Drawn(int):
 
     @classmethod
     def at(cls, index: int, epoch: int) -> Drawn:
-        found = cls(index)
-        found.epoch = epoch
-        return found
+        drawn = cls(index)
+        drawn.epoch = epoch
+        return drawn
 
 
 class SeededDataset(Dataset[Any]):
@@ -66,12 +66,8 @@ class RedundantSampler(Sampler[int]):
     pass; `set_epoch` sets it, and `state_dict` lets a run resume in the middle of an epoch.
     """
 
-    def __init__(
-        self, length: int, redundancy: Redundancy, worker: int, workers: int, seed: int, shuffle: bool
-    ) -> None:
-        groups = redundancy.groups_of(workers)
-        self.group = redundancy.group_of(worker, workers)
-        self.groups = len(groups)
+    def __init__(self, length: int, group: int, groups: int, seed: int, shuffle: bool) -> None:
+        self.group, self.groups = group, groups
         if length < self.groups:
             raise ValueError(
                 f"{length} samples cannot serve {self.groups} redundancy groups: one each at least"

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
+from horovod_byz.aggregation import engine
 from horovod_byz.aggregation.decision import Decision, Weighted
 from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.plan import Stages
 from horovod_byz.aggregation.reach import OutOfReachError
 from horovod_byz.aggregation.source import Floats, Ints
+from horovod_byz.aggregation.statistic import Statistic
 from horovod_byz.common.checks import count
-from horovod_byz.kernels.rows import Rows
 from horovod_byz.rules.condition import Condition
 
 
@@ -25,7 +26,7 @@ class Facts:
     Attributes:
         tolerates: the condition on n and f under which the rule's guarantee holds, in words.
         cost: arithmetic for n rows of d coordinates.
-        ties: how equals are told apart.
+        ties: which of equal rows or values wins.
         nonfinite: what happens to NaN and infinite values.
     """
 
@@ -58,6 +59,8 @@ class Rule(ABC):
                 f"{cls.__name__} defines min_rows, which follows from its condition: write "
                 "condition = Condition(slope, offset) for n >= slope f + offset in its place"
             )
+        if "decide" in vars(cls) and "stages" not in vars(cls):
+            cls.stages = Rule.stages  # type: ignore[method-assign]  # the parent's say what its `decide` does
 
     def __call__(self, rows: Any, *, threads: int | None = None) -> Any:
         """Aggregates (n, d) rows to (d,), of the same type, dtype and device.
@@ -66,9 +69,7 @@ class Rule(ABC):
             TypeError: if `rows` are not floating point, or mix types, dtypes or devices.
             ValueError: if the shape is not (n, d), or the rule does not hold for n rows.
         """
-        from horovod_byz.aggregation.engine import value
-
-        return value(rows, self, threads=threads)
+        return engine.value(rows, self, threads=threads)
 
     def max_byzantine(self, n: int) -> int:
         """The largest number of Byzantine rows among n that this rule, with its own parameters, covers.
@@ -101,21 +102,11 @@ class Rule(ABC):
         """
         return
 
-    def in_one_pass(
-        self, rows: Rows, out: npt.NDArray[Any], *, step: int, threads: int, lazy: bool
-    ) -> Decision | None:
-        """Aggregates whole rows into `out` in a single pass, for rules that have a kernel for it.
-
-        Args:
-            rows: all coordinates of all rows.
-            out: (d,) writable, of the rows' dtype; holds nothing of use where None is returned.
-            step: optimizer step, for rules that draw at random.
-            threads: threads for the kernel.
-            lazy: whether rows that cannot change the result may stay unread; their verdict is lost.
+    def stages(self, n: int, step: int) -> Stages | None:
+        """This rule at a step as a vote and rules over the votes, which the engine fuses into one pass.
 
         Returns:
-            The decision that `decide` and its combine would have come to with the same bits, or None:
-            then they have to.
+            The stages, which give what `decide` gives; None for a rule that is not of this form.
         """
         return None
 
@@ -126,19 +117,19 @@ class Rule(ABC):
 
 @dataclass(frozen=True)
 class RowRule(Rule):
-    """A rule that weighs whole rows: a row with a non-finite value is out before it starts.
+    """A rule that weighs whole rows; rows that contain NaN or Inf are removed before it runs.
 
     So is a finite row that is too far from the others for float64 to square its distance; where most rows are
     so large, the rule reads statistics of the rows divided by `statistics.unit`. See `reach`.
     """
 
-    # The statistic that the rule reads, if it has one. Measured first, it also shows which rows are finite,
-    # and no pass has to be spent on that alone.
-    measures: ClassVar[str] = ""
+    # The statistic that the rule needs in any case, if it has one: measured first, it saves the pass over the
+    # rows that looks for non-finite values; see `Statistics.nonfinite`.
+    measures: ClassVar[Statistic | None] = None
 
     def decide(self, statistics: Statistics) -> Decision:
-        if self.measures:
-            getattr(statistics, self.measures)
+        if self.measures is not None:
+            statistics.get(self.measures)
         if len(statistics.finite) == 0:
             return Weighted(np.zeros(statistics.n))
         return self._decide_on(statistics, statistics.finite)

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.source import Whole
 from horovod_byz.kernels.rows import Rows
 from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.theory import checks
@@ -102,7 +103,7 @@ def simulated_votes(n: int, f: int, r: int, runs: int, seed: int = 0) -> tuple[f
         for k, group in enumerate(groups):
             rows[list(group)] = k
         rows[:f] = -1.0
-        elected = vote.elect(Statistics(Rows(rows)), groups)
+        elected = vote.elect(Statistics(Whole(Rows(rows))), groups)
         won[sum(bool(decision.weights[:f].any()) for decision in elected)] += 1
     return tuple(count / max(runs, 1) for count in won)
 
