@@ -8,7 +8,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from horovod_byz.cli.terminal import console
+from horovod_byz.common.terminal import console
 
 app = typer.Typer(no_args_is_help=True, help="Calculate what the papers' theorems promise.")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Column, Table
 
-from horovod_byz.cli.terminal import console
+from horovod_byz.common.terminal import console
 from horovod_byz.common.words import known
 from horovod_byz.reproduction.artefact import Artefact, names
 from horovod_byz.reproduction.compute import Workplace

@@ -204,4 +204,4 @@ PRESETS = (
 
 def worst_case_votes(f: int, r: int) -> int:
     """How many votes f Byzantine workers can turn or void at most: floor(f / ceil(r / 2))."""
-    return f // (MajorityVote.condition.largest_f(r) + 1)
+    return f // MajorityVote.condition.least_uncovered_f(r)
