@@ -163,15 +163,16 @@ def reproduce(
     """
     with explained():
         from horovod_byz.reproduction import overview
+        from horovod_byz.reproduction.catalogue import Catalogue
         from horovod_byz.reproduction.compute import Workplace
 
         if names:
             from horovod_byz.training.device import find
 
             place = Workplace(results, data_dir, jobs, find(device), threads)
-            overview.reproduce_all(names, experiments, place, repeats=repeats, steps=steps)
+            overview.reproduce_all(names, Catalogue(experiments), place, repeats=repeats, steps=steps)
         else:
-            overview.show(experiments, results)
+            overview.show(Catalogue(experiments), results)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import Any
 
 from horovod_byz.reproduction import bars, calculations, figures, tables
 from horovod_byz.reproduction.artefact import Artefact
+from horovod_byz.reproduction.catalogue import Catalogue
 from horovod_byz.reproduction.claims import Verdict, judge
 from horovod_byz.reproduction.compute import Workplace, compute
 from horovod_byz.reproduction.series import Run, Series, read
@@ -46,7 +47,7 @@ class Shown:
     verdicts: tuple[Verdict, ...]
 
 
-def reproduce(artefact: Artefact, experiments: Path, place: Workplace) -> Shown:
+def reproduce(artefact: Artefact, catalogue: Catalogue, place: Workplace) -> Shown:
     """Compute what an artefact lacks, and write its table, figure and claims beside each other.
 
     Raises:
@@ -62,8 +63,8 @@ def reproduce(artefact: Artefact, experiments: Path, place: Workplace) -> Shown:
             found = calculations.by_name(artefact.calculate)()
             replace_file(values, (json.dumps(found, indent=1) + "\n").encode())
     else:
-        compute(artefact.cells(experiments), place, artefact.name)
-    shown = look(artefact, experiments, place.results)
+        compute(catalogue.cells(artefact), place, artefact.name)
+    shown = look(artefact, catalogue, place.results)
     target.mkdir(parents=True, exist_ok=True)
     if shown.series and artefact.figure.kind != "none":
         figures.draw(artefact, shown.series, shown.references, target / "figure.png")
@@ -73,7 +74,7 @@ def reproduce(artefact: Artefact, experiments: Path, place: Workplace) -> Shown:
     return shown
 
 
-def look(artefact: Artefact, experiments: Path, results: Path) -> Shown:
+def look(artefact: Artefact, catalogue: Catalogue, results: Path) -> Shown:
     """Read an artefact's runs, or its calculated values, and judge its claims.
 
     Raises:
@@ -90,10 +91,10 @@ def look(artefact: Artefact, experiments: Path, results: Path) -> Shown:
             )
         values = json.loads(path.read_text())
     for part in artefact.slices:
-        found = read(artefact.of(part, experiments), results)
+        found = read(catalogue.of(artefact, part), results)
         series += tuple(Series({**one.labels, **part.labels}, one.runs) for one in found)
     for reference in artefact.references:
-        found = read(artefact.of(reference, experiments), results)
+        found = read(catalogue.of(artefact, reference), results)
         if len(found) != 1:
             raise RunError(f"the reference {reference.name!r} means {len(found)} series: it has to be one")
         references[reference.name] = Series({**found[0].labels, **reference.labels}, found[0].runs)
