@@ -25,7 +25,7 @@ class Facts:
     Attributes:
         tolerates: the condition on n and f under which the rule's guarantee holds, in words.
         cost: arithmetic for n rows of d coordinates.
-        ties: how equals are told apart.
+        ties: which of equal rows or values wins.
         nonfinite: what happens to NaN and infinite values.
     """
 

@@ -38,7 +38,7 @@ class BrSGD(RowRule):
         array([1.05, 1.05])
 
     Reference:
-        Li, Chen, Dong, Zhang, Wang, Zeng (2021), Algorithm 2, with the misprints mended that
+        Li, Chen, Dong, Zhang, Wang, Zeng (2021), Algorithm 2, with the misprints corrected that
         docs/differences.md lists.
     """
 

@@ -171,8 +171,8 @@ def amplification(n: int, f: int) -> float:
 def separation(n: int, f: int) -> float:
     """The least singular value of H on 2f neighbouring workers, relative to the largest.
 
-    Two sets of f liars whose rows differ from honest ones by a relative error x can be told apart where x is
-    over the tolerance divided by this number; for 45 workers it is 1e-4 with f = 2 and 3e-8 with f = 5.
+    Two sets of f liars whose rows differ from honest ones by a relative error x can be distinguished where
+    x is over the tolerance divided by this number; for 45 workers it is 1e-4 with f = 2 and 3e-8 with f = 5.
     """
     values = np.linalg.svd(parity(n, f)[:, : 2 * f], compute_uv=False)
     return float(values[-1] / values[0])

@@ -52,7 +52,7 @@ class Draco(BoundedRule):
     certain where they were changed by more than tolerance / separation; see `rules.cyclic.separation`.
 
     Args:
-        f: Byzantine workers to bear; every one of them may send anything.
+        f: Byzantine workers to tolerate; each of them may send anything.
         code: "repetition" or "cyclic".
         seed: seed of the partition into groups, or of the workers' places in the cyclic code.
         tolerance: rounding that the cyclic code allows a row, relative to the median length of a row; default
