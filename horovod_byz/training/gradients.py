@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from horovod_byz.training.captured import CapturedPass
+
 __all__ = ["FlatModel", "Gradients"]
 
 
@@ -70,7 +72,8 @@ class Gradients:
 
     A stack of linear layers is computed for all workers at once with batched products; any other model worker
     by worker, which on a CPU is faster than `vmap` for convolutions (their weight gradients become slow
-    grouped convolutions). A worker's row has the same bits whichever workers are computed with it.
+    grouped convolutions); on a GPU each pass is replayed as a CUDA graph. A worker's row has the same bits
+    whichever workers are computed with it.
 
     Args:
         flat: the model.
@@ -95,6 +98,8 @@ class Gradients:
         self.losses = self._losses[:workers]
         self.statistics = theta.new_zeros(workers, flat.statistics.numel())
         self._views = [flat.views(row) for row in self.rows]
+        self._captured: CapturedPass | None = None
+        self._host = torch.empty_like(self.rows, device="cpu", pin_memory=True) if theta.is_cuda else None
         self._random = any(isinstance(one, nn.Dropout) and one.p > 0 for one in flat.model.modules())
 
     @property
@@ -118,20 +123,39 @@ class Gradients:
             self._one_by_one(images, labels, seeds)
 
     def _one_by_one(self, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> None:
-        model = self.flat.model
-        model.train()
+        self.flat.model.train()
         running = self.flat.statistics.clone()
+        compute = self._replayed if images.is_cuda else self._plain
         for worker in range(len(self.rows)):
             if self._random:
                 torch.manual_seed(seeds[worker])
-            self.rows[worker].zero_()
-            for parameter, view in zip(self.flat.parameters, self._views[worker], strict=True):
-                parameter.grad = view  # backward adds to it in place
-            loss = nn.functional.cross_entropy(model(images[worker]), labels[worker])
-            torch.autograd.backward(loss)
-            self.losses[worker] = loss.detach()
+            compute(worker, images[worker], labels[worker])
             self.statistics[worker] = self.flat.statistics
         self.flat.statistics.copy_(running)
+
+    def _plain(self, worker: int, images: Tensor, labels: Tensor) -> None:
+        self.rows[worker].zero_()
+        for parameter, view in zip(self.flat.parameters, self._views[worker], strict=True):
+            parameter.grad = view  # backward adds to it in place
+        loss = nn.functional.cross_entropy(self.flat.model(images), labels)
+        torch.autograd.backward(loss)
+        self.losses[worker] = loss.detach()
+
+    def _replayed(self, worker: int, images: Tensor, labels: Tensor) -> None:
+        if self._captured is None or not self._captured.fits(images, labels):
+            self._captured = CapturedPass(self.flat.model, self.flat.parameters, images, labels)
+            if self._random:
+                torch.manual_seed(torch.initial_seed())  # the passes before the capture drew from it
+        self._captured(images, labels)
+        self.rows[worker] = self._captured.row
+        self.losses[worker] = self._captured.loss
+
+    def on_host(self) -> Tensor:
+        """`rows` in the CPU's memory, `(k, d)`.
+
+        From a GPU a copy in page-locked memory, which the next call overwrites.
+        """
+        return self.rows if self._host is None else self._host.copy_(self.rows)
 
     def _all_at_once(self, layers: list[nn.Linear], images: Tensor, labels: Tensor) -> None:
         """Layer by layer for all workers: forward, then row = delta^T x input.

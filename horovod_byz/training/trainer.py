@@ -124,7 +124,7 @@ class Trainer:
             The aggregate gradient, and the aggregate of the batch normalisation statistics where there are
             any.
         """
-        rows = self.shares.sent(self.gradients.rows.cpu())
+        rows = self.shares.sent(self.gradients.on_host())
         collected = self.session.step(rows, self.rule, self.wire, self.step)
         if self._statistics_session is None:
             return collected, None
@@ -144,9 +144,10 @@ class Trainer:
             self.flat.update_statistics(statistics.to(self.device))
         self.tally.add(collected.verdicts, byzantine)
         self.step += 1
+        losses = self.gradients.losses.tolist()
         for row, worker in zip(self.shares.own, self.workers, strict=True):
             if worker not in byzantine:
-                self._count_loss(worker, float(self.gradients.losses[row]))
+                self._count_loss(worker, losses[row])
 
     @property
     def byzantine(self) -> tuple[int, ...]:
