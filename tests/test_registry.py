@@ -1,6 +1,7 @@
 """Names on the command line, in TOML and in Python: ours, installed packages', and a user's own."""
 
 import importlib.metadata
+import linecache
 import re
 import sys
 
@@ -101,8 +102,21 @@ def test_a_users_own_code_trains_from_the_command_line_and_resumes(own):
     more = invoke("train", "--out", "run", "--resume", "--steps", "6")
     assert more.exit_code == 0, more.output
     assert folder.summary["steps"] == 6
-    invoke(*TRAIN, "--steps", "6", "--out", "again")
+    assert "changed since" not in more.output
+    assert invoke(*TRAIN, "--steps", "6", "--out", "again").exit_code == 0
     assert folder.metrics == RunFolder(own / "again").metrics
+
+
+def test_resuming_with_changed_code_is_noted(own):
+    assert invoke(*TRAIN, "--out", "run").exit_code == 0
+    things = own / "owncode" / "things.py"
+    things.write_text(OWN.replace("An attack with an option.", "Another attack."))
+    linecache.clearcache()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "owncode"]:
+        del sys.modules[name]
+    more = invoke("train", "--out", "run", "--resume", "--steps", "6")
+    assert more.exit_code == 0, more.output
+    assert "the source of owncode.things:Shift changed since this run began" in " ".join(more.output.split())
 
 
 def test_it_works_in_toml_in_scripts_of_faults_and_in_pipelines(own, monkeypatch):

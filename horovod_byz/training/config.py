@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from horovod_byz import attacks
 from horovod_byz.attacks import Attack, Wire
 from horovod_byz.collect import Collector, Compression, Root, Sharded, SignCompression, Symmetric
+from horovod_byz.common.registry import imported
 from horovod_byz.common.words import known, parse_literal, parse_word
 from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules import Rule, pipelines
@@ -214,6 +215,12 @@ class RunConfig(_Table):
     def make_compression(self) -> Compression | None:
         """What gradients are compressed to on their way; None for nothing."""
         return SignCompression() if self.compression == "sign" else None
+
+    @property
+    def own_code(self) -> dict[str, dict[str, str]]:
+        """The run's names that lead out of this package, each with its module and its source's digest."""
+        text = write(self)
+        return {name: origin for name, origin in imported().items() if name in text}
 
     def to_data(self) -> dict[str, Any]:
         """Plain data from which `RunConfig.model_validate` makes an equal value; None is left out."""

@@ -11,21 +11,14 @@ from typing import Any
 
 import torch
 
-from horovod_byz.common.registry import imported
-
 __all__ = ["describe"]
 
 _PACKAGES = ("horovod-byz", "torch", "numpy", "horovod", "mpi4py", "torchvision", "scikit-learn")
 
 
 def describe() -> dict[str, Any]:
-    """Versions, commit and processor, and what was imported by a name such as "mypackage.rules:Nearest".
-
-    It has no names of machines, users or folders.
-    """
-    own = imported()
+    """Versions, commit and processor; no names of machines, users or folders."""
     return {
-        **({"own": own} if own else {}),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "commit": _commit(),
