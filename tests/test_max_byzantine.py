@@ -326,6 +326,8 @@ def test_the_readme_states_the_condition(kind):
     row = re.search(rf"^\| `{kind.__name__}\(.*$", (ROOT / "README.md").read_text(), re.M).group()
     stated = row.split("|")[3].strip()
     assert re.fullmatch(re.escape(str(kind.condition)) + r"(?! \+).*", stated), stated
+    cost = row.split("|")[4].strip().replace("²", "^2")
+    assert cost == kind.facts.cost
 
 
 @pytest.mark.source

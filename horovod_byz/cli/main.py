@@ -43,8 +43,8 @@ def _options(
 ) -> None:
     """Byzantine-resilient training on Horovod and PyTorch."""
     # As with `python -m`: names such as mypackage.rules:Nearest are looked up in the working folder first.
-    if sys.path[0] not in ("", str(Path.cwd())):
-        sys.path.insert(0, str(Path.cwd()))
+    if "" not in sys.path:
+        sys.path.insert(0, "")
 
 
 @app.command()

@@ -153,7 +153,8 @@ class Detox(Rule):
         if name == "median":
             return cls(redundancy, Mean(), Median(), groups=fives)
         if name == "multi-krum":
-            return cls(redundancy, MultiKrum(f=lost), Mean(), groups=2 if votes // 2 > 2 * lost + 2 else 1)
+            groups = 2 if MultiKrum.condition.holds(votes // 2, lost) else 1
+            return cls(redundancy, MultiKrum(f=lost), Mean(), groups=groups)
         if name == "bulyan":
             return cls(redundancy, Bulyan(f=lost), Mean(), groups=1)
         if name == "sign":

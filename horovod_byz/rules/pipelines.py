@@ -87,9 +87,9 @@ def _draco(values: Mapping[str, Any], redundancy: Redundancy) -> Draco:
     if rule.code == "repetition" and rule.redundancy != redundancy:
         seed = "" if rule.seed == redundancy.seed else f" --set redundancy.seed={rule.seed}"
         raise ValueError(
-            f"rule 'draco' with f = {rule.f} needs redundancy groups of r = 2f + 1 = {rule.r} (seed "
-            f"{rule.seed}), got r = {redundancy.r} (seed {redundancy.seed}): use --set redundancy.r={rule.r}"
-            f"{seed}"
+            f"rule 'draco' with f = {rule.f} needs redundancy groups of r = {rule.condition.bound} + 1 = "
+            f"{rule.r} (seed {rule.seed}), got r = {redundancy.r} (seed {redundancy.seed}): use "
+            f"--set redundancy.r={rule.r}{seed}"
         )
     return rule
 
