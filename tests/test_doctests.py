@@ -49,12 +49,3 @@ def test_the_rule_of_the_documentation_works():
     assert np.abs(rule(rows)).max() < 5
     with pytest.raises(ValueError, match="use f <= 1"):
         rule(rows[:4])
-
-
-@pytest.mark.source
-def test_the_kernels_of_the_documentation_work():
-    blocks = re.findall(r"```python\n(.*?)```", EXTENDING.read_text(), re.DOTALL)
-    (block,) = (block for block in blocks if "coordinate.median" in block)
-    scope = {"__name__": "documented"}
-    exec(compile(block, "extending.md", "exec", dont_inherit=True), scope)
-    np.testing.assert_array_equal(scope["out"], np.full(1000, 2, np.float32))

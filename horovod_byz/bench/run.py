@@ -134,16 +134,34 @@ def _too_much(n: int, d: int, dtype: str, most: int | None) -> str:
     return "rows and replicas exceed half the free memory" if short else ""
 
 
+_EXAMPLES = """examples:
+  horovod-byz bench                                 the rules at n = 20, d = 1,000,000
+  horovod-byz bench -n 45 -d 100000 11200000        other sizes
+  horovod-byz bench --quick --folder bench-results  a small grid; results.json and plots in a folder
+
+How to read the tables: docs/performance.md."""
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="horovod-byz bench", description=__doc__)
-    parser.add_argument("-n", type=int, nargs="+", default=[20], help="rows (workers)")
-    parser.add_argument("-d", type=int, nargs="+", default=[1_000_000], help="coordinates per row")
+    parser = argparse.ArgumentParser(
+        prog="horovod-byz bench",
+        description="Times every rule on random rows, in one process and one after another, against the time "
+        "that reading every row once takes (the read floor). Without options: n = 20 rows of 1,000,000.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-n", type=int, nargs="+", default=[20], help="rows (workers); default 20")
+    parser.add_argument(
+        "-d", type=int, nargs="+", default=[1_000_000], help="coordinates per row; default 1000000"
+    )
     parser.add_argument("--full", action="store_true", help=f"n in {FULL[0]}, d in {FULL[1]}")
     parser.add_argument("--quick", action="store_true", help=f"n in {QUICK[0]}, d in {QUICK[1]}")
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float64"), default="float32", help="of a value; default float32"
+    )
     parser.add_argument("--most", type=int, help="leave out sizes of more than so many values")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1, help="of the kernels and of torch; default 1")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each way is timed; default 7")
     parser.add_argument("--alone", action="store_true", help="without the expressions of NumPy and torch")
     parser.add_argument("--peers", help="Python of an environment with byzfl or byzpy")
     parser.add_argument("--folder", type=Path, help="where to write results.json and the plots")

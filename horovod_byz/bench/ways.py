@@ -18,7 +18,7 @@ from horovod_byz.bench.clock import MEAN, READ, Way
 from horovod_byz.kernels import brsgd, coordinate, dispatch, distances, linear, scan, vote
 from horovod_byz.kernels.rows import Rows
 from horovod_byz.redundancy.groups import Redundancy
-from horovod_byz.rules import Rule
+from horovod_byz.rules import Rule, StatedRule
 
 Array = npt.NDArray[Any]
 
@@ -41,11 +41,11 @@ def replicas(rows: Array, r: int) -> Array:
     return copies
 
 
-def largest_f(rule: type[Rule], n: int) -> Rule | None:
+def largest_f(rule: type[StatedRule], n: int) -> Rule | None:
     """The rule with the largest f that it tolerates among n rows, or None."""
     try:
         return rule()
-    except TypeError:  # it has to be told f
+    except TypeError:  # f has no default
         f = rule.condition.largest_f(n)
         return rule(f=f) if f >= 0 else None  # type: ignore[call-arg]
 

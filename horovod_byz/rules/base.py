@@ -45,22 +45,23 @@ class Rule(ABC):
     """A map from n rows of d coordinates to one row.
 
     Calling a rule gives the aggregate alone; `horovod_byz.aggregate` also gives weights and verdicts.
-    Rules are values: equal when their parameters are, and `eval(repr(rule))` is the rule. A rule states its
-    `condition` on n and f, unless it is built from other rules and asks those.
+    Rules are values: equal when their parameters are, and `eval(repr(rule))` is the rule. A rule with a
+    condition on n and f is a `StatedRule`; a rule that is built from other rules asks those.
     """
 
-    condition: ClassVar[Condition]
     facts: ClassVar[Facts]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "min_rows" in vars(cls):
+        if "min_rows" in vars(cls) and cls.__module__ != __name__:
             raise TypeError(
                 f"{cls.__name__} defines min_rows, which follows from its condition: write "
                 "condition = Condition(slope, offset) for n >= slope f + offset in its place"
             )
         if "decide" in vars(cls) and "stages" not in vars(cls):
             cls.stages = Rule.stages  # type: ignore[method-assign]  # the parent's say what its `decide` does
+        if "condition" in vars(cls) and not issubclass(cls, StatedRule):
+            raise TypeError(f"{cls.__name__} states a condition: derive it from StatedRule in place of Rule")
 
     def __call__(self, rows: Any, *, threads: int | None = None) -> Any:
         """Aggregates (n, d) rows to (d,), of the same type, dtype and device.
@@ -71,20 +72,13 @@ class Rule(ABC):
         """
         return engine.value(rows, self, threads=threads)
 
+    @abstractmethod
     def max_byzantine(self, n: int) -> int:
         """The largest number of Byzantine rows among n that this rule, with its own parameters, covers.
-
-        (What its class could cover with another f is `condition.largest_f(n)`.)
 
         Returns:
             That number, or -1 where the rule is not defined for n rows.
         """
-        return self.condition.largest_f(n) if self.defined_for(n) else -1
-
-    @classmethod
-    def min_rows(cls, f: int) -> float:
-        """The smallest number of rows that covers f Byzantine ones, by the class's condition."""
-        return cls.condition.least_n(f)
 
     def defined_for(self, n: int) -> bool:
         """Whether `check(n)` raises nothing."""
@@ -116,8 +110,24 @@ class Rule(ABC):
 
 
 @dataclass(frozen=True)
-class RowRule(Rule):
-    """A rule that weighs whole rows; rows that contain NaN or Inf are removed before it runs.
+class StatedRule(Rule):
+    """A rule with a condition of its own, from which least n, largest f, texts and errors follow."""
+
+    condition: ClassVar[Condition]
+
+    def max_byzantine(self, n: int) -> int:
+        """As for every rule; what the class could cover with another f is `condition.largest_f(n)`."""
+        return self.condition.largest_f(n) if self.defined_for(n) else -1
+
+    @classmethod
+    def min_rows(cls, f: int) -> float:
+        """The smallest number of rows that covers f Byzantine ones, by the class's condition."""
+        return cls.condition.least_n(f)
+
+
+@dataclass(frozen=True)
+class RowRule(StatedRule):
+    """A rule that weighs whole rows; rows with NaN or Inf are removed before it runs.
 
     So is a finite row that is too far from the others for float64 to square its distance; where most rows are
     so large, the rule reads statistics of the rows divided by `statistics.unit`. See `reach`.
@@ -157,7 +167,7 @@ class RowRule(Rule):
 
 
 @dataclass(frozen=True)
-class BoundedRule(Rule):
+class BoundedRule(StatedRule):
     """A rule with a parameter f, and the number of rows that its condition asks for."""
 
     f: int

@@ -12,7 +12,7 @@ import numpy as np
 
 from horovod_byz.aggregation.decision import Coordinatewise, Decision, Kernel
 from horovod_byz.aggregation.measure import Statistics
-from horovod_byz.rules.base import VALUE_EXTREME, BoundedRule, Facts, Rule
+from horovod_byz.rules.base import VALUE_EXTREME, BoundedRule, Facts, StatedRule
 from horovod_byz.rules.condition import MAJORITY, Condition
 
 
@@ -21,7 +21,7 @@ def _over_all(kernel: Kernel, statistics: Statistics, f: int = 0) -> Decision:
 
 
 @dataclass(frozen=True)
-class Median(Rule):
+class Median(StatedRule):
     """The coordinate-wise (marginal) median; for an even n the mean of the middle two values.
 
     Tolerates: n > 2f, values or rows. Cost: O(n log^2 n) comparisons of whole SIMD vectors per
@@ -101,7 +101,7 @@ class MeanAroundMedian(BoundedRule):
 
 
 @dataclass(frozen=True)
-class SignMajority(Rule):
+class SignMajority(StatedRule):
     """The majority vote of signs: sign(sum_i sign(v_i)) per coordinate, one of -1, 0, 1.
 
     Zeros and NaN do not vote, and a tie gives 0.

@@ -132,7 +132,8 @@ class Detox(Rule):
         if name == "median":
             return cls(redundancy, Mean(), Median(), groups=fives)
         if name == "multi-krum":
-            return cls(redundancy, MultiKrum(f=lost), Mean(), groups=2 if votes // 2 > 2 * lost + 2 else 1)
+            groups = 2 if MultiKrum.condition.holds(votes // 2, lost) else 1
+            return cls(redundancy, MultiKrum(f=lost), Mean(), groups=groups)
         if name == "bulyan":
             return cls(redundancy, Bulyan(f=lost), Mean(), groups=1)
         if name == "sign":
@@ -174,4 +175,4 @@ PRESETS = (
 
 def worst_case_votes(f: int, r: int) -> int:
     """How many votes f Byzantine workers can turn or void at most: floor(f / ceil(r / 2))."""
-    return f // (MajorityVote.condition.largest_f(r) + 1)
+    return f // MajorityVote.condition.least_uncovered_f(r)

@@ -96,7 +96,7 @@ class Draco(BoundedRule):
     @property
     def r(self) -> int:
         """How many workers compute each batch: 2f + 1."""
-        return 2 * self.f + 1
+        return int(self.condition.least_n(self.f))
 
     @property
     def redundancy(self) -> Redundancy:

@@ -17,7 +17,7 @@ from horovod_byz.aggregation.reach import lengths
 from horovod_byz.aggregation.source import Floats, Groups, Ints
 from horovod_byz.aggregation.statistic import Ends
 from horovod_byz.common.checks import flag, fraction
-from horovod_byz.rules.base import Facts, Rule
+from horovod_byz.rules.base import Facts, StatedRule
 from horovod_byz.rules.condition import MAJORITY, Condition
 
 # Which replicas agree, (r, r), and how far apart they are.
@@ -25,7 +25,7 @@ Agreement = tuple[npt.NDArray[np.bool_], Floats]
 
 
 @dataclass(frozen=True)
-class MajorityVote(Rule):
+class MajorityVote(StatedRule):
     """The row that a strict majority of the rows agree on, or zero when there is none.
 
     All rows are replicas of one gradient: honest ones are equal to the bit. Two rows agree when all

@@ -18,6 +18,7 @@ from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.source import Whole
 from horovod_byz.kernels.rows import Rows
 from horovod_byz.redundancy.groups import Redundancy
+from horovod_byz.rules import MajorityVote
 from horovod_byz.theory import checks
 
 
@@ -31,6 +32,11 @@ def _check_groups(n: int, f: int, r: int) -> None:
         )
 
 
+def _majority(r: int) -> int:
+    """How many of r replicas turn a vote."""
+    return MajorityVote.condition.least_uncovered_f(r)
+
+
 def vote_failure(n: int, f: int, r: int) -> Fraction:
     """Return the exact probability that most of one random redundancy group is Byzantine.
 
@@ -40,7 +46,7 @@ def vote_failure(n: int, f: int, r: int) -> Fraction:
         ValueError: r is even or does not divide n, or f does not lie in 0..n.
     """
     _check_groups(n, f, r)
-    hits = sum(math.comb(f, k) * math.comb(n - f, r - k) for k in range((r + 1) // 2, r + 1))
+    hits = sum(math.comb(f, k) * math.comb(n - f, r - k) for k in range(_majority(r), r + 1))
     return Fraction(hits, math.comb(n, r))
 
 
@@ -66,7 +72,7 @@ def byzantine_votes_pmf(n: int, f: int, r: int) -> tuple[float, ...]:
         ValueError: as `vote_failure`.
     """
     _check_groups(n, f, r)
-    groups, majority = n // r, (r + 1) // 2
+    groups, majority = n // r, _majority(r)
     honest = [math.comb(r, j) for j in range(majority)]
     byzantine = [0] * majority + [math.comb(r, j) for j in range(majority, r + 1)]
     total = math.comb(n, f)
@@ -92,8 +98,6 @@ def simulated_votes(n: int, f: int, r: int, runs: int, seed: int = 0) -> tuple[f
     Raises:
         ValueError: as `vote_failure`.
     """
-    from horovod_byz.rules.vote import MajorityVote
-
     _check_groups(n, f, r)
     won = [0] * (worst_case_byzantine_votes(n, f, r) + 1)
     vote = MajorityVote()
@@ -117,13 +121,13 @@ def byzantine_votes_bound(n: int, f: int, r: int) -> float:
         ValueError: as `vote_failure`.
     """
     _check_groups(n, f, r)
-    return math.comb(r, (r + 1) // 2) * (f / n) ** ((r - 1) // 2) * f / r
+    return math.comb(r, _majority(r)) * (f / n) ** ((r - 1) // 2) * f / r
 
 
 def worst_case_byzantine_votes(n: int, f: int, r: int) -> int:
     """Return min(floor(f / ((r + 1) / 2)), n / r): the votes that f workers win if they choose groups."""
     _check_groups(n, f, r)
-    return min(f // ((r + 1) // 2), n // r)
+    return min(f // _majority(r), n // r)
 
 
 def required_redundancy(f: int) -> float:
