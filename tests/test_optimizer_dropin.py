@@ -430,6 +430,35 @@ def test_a_state_made_for_horovods_broadcast_is_that_of_a_fresh_optimizer(name, 
     assert state == state_of_broadcast
 
 
+class Eager(torch.optim.SGD):
+    """Makes the state of some parameters in its constructor, as Adagrad did up to torch 2.11."""
+
+    def __init__(self, params, count):
+        super().__init__(params, lr=0.1)
+        for p in self.param_groups[0]["params"][:count]:
+            self.state[p]["sum"] = torch.full_like(p, 0.5)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for i, p in enumerate(self.param_groups[0]["params"]):
+            if i >= 1:
+                self.state[p].setdefault("sum", torch.full_like(p, 0.5))
+            self.state[p]["sum"] += p.grad**2
+            p -= 0.1 * p.grad / self.state[p]["sum"].sqrt()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_state_made_by_the_constructor_stays(count):
+    """0.1.0 with torch 2.11: KeyError where Horovod broadcasts the state of Adagrad."""
+    module = nn.Linear(5, 3)
+    inner = Eager(module.parameters(), count)
+    optimizer = hb.DistributedOptimizer(inner)
+    before = copy.deepcopy(module.state_dict())
+    super(optimizer.__class__, optimizer).step()  # what Horovod calls
+    assert all(torch.equal(inner.state[p]["sum"], torch.full_like(p, 0.5)) for p in module.parameters())
+    assert all(torch.equal(before[name], p) for name, p in module.named_parameters())
+
+
 class Strange(torch.optim.SGD):
     """Keeps its state as code of strangers does: by update, by setdefault, and with plain numbers."""
 

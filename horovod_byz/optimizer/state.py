@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -47,10 +48,13 @@ def initialise(optimizer: torch.optim.Optimizer) -> None:
     is that on the state; gradients are put back. What is there already stays.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    state = optimizer.state
+    if all(state.get(parameter) for parameter in parameters):
+        return  # some optimizers make it when they are constructed, as Adagrad did up to torch 2.11
     before = [(p, p.detach().clone(), p.grad) for p in parameters]
     decays = [(group, group["weight_decay"]) for group in optimizer.param_groups if "weight_decay" in group]
-    state = optimizer.state
-    optimizer.state = defaultdict(_Initial)
+    there = {key: copy.deepcopy(entries) for key, entries in state.items() if entries}
+    optimizer.state = defaultdict(_Initial, there)
     try:
         for group, _ in decays:
             group["weight_decay"] = 0
@@ -65,7 +69,7 @@ def initialise(optimizer: torch.optim.Optimizer) -> None:
             parameter.copy_(value)
             parameter.grad = gradient
     for parameter, entries in made.items():
-        if not state.get(parameter):
+        if isinstance(entries, _Initial) and not state.get(parameter):
             state[parameter] = dict(entries.initial)
 
 
