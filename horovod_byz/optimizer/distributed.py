@@ -34,13 +34,14 @@ from horovod_byz.optimizer.arguments import (
     resolve_compression,
 )
 from horovod_byz.optimizer.buffers import Buffers, NamedBuffers
-from horovod_byz.optimizer.flat import FlatGradient
 from horovod_byz.optimizer.forwarding import ForwardingOptimizer
 from horovod_byz.optimizer.guard import guarded
 from horovod_byz.optimizer.hooks import Hooks
 from horovod_byz.optimizer.loss import SharedLoss
+from horovod_byz.optimizer.rows import WorkerRows
 from horovod_byz.optimizer.scaling import LossScale
 from horovod_byz.optimizer.state import digest
+from horovod_byz.optimizer.synchronizer import Synchronizer
 from horovod_byz.optimizer.uncompiled import uncompiled
 from horovod_byz.redundancy import replicas
 from horovod_byz.rules import Mean, as_rule
@@ -56,7 +57,7 @@ _KEPT = (
 )
 # What it makes anew.
 _MADE = (
-    *("last", "_parameter_names", "_should_synchronize", "_session", "_flat", "_hooks", "_loss"),
+    *("last", "_parameter_names", "_should_synchronize", "_session", "_rows", "_hooks", "_loss"),
     *("grad_scale", "found_inf"),  # GradScaler sets and deletes them around a step
 )
 _LEFT_OUT = "step left out: over half of the workers' gradients held NaN or infinities"
@@ -170,7 +171,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._loss = SharedLoss(self._collector, **self._options)
         self._hooks = Hooks()
         self.set_backward_passes_per_step(backward_passes_per_step)
-        self._flat = self._flatten()
+        self._rows = self._flatten()
         self._hooks.attach(self._parameter_names)
 
     @property
@@ -232,7 +233,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         """
         collected = self._aggregate()
         if collected.overflowed:
-            self._flat.invalidate()
+            self._rows.invalidate()
         return collected
 
     def _aggregate(self) -> Collected:
@@ -241,29 +242,28 @@ class DistributedOptimizer(ForwardingOptimizer):
         if all(session.layout.rows):  # a dedicated root computes nothing, so it cannot count what is skipped
             session.next_step += self._hooks.skipped
         self._hooks.skipped = 0
-        rows = self._flat.fill()[: len(session.workers)]
-        with self._recovering(session):
-            self.last = session.step(rows, self.rule, self.wire, state=state)
-            self._flat.write(self.last.value)
-            if self._buffers:
-                self._buffers.synchronize()
-        redundancy = getattr(self.rule, "redundancy", None)
-        groups = None if redundancy is None else redundancy.groups_of(session.n)
-        self.ledger.add(self.last, self.last.step, groups)
+        rows = self._rows.fill()[: len(session.workers)]
+        if self._buffers:
+            self._buffers.read()
+        with self._recovering():
+            self.last = self._synchronizer(session).step(rows, self.wire, state=state)
+        self._rows.write(self.last.value)
         self._hooks.seal()
         return self.last
 
+    def _synchronizer(self, session: Session) -> Synchronizer:
+        """Made at each step: rule and ledger may be replaced in between."""
+        return Synchronizer(session, self.rule, self.ledger, self._buffers)
+
     @contextmanager
-    def _recovering(self, session: Session) -> Iterator[None]:
+    def _recovering(self) -> Iterator[None]:
         """Elastic training goes on after a LateRanksError, whichever session was waiting.
 
-        Ranks may have ended it a step apart, so all sessions bind anew; and nobody sees the error's text.
+        Ranks may have ended it a step apart, so all sessions bind anew.
         """
         try:
             yield
-        except LateRanksError as error:
-            late = [worker for rank in error.ranks for worker in session.layout.workers(rank)]
-            self.ledger.absent(late, session.next_step)
+        except LateRanksError:
             self.rebind()
             raise
 
@@ -362,7 +362,7 @@ class DistributedOptimizer(ForwardingOptimizer):
                 self._refuse_own_gradients()
                 return loss
             self._aggregate()
-            with self._recovering(self._bind()):
+            with self._recovering(), self._synchronizer(self._bind()).absences():
                 loss = self._loss(loss)
             if first:  # later, the optimizer has moved parameters
                 self._leave_out_overflow()
@@ -413,11 +413,11 @@ class DistributedOptimizer(ForwardingOptimizer):
                 self._parameter_names.setdefault(parameter, f"group{i}.{j}")
         self._hooks.attach(self._parameter_names)
 
-    def _flatten(self) -> FlatGradient:
+    def _flatten(self) -> WorkerRows:
         trained = self._trained()
         names = [self._parameter_names[p] for p in trained]
         sparse_only = isinstance(self.optimizer, torch.optim.SparseAdam)
-        return FlatGradient(trained, names, sparse_only)
+        return WorkerRows(trained, names, sparse=sparse_only)
 
     def _bind(self) -> Session:
         """The session for the parameters and ranks as they are; agrees with the others if they changed."""
@@ -425,21 +425,20 @@ class DistributedOptimizer(ForwardingOptimizer):
         if session is not None and not session.is_current:  # Horovod was initialised again
             self.rebind()
         elif session is not None:
-            if self._flat.fits(self._trained()):
+            if self._rows.fits(self._trained()):
                 return session
             step = session.next_step
         if step == 0:  # where the ranks begin to count anew, a new one knows of nothing that was skipped
             self._hooks.skipped = 0
         self._session = None  # if the ranks do not agree now, what was bound no longer fits the row
         self._adopt()
-        self._flat = self._flatten()
-        row = self._flat.row.numpy()
+        self._rows = self._flatten()
         session = self._collector.bind(
-            row.size,
-            row.dtype,
-            layout=self._flat.layout,
+            self._rows.d,
+            self._rows.dtype,
+            layout=self._rows.layout,
             compression=self.compression,
-            segments=self._flat.segments,
+            segments=self._rows.segments,
             **self._options,
         )
         session.next_step = step

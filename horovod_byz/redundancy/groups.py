@@ -10,6 +10,7 @@ import numpy as np
 
 from horovod_byz.aggregation.source import Groups
 from horovod_byz.common.checks import count
+from horovod_byz.common.streams import Purpose, torch_seed
 
 if TYPE_CHECKING:
     from horovod_byz.redundancy.sampler import RedundantSampler, SeededDataset
@@ -91,7 +92,7 @@ class Redundancy:
         """Seeds torch's generators alike on all replicas of a group, so that dropout bits agree."""
         import torch
 
-        torch.manual_seed(stream(self.seed, self.group_of(worker, n), step))
+        torch.manual_seed(torch_seed(self.seed, Purpose.MODEL, self.group_of(worker, n), step))
 
     def sampler(
         self,
@@ -129,8 +130,3 @@ class Redundancy:
         from horovod_byz.redundancy.sampler import SeededDataset
 
         return SeededDataset(data, self.seed)
-
-
-def stream(*key: int) -> int:
-    """A 63-bit seed from whole numbers: independent streams for different keys."""
-    return int(np.random.SeedSequence([int(k) for k in key]).generate_state(1, np.uint64)[0] >> 1)

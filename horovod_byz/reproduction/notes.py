@@ -40,7 +40,7 @@ def of(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
 def _gambler(attack: Gambler, config: RunConfig, dataset: Dataset) -> dict[str, Any]:
     trainer = Trainer(config, dataset, Ranks(), str(dataset.train_x.device))
     trainer.compute()
-    d = trainer.flat.d
+    d = trainer.gradients.memory.d
     begin, end = attack.attacked(d, config.seed)
     values = trainer.gradients.rows[:, begin:end].cpu().numpy()
     nonzero = float(np.count_nonzero(values) / values.size)
