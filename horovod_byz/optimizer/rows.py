@@ -156,7 +156,8 @@ class WorkerRows(FlatRows):
             copy: whether gradients have memory of their own. Without it, a dense gradient of the rows' dtype
                 on the CPU is a view of `value`: for a caller that uses it up before the next step.
         """
-        parts = cut(torch.from_numpy(np.asarray(value)), self.tensors)
+        flat = torch.from_numpy(np.asarray(value))
+        parts = cut(flat if copy else flat.to(self.rows.device), self.tensors)
         for parameter, part, sparse in zip(self.tensors, parts, self.sparse, strict=True):
             if parameter.dtype.itemsize < part.dtype.itemsize:
                 limit = torch.finfo(parameter.dtype).max

@@ -27,6 +27,20 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "torch_simd": torch.backends.cpu.get_cpu_capability(),
+        **_gpu(),
+    }
+
+
+def _gpu() -> dict[str, Any]:
+    """The GPU and what decides the bits of its results; nothing where this process uses none."""
+    if not torch.cuda.is_initialized():
+        return {}
+    backends = torch.backends
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "cuda": torch.version.cuda,
+        "cudnn": backends.cudnn.version(),
+        "tf32": {"convolutions": backends.cudnn.allow_tf32, "products": backends.cuda.matmul.allow_tf32},
     }
 
 
@@ -38,10 +52,13 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout around this package, with "+changes" if it was edited; None elsewhere."""
+    """The commit of the checkout around this package, with "+changes" if it was edited.
+
+    Elsewhere HOROVOD_BYZ_COMMIT, for a copy of a checkout on a machine without git; else None.
+    """
     package = Path(__file__).resolve().parents[1]
     if not (package.parent / ".git").exists():
-        return None
+        return os.environ.get("HOROVOD_BYZ_COMMIT")
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(package.parent), *arguments]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from horovod_byz.optimizer.buffers import Buffers
 from horovod_byz.optimizer.rows import WorkerRows
+from horovod_byz.training.captured import CapturedPass
 
 __all__ = ["Gradients", "take"]
 
@@ -20,7 +21,8 @@ class Gradients:
 
     A stack of linear layers is computed for all workers at once with batched products; any other model worker
     by worker, which on a CPU is faster than `vmap` for convolutions (their weight gradients become slow
-    grouped convolutions). A worker's row has the same bits whichever workers are computed with it.
+    grouped convolutions); on a GPU each pass is replayed as a CUDA graph. A worker's row has the same bits
+    whichever workers are computed with it.
 
     Args:
         model: the model; a backward pass adds to its gradients in the rows.
@@ -48,6 +50,9 @@ class Gradients:
         self._losses = self.memory.rows.new_zeros(self._padded)
         self.rows = self.memory.rows[:workers]
         self.losses = self._losses[:workers]
+        self._captured: CapturedPass | None = None
+        on_gpu = self.rows.is_cuda
+        self._host = torch.empty_like(self.rows, device="cpu", pin_memory=True) if on_gpu else None
         self._random = any(isinstance(part, nn.Dropout) and part.p > 0 for part in model.modules())
 
     @property
@@ -74,18 +79,40 @@ class Gradients:
         self.model.train()
         if self.buffers is not None:
             self.buffers.hold()
+        compute = self._replayed if images.is_cuda else self._plain
         for worker in range(len(self.rows)):
             if self._random:
                 torch.manual_seed(seeds[worker])
-            self.rows[worker].zero_()
-            for parameter, view in zip(self.memory.tensors, self.memory.views[worker], strict=True):
-                parameter.grad = view  # backward adds to it in place
-            loss = nn.functional.cross_entropy(self.model(images[worker]), labels[worker])
-            torch.autograd.backward(loss)
-            self.losses[worker] = loss.detach()
+            compute(worker, images[worker], labels[worker])
             if self.buffers is not None:
                 self.buffers.read(worker)
                 self.buffers.put_back()
+
+    def _plain(self, worker: int, images: Tensor, labels: Tensor) -> None:
+        self.rows[worker].zero_()
+        for parameter, view in zip(self.memory.tensors, self.memory.views[worker], strict=True):
+            parameter.grad = view  # backward adds to it in place
+        loss = nn.functional.cross_entropy(self.model(images), labels)
+        torch.autograd.backward(loss)
+        self.losses[worker] = loss.detach()
+
+    def _replayed(self, worker: int, images: Tensor, labels: Tensor) -> None:
+        if self._captured is None or not self._captured.fits(images, labels):
+            self._captured = CapturedPass(self.model, self.memory.tensors, images, labels)
+            if self.buffers is not None:
+                self.buffers.put_back()  # the passes before the capture moved them
+            if self._random:
+                torch.manual_seed(torch.initial_seed())  # the passes before the capture drew from it
+        self._captured(images, labels)
+        self.rows[worker] = self._captured.row
+        self.losses[worker] = self._captured.loss
+
+    def on_host(self) -> Tensor:
+        """`rows` in the CPU's memory, `(k, d)`.
+
+        From a GPU a copy in page-locked memory, which the next call overwrites.
+        """
+        return self.rows if self._host is None else self._host.copy_(self.rows)
 
     def _all_at_once(self, layers: list[nn.Linear], images: Tensor, labels: Tensor) -> None:
         """Layer by layer for all workers: forward, then row = delta^T x input.

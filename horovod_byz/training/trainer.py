@@ -145,7 +145,7 @@ class Trainer:
         """
         # What a Byzantine worker would report about its batch's statistics is not simulated; the median
         # tolerates it.
-        rows = self.shares.sent(self.gradients.rows.cpu())
+        rows = self.shares.sent(self.gradients.on_host())
         return self._synchronizer.collect(rows, self.wire if wire is None else wire, step=self.step)
 
     def apply(self, collected: Collected) -> None:
@@ -157,9 +157,10 @@ class Trainer:
         self.optimizer.step()
         self._synchronizer.settle(collected)
         self.step += 1
+        losses = self.gradients.losses.tolist()
         for row, worker in zip(self.shares.own, self.workers, strict=True):
             if worker not in byzantine:
-                self._count_loss(worker, float(self.gradients.losses[row]))
+                self._count_loss(worker, losses[row])
 
     @property
     def byzantine(self) -> tuple[int, ...]:
