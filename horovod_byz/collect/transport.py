@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.collect import launchers
 from horovod_byz.collect.channels import Silent
 from horovod_byz.collect.errors import HeaderMismatchError, names
 from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.watchdog import Watchdog
+from horovod_byz.host import launchers
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]

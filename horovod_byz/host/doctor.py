@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from horovod_byz.common.remedies import choose, install, pinned
-from horovod_byz.host import machine
+from horovod_byz.host import launchers, machine
 
 __all__ = ["Check", "exit_code", "main", "render", "report"]
 
@@ -233,7 +233,7 @@ def report() -> list[Check]:
         torchvision(),
         data(data_folders(os.environ)),
         this_machine(cores, machine.memory_mib()),
-        threads(cores, own, machine.ranks_here(os.environ)),
+        threads(cores, own, launchers.local_size()),
         replicas(),
     ]
 

@@ -154,7 +154,7 @@ class WorkerRows(FlatRows):
         Args:
             value: the aggregate.
             copy: whether gradients have memory of their own. Without it, a dense gradient of the rows' dtype
-                on the CPU is a view of `value`: for a caller that uses it up before the next step.
+                is a view of `value`, on the rows' device: for a caller that uses it up before the next step.
         """
         flat = torch.from_numpy(np.asarray(value))
         parts = cut(flat if copy else flat.to(self.rows.device), self.tensors)

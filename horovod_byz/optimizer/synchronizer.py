@@ -28,7 +28,7 @@ class Synchronizer:
     """What `DistributedOptimizer` (one row a rank) and the trainer (k rows) both do at a step.
 
     A step has two halves. `collect` waits for other ranks and may fail; it changes neither model nor ledger.
-    `settle` waits for nobody. A caller that must be interruptible runs them apart; others call `step`.
+    `settle` waits for nobody. A caller that must be interruptible calls them separately; others call `step`.
 
     Args:
         session: collects and aggregates the rows.

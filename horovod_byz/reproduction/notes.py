@@ -25,16 +25,16 @@ def of(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
     column.
     For redundancy under a fixed schedule: how many votes the Byzantine workers hold.
     """
-    found: dict[str, Any] = {}
+    notes: dict[str, Any] = {}
     attack = config.make_attack()
     if isinstance(attack, Gambler):
-        found |= _gambler(attack, config, dataset)
+        notes |= _gambler(attack, config, dataset)
     wire, redundancy = config.make_wire(), config.make_redundancy()
     if redundancy.r > 1 and config.schedule != "redrawn":
         who = set(wire.workers(config.attack_start)) if wire is not None else set()
         groups = redundancy.groups_of(config.workers)
-        found["byzantine_votes"] = sum(2 * len(who & set(group)) > len(group) for group in groups)
-    return found
+        notes["byzantine_votes"] = sum(2 * len(who & set(group)) > len(group) for group in groups)
+    return notes
 
 
 def _gambler(attack: Gambler, config: RunConfig, dataset: Dataset) -> dict[str, Any]:
@@ -50,5 +50,5 @@ def _gambler(attack: Gambler, config: RunConfig, dataset: Dataset) -> dict[str, 
         "attacked": [begin, end],
         "nonzero": round(nonzero, 4),
         "crash": round(gamble.selection_crash, 6),
-        "more_hits_than": [round(one, 6) for one in exceeds],
+        "more_hits_than": [round(chance, 6) for chance in exceeds],
     }

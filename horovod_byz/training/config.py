@@ -121,7 +121,7 @@ class Optimizer(_Table):
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step: lr * decay^k after k decays."""
-        times = sum(step >= one for one in self.milestones)
+        times = sum(step >= milestone for milestone in self.milestones)
         if self.decay_every:
             times += step // self.decay_every
         return self.lr * self.decay**times
@@ -180,7 +180,7 @@ class RunConfig(_Table):
 
     @property
     def attacked(self) -> bool:
-        """Whether anybody misbehaves by an attack (a script is told apart)."""
+        """Whether anybody misbehaves by an attack; a script of faults does not count."""
         return self.attack.name != "none"
 
     def make_redundancy(self) -> Redundancy:
@@ -229,7 +229,7 @@ class RunConfig(_Table):
 
     @property
     def slug(self) -> str:
-        """A folder name that tells the run's main choices."""
+        """A folder name that shows the run's main choices."""
         attack = "script" if self.script else self.attack.name
         return "-".join([self.data.name, self.model.name, self.rule.name, attack, f"seed{self.seed}"])
 

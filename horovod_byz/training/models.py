@@ -219,7 +219,7 @@ def default_options(name: str) -> dict[str, int | float]:
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}: use one of {', '.join(MODELS)}")
     parameters = inspect.signature(MODELS[name]).parameters.values()
-    return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+    return {part.name: part.default for part in parameters if part.kind is part.KEYWORD_ONLY}
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
