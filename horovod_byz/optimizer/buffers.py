@@ -80,6 +80,11 @@ class Buffers:
         self.collect(step)
         self.write()
 
+    def adopt(self) -> None:
+        """Moves the buffers next to one another; see `FlatRows.adopt`."""
+        for kind in self._kinds:
+            self._memory(kind).adopt()
+
     def hold(self) -> None:
         """Remembers the buffers as they are before the workers' forward passes."""
         self.read(self._count)
@@ -92,7 +97,7 @@ class Buffers:
     def put_back(self) -> None:
         """Makes the buffers again what they were at `hold`."""
         for kind in self._kinds:
-            self._memory(kind).put_back(self._count)
+            self._rows[kind].put_back(self._count)
 
     def collect(self, step: int | None = None) -> None:
         """Aggregates the rows over all workers; the buffers stay as they are until `write`."""

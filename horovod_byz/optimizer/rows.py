@@ -44,6 +44,7 @@ class FlatRows:
         self.rows = torch.zeros(count, size, dtype=dtype, device=device)
         self.views = [cut(row, self.tensors) for row in self.rows]
         self._described = [_described(tensor) for tensor in self.tensors]
+        self._block: torch.Tensor | None = None
 
     @property
     def d(self) -> int:
@@ -70,14 +71,32 @@ class FlatRows:
         return array
 
     @torch.no_grad()
+    def adopt(self) -> None:
+        """Moves the tensors next to one another, in their order, so that one copy reads them all.
+
+        For whoever owns the tensors: views of them that were made before keep the old memory. Tensors of
+        several dtypes or devices stay where they are.
+        """
+        if len({(tensor.dtype, tensor.device) for tensor in self.tensors}) == 1:
+            self._block = torch.cat([tensor.detach().reshape(-1) for tensor in self.tensors])
+            for tensor, view in zip(self.tensors, cut(self._block, self.tensors), strict=True):
+                tensor.data = view
+
+    @torch.no_grad()
     def read(self, row: int) -> None:
         """Copies the tensors into a row."""
+        if self._block is not None:
+            self.rows[row].copy_(self._block)
+            return
         for tensor, view in zip(self.tensors, self.views[row], strict=True):
             view.copy_(tensor)
 
     @torch.no_grad()
     def put_back(self, row: int) -> None:
         """Copies a row into the tensors."""
+        if self._block is not None:
+            self._block.copy_(self.rows[row])
+            return
         for tensor, view in zip(self.tensors, self.views[row], strict=True):
             tensor.copy_(view)
 

@@ -50,7 +50,7 @@ class Batches:
         needed = batch * (self._count if sampling == "epochs" else 1)
         if not 1 <= batch <= needed <= size:
             raise ValueError(
-                f"{sampling!r} sampling needs between 1 and {size} images per step, got {needed} "
+                f"{sampling!r} sampling needs between 1 and {size} samples per step, got {needed} "
                 f"(batch {batch}): use a smaller batch"
             )
 

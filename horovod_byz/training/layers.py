@@ -20,7 +20,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(self, images: Tensor) -> Tensor:
         if not self.training or self.running_mean is None or self.running_var is None or not self.momentum:
             return super().forward(images)
-        mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        mean, variance = self.running_mean.new_zeros(2, self.num_features)
         # A momentum of 1 leaves the statistics of this batch alone.
         output = nn.functional.batch_norm(
             images, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps

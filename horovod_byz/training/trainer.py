@@ -16,7 +16,6 @@ from horovod_byz.collect import Collected, Root
 from horovod_byz.collect import Wire as Tampering
 from horovod_byz.ledger.truth import GroundTruth
 from horovod_byz.optimizer.buffers import Buffers
-from horovod_byz.optimizer.rows import cut
 from horovod_byz.optimizer.synchronizer import Synchronizer
 from horovod_byz.redundancy import replicas
 from horovod_byz.redundancy.batches import Batches
@@ -64,7 +63,6 @@ class Trainer:
             config.model.name, dataset.shape, dataset.classes, seed=config.seed, **config.model.options
         )
         self.model = model.to(device)
-        _lay_in_one_block(self.model)
         self.rule = config.make_rule()
         self.wire = config.make_wire()
         collector = config.make_collector()
@@ -88,6 +86,10 @@ class Trainer:
         self.gradients = Gradients(self.model, computed, self.buffers, device)
         self.optimizer = _optimizer(self.model, config.optimizer)
         memory = self.gradients.memory
+        # A library may choose its method, and so the last bits, by where an operand lies: the results in
+        # results/ were computed with this layout.
+        memory.adopt()
+        self.buffers.adopt()
         session = collector.bind(
             memory.d,
             memory.dtype,
@@ -282,18 +284,6 @@ class Trainer:
         else:
             active = [self.wire.attack] if self.wire.attack is not None else []
         return [attack for attack in active if isinstance(attack, LabelFlip)]
-
-
-def _lay_in_one_block(model: nn.Module) -> None:
-    """Moves the parameters next to one another, in their order.
-
-    A library may choose its method, and so the last bits, by where an operand lies: the results in results/
-    were computed with this layout.
-    """
-    parameters = [*model.parameters()]
-    block = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
-    for parameter, view in zip(parameters, cut(block, parameters), strict=True):
-        parameter.data = view
 
 
 def _optimizer(model: nn.Module, options: Optimizer) -> torch.optim.Optimizer:
