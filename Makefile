@@ -64,7 +64,7 @@ $(STAMPS)/torch: $(STAMPS)/venv requirements/torch.txt
 	  $(BIN)/python -m pip install -q $$again -r requirements/torch.txt; \
 	  $(BIN)/python -m pip install -q $$again --no-deps -r requirements/torchvision.txt)
 
-$(STAMPS)/requirements: $(STAMPS)/torch $(wildcard requirements/*.txt)
+$(STAMPS)/requirements: $(STAMPS)/torch $(filter-out requirements/docs.txt,$(wildcard requirements/*.txt))
 	$(call step,requirements, \
 	  $(BIN)/python -m pip install -q $$again -r requirements/build.txt -r requirements/run.txt \
 	    -r requirements/test.txt -r requirements/lint.txt)
@@ -157,6 +157,19 @@ test-46: setup ## The papers' 1 + 45 machines as 46 ranks on this one, for minut
 test-hosts: setup ## Jobs over three emulated hosts (root; part of make test where it can be done)
 	$(BIN)/python -m pytest -m multihost tests/ranks $(ARGS)
 
+# An environment of its own, since nothing else needs the generator; it reads the sources and imports none of them.
+# Not --quiet, which would hide warnings from --strict.
+DOCS := $(CURDIR)/.venv-docs
+$(DOCS)/.stamp: requirements/docs.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install -q -r requirements/docs.txt
+	@touch $@
+
+.PHONY: docs
+docs: $(DOCS)/.stamp ## Build the guide and the API reference into build/docs; warnings are errors
+	$(DOCS)/bin/python -m mkdocs build --strict
+	@echo "open build/docs/index.html"
+
 LEVELS := generic v2 avx2 avx512
 .PHONY: test-levels
 test-levels: setup ## The tests of kernels, rules and engine once more, started at each instruction set
@@ -172,8 +185,12 @@ test-levels: setup ## The tests of kernels, rules and engine once more, started 
 wheel-test: setup ## sdist > wheel > clean environment > the tests, away from the checkout
 	$(BIN)/python tools/wheel_test.py --jobs $(JOBS)
 
+.PHONY: wheels
+wheels: setup ## sdist and manylinux wheels for each of Python 3.11 to 3.13 that is here, into dist
+	$(BIN)/python tools/build_wheels.py
+
 .PHONY: clean
 clean: ## Remove .venv and everything that was built (the Horovod cache stays)
-	rm -rf $(VENV) .venv-peers build dist *.egg-info kernels/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .venv-docs build dist *.egg-info kernels/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find kernels -name '*.so' -delete 2>/dev/null || true
 	if [ -L horovod_byz/kernels ]; then rm horovod_byz/kernels; fi

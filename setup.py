@@ -7,11 +7,15 @@ ignores.
 Environment: HOROVOD_BYZ_DEBUG=1 turns Cython's bounds checks on and the C++ optimiser down.
 HOROVOD_BYZ_CACHE names a folder that keeps compiled objects for other builds of the same sources, such as
 the wheel's after the checkout's; by default they stay in build/.
+HOROVOD_BYZ_SOURCE is the address under which the files of this version can be read: the links of README.md
+lead there in the package's description.
 """
 
 import hashlib
 import os
 import platform
+import posixpath
+import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +60,24 @@ X86 = {
 OTHER = {"generic": (16, 64, 32, [])}
 DISPATCH = platform.machine() in ("x86_64", "AMD64")
 LEVELS = X86 if DISPATCH else OTHER
+
+
+def description() -> str:
+    """README.md for a package index, which has none of the files that it links to.
+
+    Links within the checkout get the address of HOROVOD_BYZ_SOURCE in front. Without one they become the name
+    of the file, which the sdist has, and pictures become their caption.
+    """
+    address = os.environ.get("HOROVOD_BYZ_SOURCE", "").rstrip("/")
+
+    def outside(match: re.Match[str]) -> str:
+        picture, words, target = match.groups()
+        if address:
+            return f"{picture}[{words}]({posixpath.join(address, target)})"
+        return words if picture or target.partition("#")[0] in words else f"{words} ({target})"
+
+    text = (ROOT / "README.md").read_text()
+    return re.sub(r"(!?)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)\s]+)\)", outside, text)
 
 
 def link() -> None:
@@ -155,6 +177,8 @@ def extensions() -> list[Extension]:
 
 link()
 setup(
+    long_description=description(),
+    long_description_content_type="text/markdown",
     packages=[*find_packages(include=["horovod_byz", "horovod_byz.*"]), "horovod_byz.kernels"],
     package_dir={"horovod_byz.kernels": "kernels"},
     include_package_data=False,  # else every source that MANIFEST.in names for the sdist goes into the wheel

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from horovod_byz.aggregation.arena import empty_rows
-from horovod_byz.aggregation.engine import Aggregate, aggregate
 from horovod_byz.aggregation.verdict import Verdict
 from horovod_byz.collect import Root, Sharded, SignCompression, Symmetric
 from horovod_byz.host.include import get_include
@@ -29,6 +28,7 @@ from horovod_byz.rules import (
     SignMajority,
     TrimmedMean,
 )
+from horovod_byz.rules.aggregate import Aggregate, aggregate
 
 if TYPE_CHECKING:
     from horovod_byz import attacks, theory

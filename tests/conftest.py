@@ -34,7 +34,7 @@ sys.meta_path = [Without if finder is PathFinder else finder for finder in sys.m
 """
 
 # Seconds for a test that starts ranks: its job's limit, and the wait for another job's end before it.
-RANKS_LIMIT = 1000
+RANKS_LIMIT = 1400
 
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")

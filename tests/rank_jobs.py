@@ -17,7 +17,7 @@ import pytest
 import leftovers
 
 LIMIT = 300.0  # seconds that a job may take
-PATIENCE = 500.0  # seconds to wait for the jobs of other tests on this machine
+PATIENCE = 700.0  # seconds to wait for the jobs of other tests on this machine
 JOB = "HOROVOD_BYZ_JOB"  # in the environment of every process of a job, whatever its session
 
 # Not the horovodrun on PATH: the tests' interpreter has the packages under test.
@@ -47,6 +47,16 @@ def built(backend):
     import horovod.torch as hvd
 
     return bool(hvd.mpi_built() if backend == "mpi" else hvd.gloo_built())
+
+
+def jobs(*params):
+    """The fixture `job` of a module: its tests run once for each of these (number of ranks, backend)."""
+
+    @pytest.fixture(params=params, ids=lambda job: f"{job[0]}-{job[1]}", scope="module")
+    def job(request):
+        return request.param
+
+    return job
 
 
 def environment():
@@ -160,3 +170,13 @@ def finish(command, env, limit=LIMIT):
         code = job.wait()
         late = f"no end after {limit:g} s; what its threads did stands below\n" if code is None else ""
         return subprocess.CompletedProcess(command, code, late + job.printed)
+
+
+def trained_here(*options):
+    """Runs `horovod-byz train` in this process, which spares the seconds that a process takes to start."""
+    from typer.testing import CliRunner
+
+    from horovod_byz.cli import app
+
+    done = CliRunner().invoke(app, ["train", *map(str, options)])
+    assert done.exit_code == 0, (done.output, done.exception)

@@ -8,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from horovod_byz.aggregation import engine
+from horovod_byz.aggregation.shard import Shard
+from horovod_byz.aggregation.source import Whole
+from horovod_byz.aggregation.tiles import shards
 from horovod_byz.kernels.rows import Rows
 
 
@@ -44,7 +47,7 @@ def on_shards(count, d, work):
             raise
 
     with ThreadPoolExecutor(count) as pool:
-        futures = [pool.submit(rank, i, begin, end) for i, (begin, end) in enumerate(engine.shards(d, count))]
+        futures = [pool.submit(rank, i, begin, end) for i, (begin, end) in enumerate(shards(d, count))]
         failures = [future.exception() for future in futures]
     causes = [error for error in failures if error and not isinstance(error, threading.BrokenBarrierError)]
     if causes:
@@ -58,7 +61,7 @@ def run_sharded(rule, rows, count, **options):
     value = np.empty(d, rows.dtype)
 
     def work(_, begin, end, reduce):
-        shard = Rows(np.ascontiguousarray(rows[:, begin:end]))
-        return engine.run(rule, shard, value[begin:end], offset=begin, d=d, reduce=reduce, **options)
+        source = Whole(Rows(np.ascontiguousarray(rows[:, begin:end])))
+        return engine.run(rule, source, value[begin:end], Shard(d, begin, reduce, **options))
 
     return value, on_shards(count, d, work)

@@ -206,11 +206,13 @@ def test_by_name():
     assert attacks.by_name("alie") == attacks.ALittleIsEnough()
     assert attacks.by_name("nan") == attacks.NotANumber()
     assert attacks.from_data({"name": "ipm", "epsilon": 1}) == attacks.InnerProduct(1)
-    with pytest.raises(ValueError, match=r"'omnicient' \(did you mean 'omniscient'\?\): use one of a-li"):
+    with pytest.raises(
+        ValueError, match=r"'omnicient': did you mean 'omniscient'\? choose one of .*a-little-is"
+    ):
         attacks.by_name("omnicient")
-    with pytest.raises(ValueError, match="has no option 'std': it has scale"):
+    with pytest.raises(ValueError, match="unknown option of attack 'omniscient' 'std': choose one of scale"):
         attacks.by_name("omniscient", std=1)
-    with pytest.raises(ValueError, match="needs a value for 'epsilon'"):
+    with pytest.raises(ValueError, match="'inner-product' is missing its option epsilon"):
         attacks.by_name("inner-product")
     with pytest.raises(ValueError, match="needs a name"):
         attacks.from_data({"std": 1})

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import horovod_byz as hb
-from horovod_byz.aggregation.engine import shards
-from horovod_byz.aggregation.tiles import nodes
+from horovod_byz.aggregation.tiles import nodes, shards
 from horovod_byz.collect import EquivocationError, Sharded, Symmetric, TransportError, partials
 from horovod_byz.collect.digest import SIZE as DIGEST
 from horovod_byz.collect.session import Job
@@ -182,7 +181,7 @@ class TestStatistics:
             assert partials.lengths(shards(d, 7), d) == want
 
     def test_shapes_whose_sizes_wrap_around(self):
-        mine = {"a": np.zeros((2, 4))}
+        mine = np.zeros((2, 4))
         for length in (2**62, 2**61, -(2**61), 2**63 - 1):
             data = np.frombuffer(np.array([length], np.int64).tobytes(), np.uint8)
             with pytest.raises(TransportError, match="ranks 2 and 3 sent statistics that cannot be read"):

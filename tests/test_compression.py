@@ -12,9 +12,10 @@ import torch
 
 import horovod_byz as hb
 import thread_ranks
+from horovod_byz.aggregation.packed_signs import SignRows
 from horovod_byz.attacks import Constant, Fixed, ReversedGradient, Wire
 from horovod_byz.collect import HeaderMismatchError, Root, Sharded, SignCompression, Symmetric, bind
-from horovod_byz.collect.compression import SignRows, Uncompressed
+from horovod_byz.collect.compression import Uncompressed
 from horovod_byz.collect.session import Job
 from thread_ranks import on_ranks_that_fail
 

@@ -8,6 +8,7 @@ import pytest
 import horovod_byz as hb
 import reference
 from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.source import Source
 from horovod_byz.kernels.rows import Rows
 from horovod_byz.rules import worst_case_votes
 from horovod_byz.rules.detox import PRESETS
@@ -89,7 +90,7 @@ class TestLazyVote:
 
         read = []
 
-        class Watched:
+        class Watched(Source):
             n, d = 3, 3
 
             def take(self, indices):

@@ -49,12 +49,3 @@ def test_the_rule_of_the_documentation_works():
     assert np.abs(rule(rows)).max() < 5
     with pytest.raises(ValueError, match="use f <= 1"):
         rule(rows[:4])
-
-
-@pytest.mark.source
-def test_the_kernels_of_the_documentation_work():
-    blocks = re.findall(r"```python\n(.*?)```", EXTENDING.read_text(), re.DOTALL)
-    names = ("gradient_of_worker_0", "gradient_of_worker_1", "gradient_of_worker_2")
-    scope = {name: np.full(4, float(i)) for i, name in enumerate(names)}
-    exec(compile(blocks[1], "extending.md", "exec", dont_inherit=True), scope)
-    np.testing.assert_array_equal(scope["out"], np.ones(4))

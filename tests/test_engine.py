@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import horovod_byz as hb
-from horovod_byz.kernels.rows import TILE
+from horovod_byz.aggregation import engine
+from horovod_byz.aggregation.source import BLOCK, Source
+from horovod_byz.kernels.rows import TILE, Rows
 from sharding import run_sharded
 
 RULES = [
@@ -38,6 +40,34 @@ def test_shards_give_the_same_bits(rule, dtype, count):
     for outcome in outcomes:
         np.testing.assert_array_equal(outcome.weights, expected.weights)
         assert [str(v) for v in outcome.verdicts] == [str(v) for v in expected.verdicts]
+
+
+class Blocks(Source):
+    """A source with the methods that every source must have, and no other."""
+
+    def __init__(self, rows):
+        self.rows, (self.n, self.d), self.dtype = rows, rows.shape, rows.dtype
+
+    def block(self, begin, end):
+        assert end - begin <= self.at_once
+        return Rows(np.ascontiguousarray(self.rows[:, begin:end]))
+
+    def take(self, indices):
+        return Blocks(self.rows[list(indices)])
+
+
+@pytest.mark.parametrize("rule", [*RULES, hb.MajorityVote(), hb.MajorityVote(tolerance=0.1)], ids=repr)
+@pytest.mark.parametrize("d", [TILE, BLOCK + 100])
+def test_rows_that_are_made_block_by_block_give_the_same_bits(rule, d):
+    rows = np.random.default_rng(1).normal(size=(12, d)).astype(np.float32)
+    rows[:7] = rows[0]
+    rows[3, 17] = np.nan
+    rows[7] *= 1e6
+    expected, out = hb.aggregate(rows, rule), np.empty(d, np.float32)
+    outcome = engine.run(rule, Blocks(rows), out)
+    np.testing.assert_array_equal(out, expected.value)
+    np.testing.assert_array_equal(outcome.weights, expected.weights)
+    assert [str(v) for v in outcome.verdicts] == [str(v) for v in expected.verdicts]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)

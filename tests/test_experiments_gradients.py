@@ -63,9 +63,11 @@ def test_images_too_small_for_a_model_are_named(name):
 
 
 def test_unknown_models_and_options_are_named():
-    with pytest.raises(ValueError, match=r"unknown model 'alexnet': use one of mlp, lenet"):
+    with pytest.raises(
+        ValueError, match=r"unknown model 'alexnet': did you mean 'lenet'. choose one of mlp, lenet"
+    ):
         build("alexnet", GREY, 10)
-    with pytest.raises(ValueError, match=r"no option 'depth': it takes width"):
+    with pytest.raises(ValueError, match=r"unknown option of model 'mlp' 'depth': .*choose one of width"):
         build("mlp", GREY, 10, depth=3)
     with pytest.raises(ValueError, match=r"got width = 0"):
         build("mlp", GREY, 10, width=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from concurrent.futures import Future
@@ -11,13 +12,16 @@ import psutil
 import pytest
 
 from horovod_byz.reproduction import compute as computing
-from horovod_byz.reproduction.artefact import Artefact, names
+from horovod_byz.reproduction.artefact import Artefact
+from horovod_byz.reproduction.catalogue import Catalogue
 from horovod_byz.reproduction.compute import Workplace, compute
 from horovod_byz.reproduction.grid import Grid, merged
 from horovod_byz.reproduction.overview import reproduce_all
-from horovod_byz.reproduction.reproduce import look, reproduce
+from horovod_byz.reproduction.reproduce import look, page, reproduce
+from horovod_byz.training import config as configs
 from horovod_byz.training.config import ConfigError
 from horovod_byz.training.runs import RunError, RunFolder
+from horovod_byz.training.train import Launch, train
 
 EXPERIMENTS = Path(__file__).parents[1] / "launch" / "experiments"
 GRID = """
@@ -128,7 +132,7 @@ def test_a_wrong_run_is_named(experiments):
 
 def test_reproduces_in_one_go_and_then_at_once(experiments, tmp_path):
     artefact, place = Artefact.read(experiments / "small.toml"), Workplace(tmp_path / "out", jobs=1)
-    shown = reproduce(artefact, experiments, place)
+    shown = reproduce(artefact, Catalogue(experiments), place)
     assert [one.status for one in shown.verdicts] == ["PASS", "FAIL"]
     assert "It is none." in shown.verdicts[1].note
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "small").rglob("*.*z")}
@@ -141,16 +145,51 @@ def test_reproduces_in_one_go_and_then_at_once(experiments, tmp_path):
         "README.md",
         "figure.png",
     }
-    reproduce(artefact, experiments, place)
+    reproduce(artefact, Catalogue(experiments), place)
     assert files_of(tmp_path / "out") == kept
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_each_file_is_read_once_and_each_run_made_once(experiments, monkeypatch):
+    read, made = [], []
+    for module, calls, name in ((configs, read, "read"), (configs, made, "make")):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda value, o=original, c=calls: (c.append(value), o(value))[1])
+    catalogue = Catalogue(experiments)
+    assert catalogue.names == ("small",)
+    for _ in range(2):
+        artefact = catalogue.artefact("small")
+        cells = catalogue.cells(artefact)
+        assert [catalogue.of(artefact, part) for part in artefact.parts]
+    assert sorted(path.name for path in read) == ["small.toml", "small.toml"]
+    assert catalogue.cells(catalogue.artefact("small", repeats=1)) == tuple(
+        cell for cell in cells if cell.labels.get("seed", "0") == "0"
+    )
+    assert len(made) == len(
+        {cell.name for cell in catalogue.grid("small").cells} & {cell.name for cell in cells}
+    )
+
+
+def test_a_run_of_the_train_command_counts_as_one_of_a_grid(experiments, here, tmp_path):
+    """`reproduce` packs its runs; a folder that `train` wrote is read all the same."""
+    catalogue, out = Catalogue(experiments), tmp_path / "out"
+    artefact = catalogue.artefact("small")
+    reproduce(artefact, catalogue, Workplace(out, jobs=1))
+    before = look(artefact, catalogue, out)
+    cell = catalogue.cells(artefact)[0]
+    shutil.rmtree(cell.folder(out).path)
+    train(cell.config, Launch(cell.folder(out).path))
+    assert not cell.folder(out).packed
+    after = look(artefact, catalogue, out)
+    assert after.verdicts == before.verdicts
+    assert page(after) == page(before)
+
+
 def test_a_missing_run_is_named(experiments, here, tmp_path):
     artefact, place = Artefact.read(experiments / "small.toml"), Workplace(tmp_path / "out", jobs=1)
-    compute(artefact.cells(experiments)[:2], place, "part")
+    compute(Catalogue(experiments).cells(artefact)[:2], place, "part")
     with pytest.raises(RunError, match="'Median-b=8_1' is missing"):
-        look(artefact, experiments, place.results)
+        look(artefact, Catalogue(experiments), place.results)
 
 
 def test_another_run_in_the_folder_is_not_taken_for_it(small, experiments, here, tmp_path):
@@ -174,7 +213,7 @@ def test_the_same_seed_gives_the_same_metrics_file(small, tmp_path, monkeypatch)
 
 def test_a_shortened_form_is_labelled_and_kept_apart(experiments, here, tmp_path):
     artefact = Artefact.read(experiments / "small.toml", repeats=1, steps=1)
-    reproduce(artefact, experiments, Workplace(tmp_path / "out", jobs=1))
+    reproduce(artefact, Catalogue(experiments), Workplace(tmp_path / "out", jobs=1))
     text = (tmp_path / "out" / "small-repeats1-steps1" / "README.md").read_text()
     assert "**Reduced: 1 repeat only; 1 steps only.**" in text
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -194,7 +233,7 @@ def test_a_form_of_an_artefact_explains_the_claims_that_it_took_over(experiments
 
 def test_the_overview_shows_the_fullest_form_there_is(experiments, here, tmp_path):
     def line(**shortened):
-        reproduce_all(["small"], experiments, Workplace(tmp_path / "out", jobs=1), **shortened)
+        reproduce_all(["small"], Catalogue(experiments), Workplace(tmp_path / "out", jobs=1), **shortened)
         text = (tmp_path / "out" / "README.md").read_text()
         return next(one for one in text.splitlines() if one.startswith("| Nothing"))
 
@@ -212,7 +251,7 @@ def test_the_overview_shows_the_fullest_form_there_is(experiments, here, tmp_pat
 @pytest.mark.slow
 def test_killed_half_way_it_loses_the_runs_in_flight_only(experiments, tmp_path):
     path = experiments / "grids" / "small.toml"
-    path.write_text(GRID.replace("seeds = 2", "seeds = 6").replace("steps = 2", "steps = 40"))
+    path.write_text(GRID.replace("seeds = 2", "seeds = 6").replace("steps = 2", "steps = 20"))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "horovod_byz.cli", "reproduce", "small", "--jobs", "1"]
     command += ["--experiments", str(experiments), "--results", str(out)]
@@ -228,7 +267,7 @@ def test_killed_half_way_it_loses_the_runs_in_flight_only(experiments, tmp_path)
     assert len(complete) >= 3
     kept = {path: path.read_bytes() for run in complete for path in run.iterdir()}
     artefact = Artefact.read(experiments / "small.toml")
-    reproduce(artefact, experiments, Workplace(out, jobs=1))
+    reproduce(artefact, Catalogue(experiments), Workplace(out, jobs=1))
     assert {path: path.read_bytes() for path in kept} == kept
     assert len(list((out / "small").glob("*/run.json"))) == 11
     assert not [path for path in (out / "small").glob(".*.tmp") if path.is_dir()]
@@ -237,7 +276,7 @@ def test_killed_half_way_it_loses_the_runs_in_flight_only(experiments, tmp_path)
 @pytest.mark.slow
 def test_a_killed_run_is_told_in_words(experiments, tmp_path):
     path = experiments / "grids" / "small.toml"
-    path.write_text(GRID.replace("seeds = 2", "seeds = 6").replace("steps = 2", "steps = 400"))
+    path.write_text(GRID.replace("seeds = 2", "seeds = 6").replace("steps = 2", "steps = 60"))
     command = [sys.executable, "-m", "horovod_byz.cli", "reproduce", "small", "--jobs", "1"]
     command += ["--experiments", str(experiments), "--results", str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -254,14 +293,14 @@ def test_a_killed_run_is_told_in_words(experiments, tmp_path):
 
 
 @pytest.mark.source
-@pytest.mark.parametrize("name", names(EXPERIMENTS) if EXPERIMENTS.is_dir() else [])
+@pytest.mark.parametrize("name", Catalogue(EXPERIMENTS).names if EXPERIMENTS.is_dir() else [])
 def test_every_experiment_can_be_read(name):
     artefact = Artefact.read(EXPERIMENTS / f"{name}.toml")
-    assert artefact.calculate or artefact.cells(EXPERIMENTS)
+    assert artefact.calculate or Catalogue(EXPERIMENTS).cells(artefact)
     assert artefact.sets, "belongs to no set"
     assert bool(artefact.reduced) == name.endswith("-small")
-    assert len({cell.folder(Path()).path for cell in artefact.cells(EXPERIMENTS)}) == len(
-        artefact.cells(EXPERIMENTS)
+    assert len({cell.folder(Path()).path for cell in Catalogue(EXPERIMENTS).cells(artefact)}) == len(
+        Catalogue(EXPERIMENTS).cells(artefact)
     )
 
 
@@ -280,7 +319,7 @@ def test_the_figures_of_xie2018_share_runs_and_keep_its_numbers():
     cells = [
         cell
         for figure in range(2, 7)
-        for cell in Artefact.read(EXPERIMENTS / f"xie2018-fig{figure}.toml").cells(EXPERIMENTS)
+        for cell in Catalogue(EXPERIMENTS).cells(Artefact.read(EXPERIMENTS / f"xie2018-fig{figure}.toml"))
     ]
     assert {cell.grid for cell in cells} == {"xie2018-mnist"}
     assert {cell.config.workers for cell in cells} == {20}

@@ -8,7 +8,7 @@ import pytest
 
 import rank_jobs
 from horovod_byz.training.runs import CHECKPOINTS, RunFolder
-from rank_jobs import BACKENDS, HOROVODRUN, need_horovod, one_at_a_time
+from rank_jobs import BACKENDS, HOROVODRUN, need_horovod, one_at_a_time, trained_here
 
 need_horovod()
 pytestmark = pytest.mark.horovod
@@ -30,21 +30,27 @@ RUN = [
 ]
 
 
-def run(command, *options):
+def run(command, *options, cwd=None):
     """Run a command to its end, as the only job on this machine."""
     environment = {**rank_jobs.os.environ, **rank_jobs.environment()}
     with one_at_a_time():
         return subprocess.run(
-            [*command, *options], capture_output=True, text=True, timeout=280, env=environment, check=False
+            [*command, *options],
+            capture_output=True,
+            text=True,
+            timeout=280,
+            env=environment,
+            check=False,
+            cwd=cwd,
         )
 
 
 def test_ranks_resume_extend_and_refuse_in_words(tmp_path):
     whole, folder = tmp_path / "whole", tmp_path / "run"
-    assert run(COMMAND, *RUN, "--out", folder).returncode == 0
+    trained_here(*RUN, "--out", folder)
     longer = run(COMMAND, "--resume", "--steps", "9", "--ranks", "2", "--out", folder)
     assert longer.returncode == 0, longer.stdout + longer.stderr
-    run(COMMAND, *RUN, "--steps", "9", "--out", whole)
+    trained_here(*RUN, "--steps", "9", "--out", whole)
     for name in ("metrics.jsonl", "verdicts.json", "summary.json", "config.toml"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
 
@@ -63,7 +69,7 @@ def test_ranks_resume_extend_and_refuse_in_words(tmp_path):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_ranks_under_horovodrun_end_by_themselves(tmp_path, backend):
     folder = tmp_path / "run"
-    assert run(COMMAND, *RUN, "--out", folder).returncode == 0
+    trained_here(*RUN, "--out", folder)
     shutil.copy(folder / CHECKPOINTS[1], folder / CHECKPOINTS[0])
     (folder / CHECKPOINTS[0]).write_bytes(b"")
     (folder / CHECKPOINTS[1]).unlink()
@@ -74,3 +80,19 @@ def test_ranks_under_horovodrun_end_by_themselves(tmp_path, backend):
     assert refused.returncode != 0
     assert f"horovod-byz: {folder / CHECKPOINTS[0]} is empty. No checkpoint is left to continue from" in told
     assert "horovod_byz/training" not in told, "a traceback of ours"
+
+
+def test_ranks_import_a_users_own_rule_from_the_working_folder(tmp_path):
+    (tmp_path / "ownrule.py").write_text(
+        "from dataclasses import dataclass\n\nimport horovod_byz as hb\n\n\n"
+        "@dataclass(frozen=True)\nclass Mine(hb.TrimmedMean):\n    pass\n"
+    )
+    ours, own = tmp_path / "ours", tmp_path / "own"
+    assert run(COMMAND, *RUN, "--rule", "trimmed-mean:f=1", "--out", ours).returncode == 0
+    ended = run(COMMAND, *RUN, "--rule", "ownrule:Mine:f=1", "--ranks", "2", "--out", own, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert (own / "metrics.jsonl").read_bytes() == (ours / "metrics.jsonl").read_bytes()
+    assert 'name = "ownrule:Mine"' in (own / "config.toml").read_text()
+    lost = run(COMMAND, *RUN, "--rule", "ownrule:Yours:f=1", "--ranks", "2", "--out", "lost", cwd=tmp_path)
+    assert lost.returncode == 2
+    assert "ownrule.py has no 'Yours'" in lost.stderr

@@ -8,7 +8,7 @@ import types
 import numpy as np
 import pytest
 
-from horovod_byz.collect import JoinedRanksError, header, joining, over_horovod
+from horovod_byz.collect import JoinedRanksError, header, joining
 from horovod_byz.collect.header import JOINED, Header
 
 SOURCE = """
@@ -29,7 +29,7 @@ def horovod(monkeypatch):
     monkeypatch.setitem(sys.modules, "horovod.torch.mpi_ops", module)
     monkeypatch.setattr(joining, "_watched", [])
     monkeypatch.setattr(joining, "_original", None)
-    monkeypatch.setattr(over_horovod, "initialized", lambda: True)
+    monkeypatch.setattr(joining, "initialized", lambda: True)
     return module
 
 
@@ -109,5 +109,5 @@ def test_horovod_is_left_alone_once_its_user_is_gone(horovod, monkeypatch):
 
 def test_horovod_is_left_alone_before_it_is_initialised(horovod, owner, monkeypatch):
     among(monkeypatch, STEPS)
-    monkeypatch.setattr(over_horovod, "initialized", lambda: False)
+    monkeypatch.setattr(joining, "initialized", lambda: False)
     assert horovod.join() == 5

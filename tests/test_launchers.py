@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import horovod_byz as hb
-from horovod_byz.collect import bind, over_horovod
-from horovod_byz.collect.transport import Local
+from horovod_byz.collect import bind, process, transport
+from horovod_byz.collect.local import Local
 from horovod_byz.host import launchers
 from horovod_byz.host.launchers import launched
 from horovod_byz.training.ranks import Ranks
@@ -91,8 +91,8 @@ class Alone(Local):
 @pytest.mark.parametrize("variables", [TORCHRUN, SRUN, {"OMPI_COMM_WORLD_SIZE": "4"}], ids=str)
 def test_a_horovod_that_sees_one_rank_of_several_is_refused(environment, monkeypatch, variables):
     """hvd.init() under torchrun gives every process a Horovod of one rank."""
-    monkeypatch.setattr(over_horovod, "initialized", lambda: True)
-    monkeypatch.setattr(over_horovod, "connect", lambda name, timeout: Alone())
+    monkeypatch.setattr(process, "initialized", lambda: True)
+    monkeypatch.setattr(transport, "with_horovod", lambda name, timeout: Alone())
     environment(variables)
     with pytest.raises(RuntimeError, match=r"one of 4 ranks.*Horovod sees this rank only.*horovodrun -np 4"):
         bind("root", 10, np.float32)
@@ -102,8 +102,8 @@ def test_a_horovod_that_sees_one_rank_of_several_is_refused(environment, monkeyp
 
 
 def test_the_trainer_refuses_too(environment, monkeypatch):
-    monkeypatch.setattr(over_horovod, "initialized", lambda: True)
-    monkeypatch.setattr(over_horovod, "connect", lambda name, timeout: Alone())
+    monkeypatch.setattr(process, "initialized", lambda: True)
+    monkeypatch.setattr(transport, "with_horovod", lambda name, timeout: Alone())
     torch_side = types.SimpleNamespace(is_initialized=lambda: True)
     monkeypatch.setitem(sys.modules, "horovod", types.SimpleNamespace(torch=torch_side))
     monkeypatch.setitem(sys.modules, "horovod.torch", torch_side)

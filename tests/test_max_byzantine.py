@@ -278,11 +278,31 @@ def test_theory_and_the_rules_agree(entry):
 
 
 def test_the_recommendation_and_the_rules_agree():
-    options = {option.rule: option for option in theory.recommend(20, 3).options}
-    assert set(options) == {rules.name_of(entry.kind) for entry in REQUIREMENTS}
+    advice = theory.recommend(20, 3)
+    options = {option.rule: option for option in (*advice.options, *advice.redundant)}
+    assert {entry.kind for entry in REQUIREMENTS} == set(PLAIN)
+    assert set(options) >= {rules.name_of(entry.kind) for entry in REQUIREMENTS}
     assert options["medoid"].largest_f == hb.Medoid().max_byzantine(20) == 0
     assert not options["medoid"].tolerates
     assert theory.recommend(2, 0).options[6].largest_f == -1  # Krum is not defined for two rows
+
+
+def test_every_rule_says_how_many_byzantine_rows_it_covers():
+    """A class without a condition has to write `max_byzantine`; with one, it follows."""
+
+    class Silent(hb.Rule):
+        def decide(self, statistics):
+            raise NotImplementedError
+
+    class Stated(rules.StatedRule):
+        condition = Condition(3, 2)
+        decide = Silent.decide
+
+    with pytest.raises(TypeError, match=r"abstract method.*max_byzantine"):
+        Silent()
+    with pytest.raises(TypeError, match="Half states a condition: derive it from StatedRule"):
+        type("Half", (hb.Rule,), {"condition": Condition(3, 2)})
+    assert [Stated().max_byzantine(n) for n in (1, 2, 5, 8)] == [-1, 0, 1, 2]
 
 
 def test_a_rule_that_restates_its_condition_is_refused():
@@ -290,7 +310,7 @@ def test_a_rule_that_restates_its_condition_is_refused():
         type("Old", (hb.Rule,), {"min_rows": classmethod(lambda cls, f: 2 * f + 1)})
 
 
-PLAIN = list(rules._RULES)
+PLAIN = rules.with_condition()
 
 
 @pytest.mark.parametrize("kind", PLAIN, ids=rules.name_of)
@@ -306,6 +326,8 @@ def test_the_readme_states_the_condition(kind):
     row = re.search(rf"^\| `{kind.__name__}\(.*$", (ROOT / "README.md").read_text(), re.M).group()
     stated = row.split("|")[3].strip()
     assert re.fullmatch(re.escape(str(kind.condition)) + r"(?! \+).*", stated), stated
+    cost = row.split("|")[4].strip().replace("²", "^2")
+    assert cost == kind.facts.cost
 
 
 @pytest.mark.source

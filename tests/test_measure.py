@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.shard import Shard
+from horovod_byz.aggregation.source import Whole
+from horovod_byz.aggregation.statistic import to_point
 from horovod_byz.aggregation.tiles import nodes, shards
 from horovod_byz.kernels.rows import TILE, Rows
 from sharding import on_shards
@@ -40,11 +43,11 @@ def test_nodes_are_aligned_and_cover_a_shard():
 def test_sharded_statistics_have_the_same_bits(dtype, d, count):
     rows = np.random.default_rng(0).normal(size=(6, d)).astype(dtype)
     point = rows[0] / 3
-    whole = everything(Statistics(Rows(rows)), point)
+    whole = everything(Statistics(Whole(Rows(rows))), point)
 
     def work(_, begin, end, reduce):
-        shard = Rows(np.ascontiguousarray(rows[:, begin:end]))
-        return everything(Statistics(shard, offset=begin, d=d, reduce=reduce), point[begin:end])
+        source = Whole(Rows(np.ascontiguousarray(rows[:, begin:end])))
+        return everything(Statistics(source, Shard(d, begin, reduce)), point[begin:end])
 
     for seen in on_shards(count, d, work):
         for name, expected in whole.items():
@@ -61,5 +64,5 @@ def everything(statistics, point):
         "norms": statistics.squared_norms,
         "scores": scores,
         "l1": l1,
-        "to_point": statistics.distances_to(point),
+        "to_point": statistics.measured(to_point(point)),
     }

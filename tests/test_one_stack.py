@@ -54,6 +54,7 @@ def on_threads(monkeypatch):
 
     monkeypatch.setattr("horovod_byz.collect.transport.connect", lambda name, timeout: here.transport)
     monkeypatch.setattr(models, "build", locked)
+    monkeypatch.setattr("horovod_byz.optimizer.distributed.ranks", lambda: (here.transport.rank, N))
 
     def run(work):
         def start(transport):

@@ -165,6 +165,77 @@ def test_an_overflow_leaves_out_a_step_by_a_closure(make, before):
     assert not same(values(model), moved)
 
 
+class Bowl(torch.nn.Module):
+    """A loss that overflows, with its gradient, beyond `edge`."""
+
+    def __init__(self, edge, gradient=True, value=True):
+        super().__init__()
+        self.at = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+        self.edge, self.gradient, self.value = edge, gradient, value
+
+    def backward(self):
+        here = (self.at * torch.tensor([1.0, 2.0])).square().mean()
+        beyond = float(self.at.detach().norm()) > self.edge
+        here.backward()
+        if beyond and self.gradient:
+            self.at.grad.fill_(float("nan"))
+        return here * float("inf") if beyond and self.value else here
+
+
+@pytest.mark.parametrize("overflow", [{}, {"gradient": False}, {"value": False}], ids=str)
+@pytest.mark.parametrize("rate", [1.0, 50.0, 1e3])
+def test_a_line_search_backs_off_where_most_workers_overflow(overflow, rate):
+    """Version 0.2.0: IndexError from torch's strong-Wolfe search, since NaN is neither above nor below."""
+    bowl = Bowl(4.0, **overflow)
+    optimizer = hb.DistributedOptimizer(
+        torch.optim.LBFGS(bowl.parameters(), lr=rate, max_iter=8, line_search_fn="strong_wolfe")
+    )
+
+    def closure():
+        optimizer.zero_grad()
+        return bowl.backward()
+
+    before = float(optimizer.step(closure).detach())
+    for _ in range(4):
+        optimizer.step(closure)
+    assert torch.isfinite(bowl.at).all()
+    assert float(closure().detach()) < 1e-3 * before
+
+
+def test_a_line_search_without_any_finite_loss_ends_with_the_remedy():
+    bowl = Bowl(0.0, gradient=False)
+    optimizer = hb.DistributedOptimizer(torch.optim.LBFGS(bowl.parameters(), line_search_fn="strong_wolfe"))
+
+    def closure():
+        optimizer.zero_grad()
+        return bowl.backward()
+
+    before = values(bowl)
+    with pytest.raises(RuntimeError, match=r"losses were NaN or infinite .* check the closure's loss"):
+        optimizer.step(closure)
+    assert same(values(bowl), before)
+
+
+def test_ranks_search_alike_where_most_of_them_overflow(job):
+    """Three of four ranks overflow beyond the edge; the fourth does not, and must not go there alone."""
+
+    def work(transport, model):
+        bowl = Bowl(4.0 if transport.rank else 1e9)
+        inner = torch.optim.LBFGS(bowl.parameters(), lr=50, max_iter=8, line_search_fn="strong_wolfe")
+        optimizer = hb.DistributedOptimizer(inner, rule=hb.Median(), collect="sharded")
+
+        def closure():
+            optimizer.zero_grad()
+            return bowl.backward()
+
+        for _ in range(3):
+            optimizer.step(closure)
+        return values(bowl), optimizer.last.step
+
+    found = job.run(4, work)
+    assert all(step == found[0][1] and same(got, found[0][0]) for got, step in found)
+
+
 class Job:
     """Optimizers on ranks that are threads."""
 
@@ -230,6 +301,50 @@ def test_a_new_rank_beside_those_whose_step_failed(job):
 
     found = job.run(3, work)
     assert all(step == 1 and same(got, found[0][0]) for got, step in found)
+
+
+@pytest.mark.parametrize("before", ["step", "skip"])
+def test_a_new_rank_beside_those_that_thaw_a_layer(job, before):
+    """Version 0.2.0: a layer thawed on all ranks, in the step in which a new process took rank 2's place: the
+    others bound with their number of steps and the new one with 0, so it was accused. Likewise where they had
+    skipped a step."""
+    new = 2
+
+    def work(transport, model):
+        def wrapped():
+            return hb.DistributedOptimizer(sgd(model.parameters()), rule=hb.Median(), collect="sharded")
+
+        frozen = next(model.parameters()).requires_grad_(False)
+        optimizer = wrapped()
+        train(optimizer, model, transport.rank, range(2))
+        if transport.rank == new:
+            state = optimizer.state_dict()
+            optimizer.remove_hooks()
+            frozen.requires_grad_(True)
+            optimizer = wrapped()
+            optimizer.load_state_dict(state)
+        else:
+            if before == "skip":
+                optimizer.zero_grad()
+                loss(model, seed=transport.rank).backward()
+            frozen.requires_grad_(True)
+        train(optimizer, model, transport.rank, range(2, 4))
+        return values(model), optimizer.last.step
+
+    found = job.run(3, work)
+    assert all(step == 1 and same(got, found[0][0]) for got, step in found)
+
+
+def test_ranks_that_thaw_a_layer_together_count_on(job):
+    def work(transport, model):
+        frozen = next(model.parameters()).requires_grad_(False)
+        optimizer = hb.DistributedOptimizer(sgd(model.parameters()), rule=hb.Median())
+        train(optimizer, model, transport.rank, range(2))
+        frozen.requires_grad_(True)
+        train(optimizer, model, transport.rank, [2])
+        return optimizer.last.step
+
+    assert job.run(3, work) == [2, 2, 2]
 
 
 @pytest.mark.parametrize("skipped", [[1], [0, 2]])

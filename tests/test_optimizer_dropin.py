@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import horovod_byz as hb
 from horovod_byz.optimizer.state import digest
+from sharpness import SharpnessAware
 
 FUSED = {
     "SGD": lambda p, fused: torch.optim.SGD(p, lr=0.1, momentum=0.9, fused=fused),
@@ -17,35 +19,6 @@ FUSED = {
     "AdamW": lambda p, fused: torch.optim.AdamW(p, lr=0.1, fused=fused),
     "Adagrad": lambda p, fused: torch.optim.Adagrad(p, lr=0.1, fused=fused),
 }
-
-
-class SharpnessAware(torch.optim.SGD):
-    """A step in two halves: up the gradient, and back down by the gradient found there."""
-
-    def __init__(self, parameters):
-        super().__init__(parameters, lr=0.1)
-
-    @torch.no_grad()
-    def first_step(self):
-        for p in self.param_groups[0]["params"]:
-            self.state[p]["old"] = p.clone()
-            p.add_(0.05 * p.grad)
-            p.grad = None
-
-    @torch.no_grad()
-    def second_step(self):
-        for p in self.param_groups[0]["params"]:
-            if "old" in self.state[p]:
-                p.data = self.state[p]["old"]
-        super().step()
-        for p in self.param_groups[0]["params"]:
-            p.grad = None
-
-    def step(self, closure):
-        self.first_step()
-        loss = closure()
-        self.second_step()
-        return loss
 
 
 def net(seed=0):
@@ -488,3 +461,57 @@ def test_sparse_gradients_stay_sparse_where_a_batch_leaves_the_table_out():
     optimizer = hb.DistributedOptimizer(torch.optim.SparseAdam(table.parameters()))
     optimizer.step()  # refused a dense gradient
     assert table.weight.grad.is_sparse
+
+
+class TestDigestOfNumbers:
+    """Version 0.2.0: numbers went into the digest as they are written, so a rank with `lr=torch.tensor(0.1)`
+    beside others with `lr=0.1` was accused of another state, though all took the same steps."""
+
+    def adam(self, dtype=torch.float32, **options):
+        weight = torch.nn.Parameter(torch.ones(3, dtype=dtype))
+        return torch.optim.Adam([weight], **options)
+
+    @pytest.mark.parametrize(
+        "written",
+        [
+            {"lr": torch.tensor(0.1)},
+            {"lr": np.float32(0.1)},
+            {"lr": np.float64(0.1)},
+            {"betas": (torch.tensor(0.9), torch.tensor(0.999))},
+            {"weight_decay": 0},
+            {"weight_decay": -0.0},
+            {"amsgrad": 0},
+        ],
+        ids=str,
+    )
+    def test_the_same_number_written_differently_is_the_same(self, written):
+        usual = {"lr": 0.1, "weight_decay": 0.0, "foreach": False}
+        assert digest(self.adam(**usual)) == digest(self.adam(**{**usual, **written}))
+
+    def test_lists_count_as_tuples(self):
+        usual, other = self.adam(), self.adam()
+        other.param_groups[0]["betas"] = [0.9, 0.999]
+        assert digest(usual) == digest(other)
+
+    def test_a_counter_of_steps_may_be_a_number(self):
+        usual, other = self.adam(), self.adam()
+        for optimizer, count in ((usual, torch.tensor(3.0)), (other, 3)):
+            optimizer.state[optimizer.param_groups[0]["params"][0]] = {"step": count}
+        assert digest(usual) == digest(other)
+
+    @pytest.mark.parametrize("lr", [0.1 + 1e-7, 0.2, float("nan"), 1e300])
+    def test_other_numbers_differ(self, lr):
+        usual, other = self.adam(lr=0.1), self.adam(lr=0.1)
+        other.param_groups[0]["lr"] = lr
+        assert digest(usual) != digest(other)
+
+    def test_float64_parameters_tell_a_float32_rate_from_a_float64_one(self):
+        """Their steps differ: 0.1 is not torch.tensor(0.1)."""
+        usual, other = (self.adam(torch.float64, lr=lr) for lr in (0.1, torch.tensor(0.1)))
+        assert digest(usual) != digest(other)
+
+    def test_the_sign_of_a_zero_parameter_counts(self):
+        digests = set()
+        for zero in (0.0, -0.0):
+            digests.add(digest(torch.optim.SGD([torch.nn.Parameter(torch.tensor(zero))])))
+        assert len(digests) == 2

@@ -17,6 +17,7 @@ import horovod_byz as hb
 from horovod_byz.aggregation import reach
 from horovod_byz.aggregation.decision import Weighted
 from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.source import Whole
 from horovod_byz.kernels.rows import TILE, Rows
 from horovod_byz.rules.base import RowRule
 from sharding import run_sharded
@@ -28,7 +29,7 @@ D = TILE + 77
 class OnItsOwn(hb.MultiKrum):
     """A user's rule: says nothing of what it measures, and measures parts of the rows too."""
 
-    measures: ClassVar[str] = ""
+    measures: ClassVar[None] = None
 
     def weigh(self, statistics):
         everyone = np.arange(statistics.n)
@@ -147,9 +148,9 @@ def test_ordinary_rows_are_measured_once(monkeypatch):
     passes = []
     measured = Statistics.measured
 
-    def counted(self, name, *arguments):
-        passes.append(name)
-        return measured(self, name, *arguments)
+    def counted(self, wanted):
+        passes.append(wanted.name)
+        return measured(self, wanted)
 
     monkeypatch.setattr(Statistics, "measured", counted)
     rows = honest()
@@ -215,8 +216,8 @@ class TestLimits:
     def test_a_rule_that_weighs_no_rows_sees_the_numbers_as_they_are(self):
         rows = np.ones((3, 2))
         rows[0] = 1e200
-        assert np.isinf(Statistics(Rows(rows)).distances[0, 1])
+        assert np.isinf(Statistics(Whole(Rows(rows))).distances[0, 1])
         with pytest.raises(reach.OutOfReachError, match=r"rows \[0\]"):
-            Statistics(Rows(rows)).checked.distances  # noqa: B018
+            Statistics(Whole(Rows(rows))).checked.distances  # noqa: B018
         with pytest.raises(reach.OutOfReachError, match=r"rows \[\]"):
-            Statistics(Rows(np.arange(3)[:, None] * 1e200)).checked.gram  # noqa: B018
+            Statistics(Whole(Rows(np.arange(3)[:, None] * 1e200))).checked.gram  # noqa: B018

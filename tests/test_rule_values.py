@@ -38,7 +38,7 @@ def test_repr_round_trips(rule):
 @pytest.mark.parametrize("rule", ALL, ids=repr)
 def test_rules_state_their_facts(rule):
     assert all(vars(rule.facts).values())
-    assert type(rule).__name__ in {kind.__name__ for kind in rules._RULES}
+    assert type(rule).__name__ in {kind.__name__ for kind in rules.with_condition()}
     assert "Reference" in type(rule).__doc__
 
 

@@ -73,6 +73,7 @@ def test_the_optimizers_ledger_says_the_same(monkeypatch):
     """Six ranks, two groups; rank 2's memory flips one bit at step 3."""
     here, redundancy = threading.local(), hb.Redundancy(3, seed=2)
     monkeypatch.setattr("horovod_byz.collect.transport.connect", lambda name, timeout: here.transport)
+    monkeypatch.setattr("horovod_byz.optimizer.distributed.ranks", lambda: (here.transport.rank, 6))
     torch.manual_seed(0)
     nets = [nn.Linear(5, 2) for _ in range(6)]
 

@@ -77,7 +77,7 @@ def test_absent_torchvision_is_an_error_with_the_remedy(interpreter):
     """,
         without=("torchvision",),
     )
-    assert "torchvision is not installed: pip install --no-deps" in done.stdout, done.stderr
+    assert 'torchvision is not installed: pip install "horovod-byz[data]"' in done.stdout, done.stderr
 
 
 HOOKED = """

@@ -9,8 +9,8 @@ import numpy as np
 
 from horovod_byz.collect.channels import Silent
 from horovod_byz.collect.layout import Layout
+from horovod_byz.collect.protocol import MOST_ELEMENTS, check_received
 from horovod_byz.collect.session import Job
-from horovod_byz.collect.transport import MOST_ELEMENTS, check_received
 from horovod_byz.collect.watchdog import Watchdog
 
 PATIENCE = 100.0  # seconds for all ranks to arrive; a loaded machine runs 46 threads slowly

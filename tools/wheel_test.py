@@ -3,6 +3,9 @@
 The clean environment borrows the third-party packages of `.venv` (torch alone is too large to install
 twice) by naming their folder in a `.pth` file. Python reads no further `.pth` file in a folder named so:
 the editable install in `.venv` stays without effect, and `prove` checks that by the files' places.
+
+For every other Python that the package supports and this machine has, a wheel is built from the same sdist
+and the rules run on it beside NumPy alone, since torch is too large to install for each.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ import tempfile
 import venv
 from pathlib import Path
 
+import build_wheels
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 DESELECT = "not source and not slow"
 
@@ -28,6 +33,23 @@ for name in ("horovod_byz", "horovod_byz.kernels.rows"):
     assert place.is_relative_to(clean), f"{name} was imported from {place}, not from the wheel in {clean}"
     print(f"{name}: {place}")
 assert checkout not in (pathlib.Path(p).resolve() for p in sys.path), f"{checkout} is on sys.path: {sys.path}"
+"""
+
+CORE = """
+import sys
+import numpy as np
+import horovod_byz as hb
+rows = np.random.default_rng(0).standard_normal((15, 10_000)).astype(np.float32)
+plain = "mean median geometric-median medoid brsgd sign-majority majority-vote".split()
+bounded = [f"{name}:f=2" for name in "trimmed-mean mean-around-median krum multi-krum bulyan".split()]
+for name in [*plain, *bounded]:
+    value = hb.aggregate(rows, name).value
+    assert value.shape == (10_000,) and np.isfinite(value).all(), name
+rows[0] = np.nan
+assert hb.aggregate(rows, "krum:f=1").verdicts[0].reason == "non-finite"
+assert np.array_equal(hb.Median()(rows[1:]), np.median(rows[1:], axis=0))
+hb.theory.recommend(15, 2)
+print("horovod_byz", hb.__version__, "works on Python", sys.version.split()[0])
 """
 
 
@@ -91,6 +113,28 @@ def test(work: Path, jobs: str) -> None:
     run([python, "-m", "pytest", "-n", jobs, "--dist", "loadgroup", "-m", DESELECT], away, env)
 
 
+def test_others(work: Path) -> None:
+    """Builds, installs and tries the wheel on the other Pythons that are on this machine."""
+    sdist = next((work / "dist").glob("*.tar.gz"))
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    for version in build_wheels.VERSIONS:
+        python = build_wheels.interpreter(version)
+        if version == here:
+            continue
+        if python is None:
+            print(f"Python {version} is not on this machine: untested", flush=True)
+            continue
+        place = work / version
+        place.mkdir()
+        wheel = build_wheels.build(python, sdist, place)
+        own = place / "venv" / "bin" / "python"
+        pip = [own, "-m", "pip", "install", "-q", "-c", build_wheels.CONSTRAINTS]
+        run([*pip, "numpy", "blake3"], place)
+        run([own, "-m", "pip", "install", "-q", "--no-deps", wheel], place)
+        (place / "core.py").write_text(CORE)
+        run([own, "core.py"], place, {**environment(own), "PYTHONNOUSERSITE": "1"})
+
+
 def main() -> int:
     """Runs the test in a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -99,6 +143,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="horovod_byz-wheel-") as folder:
         try:
             test(Path(folder).resolve(), jobs)
+            test_others(Path(folder).resolve())
         except subprocess.CalledProcessError as error:
             print(f"wheel test: failed with exit code {error.returncode}", file=sys.stderr)
             return 1

@@ -1,4 +1,4 @@
-"""What a rule decides: how one row, real or virtual, comes from the rows below it.
+"""Decisions: how one row, real or virtual, comes from the rows below it.
 
 A decision is a weighted sum of rows, a coordinate-wise rule over some of them, or a rule over the
 outcomes of other decisions. Each is local to coordinates, so it runs on a shard, on a block, or on
@@ -14,15 +14,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.aggregation.source import Floats, Ints, Source
+from horovod_byz.aggregation.source import Floats, Ints, Source, Whole
 from horovod_byz.aggregation.tiles import overlaps
 from horovod_byz.kernels import coordinate, linear
-from horovod_byz.kernels.rows import TILE, Rows
+from horovod_byz.kernels.rows import Rows
 
 Kernel = Literal["median", "trimmed_mean", "mean_around_median", "sign_majority"]
-
-# Virtual rows are made for this many coordinates at a time: a workspace that fits a core's cache.
-BLOCK = 16 * TILE
 
 
 def _nobody() -> Ints:
@@ -59,6 +56,11 @@ class Weighted:
         """Writes the row to `out`; `offset` is the coordinate of the rows' first column."""
         linear.weighted_sum(rows, self.weights, out, threads)
 
+    @property
+    def copies(self) -> bool:
+        """Whether a row's bits may be copied, NaN included, where other results are always finite."""
+        return int(np.count_nonzero(self.weights)) == 1
+
 
 @dataclass(frozen=True, eq=False)
 class Coordinatewise:
@@ -79,6 +81,7 @@ class Coordinatewise:
     outvoted: Ints = field(default_factory=_nobody)
 
     _TRIMS: ClassVar[frozenset[str]] = frozenset({"trimmed_mean", "mean_around_median"})
+    copies: ClassVar[bool] = False
 
     @property
     def weights(self) -> Floats:
@@ -110,6 +113,11 @@ class Composite:
     outvoted: Ints = field(default_factory=_nobody)
 
     @property
+    def copies(self) -> bool:
+        """As for `Weighted`: the virtual rows may be copies."""
+        return self.top.copies
+
+    @property
     def weights(self) -> Floats:
         """Each real row's share through all virtual rows."""
         return _mix(self.top.weights, self.below)
@@ -121,10 +129,7 @@ class Composite:
 
     def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
         """Writes the row to `out`, making the virtual rows block by block."""
-        virtual = Virtual(rows, self.below, threads, offset)
-        for begin in range(0, rows.d, BLOCK):
-            end = min(begin + BLOCK, rows.d)
-            self.top.combine(virtual.block(begin, end), out[begin:end], threads, offset + begin)
+        Virtual(Whole(rows), self.below, threads, offset).combine(self.top, out, threads, offset)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +145,8 @@ class Segmented:
     ends: tuple[int, ...]
     parts: tuple[Weighted, ...]
     outvoted: Ints = field(default_factory=_nobody)
+
+    copies: ClassVar[bool] = True
 
     @property
     def weights(self) -> Floats:
@@ -207,16 +214,29 @@ def _picked(decisions: Sequence[Decision]) -> Ints | None:
     return np.array(rows, np.int64)
 
 
-class Virtual:
-    """Rows that decisions about other rows give, made block by block when they are read."""
+class Virtual(Source):
+    """Rows that decisions about other rows give, made block by block when they are read.
+
+    Args:
+        source: the rows below.
+        decisions: one per virtual row.
+        threads: threads for the kernels.
+        offset: coordinate of the first column of `source`.
+        dtype: of the blocks; None means that of the source, to which the values are rounded in any case.
+    """
 
     def __init__(
-        self, source: Source, decisions: Sequence[Decision], threads: int = 1, offset: int = 0
+        self,
+        source: Source,
+        decisions: Sequence[Decision],
+        threads: int = 1,
+        offset: int = 0,
+        dtype: type[np.float64] | None = None,
     ) -> None:
         self.source, self._offset = source, offset
         self.decisions = tuple(decisions)
-        self.n = len(self.decisions)
-        self.d = source.d
+        self.n, self.d = len(self.decisions), source.d
+        self.dtype = source.dtype if dtype is None else np.dtype(dtype)
         self._threads = threads
 
     def block(self, begin: int, end: int) -> Rows:
@@ -224,10 +244,13 @@ class Virtual:
         values = np.empty((self.n, end - begin), below.dtype)
         for decision, row in zip(self.decisions, values, strict=True):
             decision.combine(below, row, self._threads, self._offset + begin)
-        return Rows(values)
+        return Rows(values.astype(self.dtype, copy=False))
 
     def take(self, indices: Sequence[int]) -> Source:
-        return virtual_rows(self.source, [self.decisions[i] for i in indices], self._offset)
+        part = [self.decisions[i] for i in indices]
+        if self.dtype == self.source.dtype:
+            return virtual_rows(self.source, part, self._offset)
+        return Virtual(self.source, part, self._threads, self._offset, np.float64)
 
 
 def _mix(weights: Floats, below: Sequence[Decision]) -> Floats:

@@ -1,4 +1,4 @@
-"""Rows of half precision, read as they are: widened to float32 block by block, never as a whole."""
+"""Rows of half precision, read where they lie: widened to float32 block by block, never as a whole."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from horovod_byz.aggregation.source import Source
 from horovod_byz.kernels.rows import Rows
 
 
-class HalfRows:
+class HalfRows(Source):
     """n rows of d float16 or bfloat16 values.
 
     Args:

@@ -1,98 +1,60 @@
-"""The first phase of a rule: statistics of the rows whose size depends on n alone.
-
-A statistic is a sum over coordinates, in the order of `tiles`.
-"""
+"""The first phase of a rule: statistics of the rows, measured when the rule first reads them."""
 
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.aggregation import reach
-from horovod_byz.aggregation.segments import BySegment
-from horovod_byz.aggregation.source import Floats, Groups, Ints, Packed, Source
-from horovod_byz.aggregation.tiles import nodes, shards, tree_sum
-from horovod_byz.kernels import brsgd, distances, scan, vote
-from horovod_byz.kernels.rows import TILE, Rows
-
-Partial = dict[str, npt.NDArray[Any]]
-Reduce = Callable[[Partial], list[Partial]]
-
-# Virtual rows are materialised at most this many tiles at a time: 64k coordinates stay in the cache
-# of a core for the usual number of virtual rows, and the blocks are nodes of the summation tree.
-_BLOCK_TILES = 16
-
-
-def alone(partial: Partial) -> list[Partial]:
-    """The `reduce` of a rank that holds every coordinate."""
-    return [partial]
+from horovod_byz.aggregation import reach, statistic
+from horovod_byz.aggregation.decision import Decision, virtual_rows
+from horovod_byz.aggregation.reduction import reduced
+from horovod_byz.aggregation.shard import Shard
+from horovod_byz.aggregation.source import Floats, Groups, Ints, Source
+from horovod_byz.aggregation.statistic import Ends, Statistic
 
 
 class Statistics:
-    """What a rule may know of the rows: lazily measured, equal on every rank, free of coordinates.
+    """Statistics of the rows: measured on first use, equal on all ranks, of a size that depends on n only.
+
+    Args:
+        source: the rows themselves, over this rank's coordinates.
+        shard: which coordinates those are; None means all.
+        excluded: how many rows were already taken out as certainly Byzantine (non-finite).
 
     Attributes:
         n: number of rows.
-        source: the rows themselves, over this rank's coordinates.
-        step: optimizer step, from which rules that draw at random take their draw.
-        excluded: how many rows were already taken out as certainly Byzantine (non-finite).
-        offset: first coordinate of this rank's shard.
-        d: number of coordinates, all shards together.
-        threads: threads for the kernels.
-        segments: the coordinate after each tensor's last, where the caller said so.
         unit: the rows were divided by it before they were measured; 1, or `reach.UNIT` where most of them
             are too large for their squares.
     """
 
     unit = 1.0
 
-    def __init__(
-        self,
-        source: Source,
-        *,
-        offset: int = 0,
-        d: int | None = None,
-        reduce: Reduce = alone,
-        step: int = 0,
-        threads: int = 1,
-        excluded: int = 0,
-        segments: Sequence[int] | None = None,
-    ) -> None:
-        self.source = source
-        self.segments = None if segments is None else tuple(segments)
-        self.n = source.n
-        self.step = step
+    def __init__(self, source: Source, shard: Shard | None = None, *, excluded: int = 0) -> None:
+        self.source, self.n = source, source.n
+        self.shard = Shard(source.d) if shard is None else shard
         self.excluded = excluded
-        self.offset = offset
-        self.d = source.d if d is None else d
-        self._reduce = reduce
-        self.threads = threads
-        self._known: dict[str, Any] = {}
+        self._known: dict[str, npt.NDArray[Any]] = {}
+        self._shown_finite = np.zeros(self.n, np.bool_)
         self._checked_as: Ints | None = None  # each row's index in the statistics that `checked` gave
 
     @property
-    def alone(self) -> bool:
-        """Whether this rank holds every coordinate."""
-        return self._reduce is alone
-
-    @property
-    def by_segment(self) -> BySegment:
-        """Statistics of each segment by itself."""
-        return BySegment(self)
+    def step(self) -> int:
+        """Optimizer step, from which rules that draw at random take their draw."""
+        return self.shard.step
 
     def take(self, indices: Sequence[int] | Ints, excluded: int = 0) -> Statistics:
         """The statistics of some of the rows only."""
-        part = self.over(self.source.take([int(i) for i in indices]), excluded)
+        chosen = np.asarray(indices, np.int64)
+        part = self.over(self.source.take(chosen.tolist()), excluded)
         if "distances" in self._known:  # each pair's distance is its own sum
-            chosen = np.asarray(indices, np.int64)
             part._known["distances"] = self._known["distances"][np.ix_(chosen, chosen)]
+        part._shown_finite = self._shown_finite[chosen]
         if self._checked_as is not None:
-            part._checked_as = self._checked_as[np.asarray(indices, np.int64)]
+            part._checked_as = self._checked_as[chosen]
         return part
 
     @property
@@ -105,56 +67,36 @@ class Statistics:
     @property
     def scaled(self) -> Statistics:
         """The statistics of the rows divided by `reach.UNIT`."""
-        part = self.over(reach.Scaled(self.source), self.excluded)
+        part = self.over(reach.scaled(self.source), self.excluded)
         part.unit = self.unit * reach.UNIT
         return part
 
     def over(self, source: Source, excluded: int = 0) -> Statistics:
         """The statistics of other (virtual) rows over the same coordinates."""
-        part = Statistics(
-            source,
-            offset=self.offset,
-            d=self.d,
-            reduce=self._reduce,
-            step=self.step,
-            threads=self.threads,
-            excluded=excluded,
-            segments=self.segments,
-        )
+        part = Statistics(source, self.shard, excluded=excluded)
         part.unit = self.unit
         return part
+
+    def virtual(self, decisions: Sequence[Decision]) -> Statistics:
+        """The statistics of the rows that decisions about these rows give."""
+        return self.over(virtual_rows(self.source, decisions, self.shard.offset))
 
     @property
     def nonfinite(self) -> Ints:
         """How many NaN or infinite values each row holds; shape (n,).
 
-        Rows that another statistic has shown to be finite are not read again.
+        Rows that an earlier statistic showed to be finite are not read again: a sum of sizes over all
+        coordinates is finite only if each value is. So a rule first measures what it needs in any case, and
+        then asks which rows are finite: that saves a pass.
         """
         if "nonfinite" not in self._known:
-            total = np.zeros(self.n, np.int64)
-            open_ = np.flatnonzero(~self._shown_finite())
-            if len(open_):
-                rows = self if len(open_) == self.n else self.take(open_)
-                total[open_] = rows.measured("nonfinite", rows._of_block(rows._count_nonfinite))
-            self._known["nonfinite"] = total
-        counts: Ints = self._known["nonfinite"]
-        return counts
-
-    def _count_nonfinite(self, rows: Rows) -> Ints:
-        return scan.nonfinite(rows, self.threads)
-
-    def _shown_finite(self) -> npt.NDArray[np.bool_]:
-        """Rows of which some known sum over all coordinates is finite: so is each of their values."""
-        shown = np.zeros(self.n, np.bool_)
-        if "distances" in self._known:
-            shown |= np.isfinite(self._known["distances"] + np.diag(np.full(self.n, np.inf))).any(axis=1)
-        if "gram" in self._known:
-            shown |= np.isfinite(np.diag(self._known["gram"]))
-        if "brsgd" in self._known:
-            shown |= np.isfinite(self._known["brsgd"][1])
-        if "distances_to" in self._known:
-            shown |= np.isfinite(self._known["distances_to"])
-        return shown
+            counts = np.zeros(self.n, np.int64)
+            unknown = np.flatnonzero(~self._shown_finite)
+            if len(unknown):
+                rows = self if len(unknown) == self.n else self.take(unknown)
+                counts[unknown] = rows.measured(statistic.NONFINITE)
+            self._known["nonfinite"] = counts
+        return self._known["nonfinite"]
 
     @property
     def finite(self) -> Ints:
@@ -164,136 +106,86 @@ class Statistics:
     @property
     def distances(self) -> Floats:
         """Squared L2 distances between rows, from direct differences; shape (n, n)."""
-        total: Floats = self._measure("distances", lambda rows: distances.squared(rows, self.threads))
-        self._check(total)
-        return total
+        return self.get(statistic.DISTANCES)
 
     @property
     def gram(self) -> Floats:
         """Inner products of the rows minus their coordinate-wise median; shape (n, n)."""
-        total: Floats = self._measure("gram", lambda rows: distances.gram(rows, self.threads))
-        self._check(np.diag(total))
-        return total
-
-    def replicas(self, groups: Groups) -> list[npt.NDArray[np.bool_]]:
-        """Per group of rows, which of them differ in some bit; one (r, r) matrix per group."""
-        width = max(len(group) for group in groups)
-        members = [worker for group in groups for worker in group]
-        ends = list(itertools.accumulate(len(group) for group in groups))
-        taken = [tuple(range(end - len(group), end)) for group, end in zip(groups, ends, strict=True)]
-
-        def differ(rows: Rows) -> Ints:
-            found = np.zeros((rows.n, width), np.int64)
-            first = vote.equal(rows.take(members), taken, threads=self.threads)
-            for group, places in zip(groups, taken, strict=True):
-                same = first[list(places)]
-                found[list(group), : len(group)] = same[:, None] != same[None, :]
-            return found
-
-        total = self._measure(f"replicas of {groups}", differ)
-        return [total[np.asarray(group), : len(group)] > 0 for group in groups]
+        return self.get(statistic.GRAM)
 
     @property
     def squared_norms(self) -> Floats:
         """Squared L2 norm of each row; shape (n,)."""
-
-        def norms(rows: Rows) -> Floats:
-            length: Floats = distances.to_point(rows, np.zeros(rows.d, rows.dtype), self.threads)
-            return length
-
-        total: Floats = self._measure("squared_norms", norms)
-        self._check(total)
-        return total
+        return self.get(statistic.SQUARED_NORMS)
 
     @property
     def brsgd(self) -> tuple[Ints, Floats]:
         """BrSGD's scores (n,) and L1 distances to the coordinate-wise median (n,)."""
-        both: Floats = self._measure(
-            "brsgd",
-            lambda rows: np.stack([np.asarray(x, np.float64) for x in brsgd.statistics(rows, self.threads)]),
-        )
-        self._check(both[1])
-        return both[0].astype(np.int64), both[1]
+        scores, l1 = self.get(statistic.BRSGD)
+        return scores.astype(np.int64), l1
 
-    def distances_to(self, value: npt.NDArray[Any]) -> Floats:
-        """Squared L2 distance of each row to a point; shape (n,).
+    def replicas(self, groups: Groups) -> list[npt.NDArray[np.bool_]]:
+        """Per group of rows, which of them differ in some bit; one (r, r) matrix per group."""
+        return [differ for (differ,) in self.replicas_in(groups, None)]
+
+    def replicas_in(self, groups: Groups, ends: Ends) -> list[list[npt.NDArray[np.bool_]]]:
+        """As `replicas`, per group and segment; without `ends` all coordinates are one segment."""
+        parts = self._by_segment(statistic.replicas(groups, ends), ends)
+        return [[counts[np.asarray(group), : len(group)] > 0 for counts in parts] for group in groups]
+
+    def closeness_in(self, groups: Groups, ends: Ends) -> list[list[tuple[Floats, Floats, Ints]]]:
+        """Per group and segment: squared distances (r, r), squared norms (r,), non-finite values (r,)."""
+        parts = self._by_segment(statistic.closeness(groups, ends), ends)
+        return [
+            [(own[k, :r, :r], own[k, :r, -2], own[k, :r, -1].astype(np.int64)) for own in parts]
+            for k, r in enumerate(map(len, groups))
+        ]
+
+    def _by_segment(self, wanted: Statistic, ends: Ends) -> list[npt.NDArray[Any]]:
+        return [self.get(wanted)] if ends is None else list(self.get(wanted))
+
+    def lengths_to(self, value: npt.NDArray[Any]) -> Floats:
+        """L2 distance of each row to a finite point, at most the largest float64; infinite for NaN and Inf.
 
         Args:
             value: the point's coordinates on this rank's shard.
         """
+        squares = self.measured(statistic.to_point(value))
+        length: Floats = np.sqrt(squares)
+        over = np.flatnonzero(np.isinf(squares))
+        over = over[self.nonfinite[over] == 0] if len(over) else over
+        if len(over):
+            far = self.take(over).scaled
+            again = np.sqrt(far.measured(statistic.to_point(value / reach.UNIT)))
+            with np.errstate(over="ignore"):
+                length[over] = np.minimum(again * reach.UNIT, np.finfo(np.float64).max)
+        return length
 
-        def to_point(begin: int, end: int) -> Floats:
-            point, apart = value[begin:end], None
-            if isinstance(self.source, Packed):
-                apart = self.source.to_point(point, begin, end, self.threads)
-            if apart is None:
-                apart = distances.to_point(self.source.block(begin, end), point, self.threads)
-            return apart
-
-        total: Floats = self.measured("distances_to", to_point)
-        self._known["distances_to"] = total  # for what it shows of the rows; the next point has its own
-        return total
-
-    def _check(self, squares: Floats) -> None:
-        if self._checked_as is not None and self.unit == 1.0:
-            reach.check(squares, self._checked_as)
-
-    def _measure(self, name: str, kernel: Callable[[Rows], Any]) -> Any:
-        """One statistic of all columns alike, measured when it is first asked for."""
-        return self.known(name, self._of_block(kernel))
-
-    def known(
-        self,
-        name: str,
-        kernel: Callable[[int, int], Any],
-        at_once: Callable[[int, int], bool] = lambda first, size: True,
-    ) -> Any:
-        """As `measured`, once for each name.
+    def get(self, wanted: Statistic) -> npt.NDArray[Any]:
+        """A statistic, measured when it is first asked for.
 
         (Not functools.cached_property, which before Python 3.12 holds one lock for all instances:
         shards in threads of one process would wait for each other for ever.)
+
+        Raises:
+            reach.OutOfReachError: if its sizes are out of range and the statistics are `checked`.
         """
-        if name not in self._known:
-            self._known[name] = self.measured(name, kernel, at_once)
-        return self._known[name]
+        if wanted.name not in self._known:
+            self._known[wanted.name] = self.measured(wanted)
+        total = self._known[wanted.name]
+        if self._checked_as is not None and self.unit == 1.0 and wanted.sizes is not None:
+            reach.check(wanted.sizes(total), self._checked_as)
+        return total
 
-    def _of_block(self, kernel: Callable[[Rows], Any]) -> Callable[[int, int], Any]:
-        return lambda begin, end: kernel(self.source.block(begin, end))
+    def measured(self, wanted: Statistic) -> npt.NDArray[Any]:
+        """A statistic, measured now, and not kept but for which rows it shows to be finite."""
+        total = reduced(wanted, self.source, self.shard)
+        if wanted.sizes is not None:
+            self._shown_finite |= _finite_rows(wanted.sizes(total))  # in place: `checked` shares it
+        return total
 
-    def measured(
-        self,
-        name: str,
-        kernel: Callable[[int, int], Any],
-        at_once: Callable[[int, int], bool] = lambda first, size: True,
-    ) -> Any:
-        """Runs a kernel node by node over this shard, then adds the shards up in the tree's order.
 
-        Args:
-            name: under which the shards exchange it.
-            kernel: the statistic of the columns [begin, end) of this shard.
-            at_once: whether a node, by first tile and number of tiles, may be measured in one call.
-        """
-        begin, width = self.offset, self.source.d
-        total = -(-self.d // TILE)
-        known: dict[tuple[int, int], Any] = {}
-
-        def on_range(first: int, size: int) -> Any:
-            low = first * TILE - begin
-            return kernel(low, min(low + size * TILE, width))
-
-        def leaf(first: int, size: int) -> Any:
-            whole = isinstance(self.source, Rows) or size <= _BLOCK_TILES
-            return on_range(first, size) if whole and (size == 1 or at_once(first, size)) else None
-
-        mine = [tree_sum(first, size, total, leaf) for first, size in nodes(begin, begin + width, self.d)]
-        if not mine:
-            mine = [kernel(0, 0)]
-        partials = self._reduce({name: np.stack(mine)})
-        for (low, high), partial in zip(shards(self.d, len(partials)), partials, strict=True):
-            known.update(zip(nodes(low, high, self.d), partial[name], strict=False))
-        if not known:  # no coordinates at all
-            return partials[0][name][0]
-        root = 1
-        while root < total:
-            root *= 2
-        return tree_sum(0, root, total, lambda first, size: known.get((first, size)))
+def _finite_rows(sizes: Floats) -> npt.NDArray[np.bool_]:
+    if sizes.ndim == 2:  # one finite distance is enough, but for a row's distance to itself
+        sizes = np.where(np.isfinite(sizes) & ~np.eye(len(sizes), dtype=np.bool_), 0.0, np.inf).min(axis=1)
+    return np.isfinite(sizes)

@@ -12,18 +12,13 @@ large that every row that stays lies within a few times that radius.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
+from horovod_byz.aggregation.decision import Virtual, Weighted
 from horovod_byz.aggregation.source import Floats, Ints, Source
-from horovod_byz.kernels import linear
-from horovod_byz.kernels.rows import Rows
-
-if TYPE_CHECKING:
-    from horovod_byz.aggregation.measure import Statistics
 
 # Limits of squared distances, and of sums of magnitudes. Two rows within FAR of a third are within 4 FAR of
 # one another, so sums over 2^60 rows stay finite.
@@ -120,36 +115,6 @@ def lengths(squares: Floats, scaled: Callable[[], Floats]) -> Floats:
     return own
 
 
-def lengths_to(value: npt.NDArray[Any], statistics: Statistics) -> Floats:
-    """L2 distance of each row to a finite point, at most the largest float64; infinite for NaN and Inf.
-
-    Args:
-        value: the point's coordinates on this rank's shard.
-        statistics: of the rows.
-    """
-    squares = statistics.distances_to(value)
-    length: Floats = np.sqrt(squares)
-    over = np.flatnonzero(np.isinf(squares))
-    over = over[statistics.nonfinite[over] == 0] if len(over) else over
-    if len(over):
-        again = np.sqrt(statistics.take(over).scaled.distances_to(value / UNIT))
-        with np.errstate(over="ignore"):
-            length[over] = np.minimum(again * UNIT, np.finfo(np.float64).max)
-    return length
-
-
-class Scaled:
-    """Rows divided by `UNIT`, made block by block when they are read; values that are not finite become 0."""
-
-    def __init__(self, source: Source) -> None:
-        self.source, self.n, self.d = source, source.n, source.d
-
-    def block(self, begin: int, end: int) -> Rows:
-        below = self.source.block(begin, end)
-        values: npt.NDArray[np.float64] = np.empty((self.n, end - begin), below.dtype)
-        for weights, row in zip(np.eye(self.n) / UNIT, values, strict=True):
-            linear.weighted_sum(below, weights, row)
-        return Rows(values)
-
-    def take(self, indices: Sequence[int]) -> Source:
-        return Scaled(self.source.take(indices))
+def scaled(source: Source) -> Source:
+    """The rows divided by `UNIT`; values that are not finite become 0."""
+    return Virtual(source, [Weighted(weights) for weights in np.eye(source.n) / UNIT])

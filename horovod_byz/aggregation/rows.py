@@ -1,9 +1,9 @@
 """The gradient matrix as a caller hands it over, and the way back to the caller's own type.
 
 Rows are read where they lie: a contiguous array, a tensor on the CPU, or separate gradients are
-never stacked or copied. Half precision is widened block by block as it is read. Only what cannot be read
-so (a strided last axis, an odd address, an accelerator's memory) is copied first, and the caller's memory is
-never written to.
+never stacked or copied. Half precision is widened block by block as it is read. Only rows that kernels
+cannot read where they lie (a strided last axis, an odd address, an accelerator's memory) are copied first,
+and the caller's memory is never written to.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz.aggregation.halves import HalfRows
+from horovod_byz.aggregation.source import Source, Whole
 from horovod_byz.kernels.rows import Rows
 
 Array = npt.NDArray[Any]
@@ -23,7 +24,7 @@ Restore = Callable[[Array], Any]
 _KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def read(data: Any) -> tuple[Rows | HalfRows, Restore]:
+def read(data: Any) -> tuple[Source, Restore]:
     """Views `data` as rows for the kernels.
 
     Args:
@@ -41,7 +42,7 @@ def read(data: Any) -> tuple[Rows | HalfRows, Restore]:
         ValueError: if there is no row, or the shape is not (n, d).
     """
     if isinstance(data, Rows):
-        return data, _same
+        return Whole(data), _same
     whole = _is_array(data)
     parts: list[Any] = [data] if whole else _sequence(data)
     first = parts[0]
@@ -62,7 +63,7 @@ def read(data: Any) -> tuple[Rows | HalfRows, Restore]:
     if _is_half(parts[0]):
         return HalfRows(list(parts[0]) if whole else parts), restore
     arrays = [_kernel_ready(part) for part in parts]
-    return Rows(arrays[0] if whole else arrays), restore
+    return Whole(Rows(arrays[0] if whole else arrays)), restore
 
 
 def _sequence(data: Any) -> list[Any]:

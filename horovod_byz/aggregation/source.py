@@ -1,40 +1,82 @@
-"""Rows as the phases of a rule see them: where they come from is nobody's concern."""
+"""Rows as the phases of a rule see them, whatever they are made of."""
 
 from __future__ import annotations
 
+import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.kernels.rows import Rows
+from horovod_byz.kernels import distances
+from horovod_byz.kernels.rows import TILE, Rows
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Groups = tuple[tuple[int, ...], ...]
 
-
-class Source(Protocol):
-    """Rows over the coordinates that this rank holds: real ones, or combinations of real ones."""
-
-    @property
-    def n(self) -> int: ...
-
-    @property
-    def d(self) -> int: ...
-
-    def block(self, begin: int, end: int) -> Rows: ...
-
-    def take(self, indices: Sequence[int]) -> Source: ...
+# Rows that have to be made are made for this many coordinates at a time: 64k of them stay in a core's cache
+# for the usual number of rows, and such blocks are nodes of the summation tree.
+BLOCK = 16 * TILE
 
 
-@runtime_checkable
-class Packed(Source, Protocol):
-    """Rows in a form of their own, some passes over which need no values."""
+class Combination(Protocol):
+    """A row that depends on each coordinate of the rows by itself, such as a `Decision`."""
 
-    def to_point(self, point: npt.NDArray[Any], begin: int, end: int, threads: int) -> Floats | None:
-        """Squared L2 distances to a point over [begin, end), (n,), if the packed form is enough, or None."""
+    def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int) -> None:
+        """Writes the row to `out`; `offset` is the coordinate of the rows' first column."""
 
-    def combine(self, decision: Any, out: npt.NDArray[Any], threads: int) -> bool:
-        """Writes the row that a decision gives, if the packed form is enough; says whether it did."""
+
+class Source(ABC):
+    """n rows over the d coordinates that this rank holds, given ones or made from others as they are read.
+
+    Attributes:
+        n: number of rows.
+        d: number of coordinates.
+        dtype: float32 or float64, of what `block` gives.
+        at_once: how many coordinates `block` may be asked for.
+    """
+
+    n: int
+    d: int
+    dtype: np.dtype[Any]
+    at_once: ClassVar[int] = BLOCK
+
+    @abstractmethod
+    def block(self, begin: int, end: int) -> Rows:
+        """The coordinates [begin, end), as kernels read them; `begin` is a multiple of `TILE`."""
+
+    @abstractmethod
+    def take(self, indices: Sequence[int]) -> Source:
+        """Some of the rows, in that order."""
+
+    def to_point(self, point: npt.NDArray[Any], begin: int, end: int, threads: int) -> Floats:
+        """Squared L2 distances to a point over [begin, end), (n,)."""
+        return distances.to_point(self.block(begin, end), point, threads)
+
+    def combine(self, decision: Combination, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
+        """Writes the row that a decision gives to `out`, (d,); `offset` is this shard's first coordinate."""
+        for begin in range(0, self.d, self.at_once):
+            end = min(begin + self.at_once, self.d)
+            decision.combine(self.block(begin, end), out[begin:end], threads, offset + begin)
+
+
+class Whole(Source):
+    """Rows that lie in memory as kernels read them, so that any range of coordinates is one block.
+
+    Args:
+        rows: the rows; nothing is copied.
+    """
+
+    at_once = sys.maxsize
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows, self.n, self.d, self.dtype = rows, rows.n, rows.d, rows.dtype
+
+    def block(self, begin: int, end: int) -> Rows:
+        return self._rows.block(begin, end)
+
+    def take(self, indices: Sequence[int]) -> Whole:
+        return Whole(self._rows.take(indices))

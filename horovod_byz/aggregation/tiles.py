@@ -48,14 +48,14 @@ def nodes(begin: int, end: int, d: int) -> list[tuple[int, int]]:
     children count nothing, wherever the coordinates are split.
     """
     tile, last, total = begin // TILE, -(-end // TILE), -(-d // TILE)
-    found = []
+    covering = []
     while tile < last:
         size = 1
         while tile % (2 * size) == 0 and size < total and (tile + 2 * size <= last or last == total):
             size *= 2
-        found.append((tile, size))
+        covering.append((tile, size))
         tile += size
-    return found
+    return covering
 
 
 def tree_sum(first: int, size: int, total: int, leaf: Callable[[int, int], Any]) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from horovod_byz.attacks.randomness import SHARED, TILE, check_seed, stream
-from horovod_byz.attacks.registry import kebab
+from horovod_byz.common.words import kebab
 
 FloatRows = NDArray[np.floating[Any]]
 Threat = Literal["classic", "dimensional"]

@@ -3,53 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import re
+import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from horovod_byz.attacks.base import Attack
+from horovod_byz.attacks.base import Attack
+from horovod_byz.common.registry import Registry
+from horovod_byz.common.words import kebab
 
-    Kind = TypeVar("Kind", bound=type[Attack])
-
-_ATTACKS: dict[str, type[Attack]] = {}
-_ALIASES: dict[str, str] = {}
+Kind = TypeVar("Kind", bound=type[Attack])
 
 
-def kebab(name: str) -> str:
-    """Return a class name in kebab-case: "ALittleIsEnough" -> "a-little-is-enough"."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
+def _is_attack(thing: Any) -> bool:
+    attack = isinstance(thing, type) and issubclass(thing, Attack) and not inspect.isabstract(thing)
+    return attack and dataclasses.is_dataclass(thing)
+
+
+ATTACKS: Registry[type[Attack]] = Registry(
+    "attack", "horovod_byz.attacks", _is_attack, "a frozen dataclass derived from horovod_byz.attacks.Attack"
+)
+alias = ATTACKS.alias
 
 
 def register(kind: Kind) -> Kind:
-    """Class decorator: make an attack known to `by_name`.
+    """Class decorator: make an attack known by its name in kebab-case.
 
     Raises:
         ValueError: another attack has this name.
     """
-    name = kebab(kind.__name__)
-    if name in _ATTACKS:
-        raise ValueError(f"an attack named {name!r} is registered already: rename the class {kind.__name__}")
-    _ATTACKS[name] = kind
+    ATTACKS.add(kebab(kind.__name__), kind)
     return kind
 
 
-def alias(short: str, name: str) -> None:
-    """Let `by_name(short)` stand for `by_name(name)`."""
-    _ALIASES[short] = name
-
-
 def names() -> tuple[str, ...]:
-    """Names of all registered attacks, sorted, without aliases."""
-    return tuple(sorted(_ATTACKS))
+    """Names of all attacks, sorted, without aliases."""
+    return tuple(sorted(ATTACKS.names()))
 
 
 def by_name(name: str, **options: Any) -> Attack:
     """Return the attack called `name`, with its options.
 
     Args:
-        name: kebab-case class name such as "a-little-is-enough", or an alias such as "alie".
+        name: kebab-case class name such as "a-little-is-enough", an alias such as "alie", the name that an
+            installed package gives its attack, or "package.module:Class".
         options: the attack's fields; those left out take their defaults.
 
     Returns:
@@ -63,25 +59,8 @@ def by_name(name: str, **options: Any) -> Attack:
         >>> by_name("inner-product", epsilon=0.1)
         InnerProduct(epsilon=0.1)
     """
-    kind = _ATTACKS.get(_ALIASES.get(name, name))
-    if kind is None:
-        near = difflib.get_close_matches(name, [*_ATTACKS, *_ALIASES], n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown attack {name!r}{hint}: use one of {', '.join(names())}")
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]  # every registered attack is a dataclass
-    known = [field.name for field in fields]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise ValueError(f"attack {name!r} has no option {unknown[0]!r}: it has {', '.join(known) or 'none'}")
-    missing = [
-        field.name for field in fields if field.default is dataclasses.MISSING and field.name not in options
-    ]
-    if missing:
-        raise ValueError(
-            f"attack {name!r} needs a value for {missing[0]!r}: pass {missing[0]}=..., "
-            f"on the command line '{name}:{missing[0]}=...'"
-        )
-    return kind(**options)
+    ATTACKS.check_options(name, options)
+    return ATTACKS[name](**options)
 
 
 def from_data(data: str | Mapping[str, Any]) -> Attack:
@@ -110,4 +89,5 @@ def to_data(attack: Attack) -> dict[str, Any]:
     """
     values = dataclasses.asdict(attack)  # type: ignore[call-overload]
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-    return {"name": attack.name, **{key: value for key, value in plain.items() if value is not None}}
+    name = ATTACKS.name_of(type(attack))
+    return {"name": name, **{key: value for key, value in plain.items() if value is not None}}

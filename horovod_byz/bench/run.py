@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
-from horovod_byz.bench import plots, report, scaling, targets, ways
+from horovod_byz.bench import report, scaling, targets, ways
 from horovod_byz.bench.clock import MEAN, READ, Way, extra_memory, measure
 from horovod_byz.bench.peers import Peers, connect
+from horovod_byz.common.extras import require
+from horovod_byz.host.environment import describe
 from horovod_byz.kernels import dispatch
-from horovod_byz.training.environment import describe
 
 __all__ = ["cell", "main"]
 
@@ -73,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in "nd":
         if min(getattr(given, name)) < 1:
             parser.error(f"{name} has to be at least 1, got {min(getattr(given, name))}")
+    if given.folder:
+        require("report", "matplotlib", "pydantic", "tomli_w")  # now, and not after minutes of timing
     ns, ds = FULL if given.full else QUICK if given.quick else (given.n, given.d)
     torch.set_num_threads(given.threads)
     peers = connect(given.peers) if given.peers else None
@@ -113,6 +116,8 @@ def write(result: dict[str, Any], folder: Path) -> None:
     partial = folder / "results.json.partial"
     partial.write_text(json.dumps(result, indent=1) + "\n")
     partial.replace(folder / "results.json")
+    from horovod_byz.bench import plots  # matplotlib is no requirement of the core
+
     plots.draw(result, folder)
 
 
@@ -129,16 +134,34 @@ def _too_much(n: int, d: int, dtype: str, most: int | None) -> str:
     return "rows and replicas exceed half the free memory" if short else ""
 
 
+_EXAMPLES = """examples:
+  horovod-byz bench                                 the rules at n = 20, d = 1,000,000
+  horovod-byz bench -n 45 -d 100000 11200000        other sizes
+  horovod-byz bench --quick --folder bench-results  a small grid; results.json and plots in a folder
+
+How to read the tables: docs/performance.md."""
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="horovod-byz bench", description=__doc__)
-    parser.add_argument("-n", type=int, nargs="+", default=[20], help="rows (workers)")
-    parser.add_argument("-d", type=int, nargs="+", default=[1_000_000], help="coordinates per row")
+    parser = argparse.ArgumentParser(
+        prog="horovod-byz bench",
+        description="Times every rule on random rows, in one process and one after another, against the time "
+        "that reading every row once takes (the read floor). Without options: n = 20 rows of 1,000,000.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-n", type=int, nargs="+", default=[20], help="rows (workers); default 20")
+    parser.add_argument(
+        "-d", type=int, nargs="+", default=[1_000_000], help="coordinates per row; default 1000000"
+    )
     parser.add_argument("--full", action="store_true", help=f"n in {FULL[0]}, d in {FULL[1]}")
     parser.add_argument("--quick", action="store_true", help=f"n in {QUICK[0]}, d in {QUICK[1]}")
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float64"), default="float32", help="of a value; default float32"
+    )
     parser.add_argument("--most", type=int, help="leave out sizes of more than so many values")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1, help="of the kernels and of torch; default 1")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each way is timed; default 7")
     parser.add_argument("--alone", action="store_true", help="without the expressions of NumPy and torch")
     parser.add_argument("--peers", help="Python of an environment with byzfl or byzpy")
     parser.add_argument("--folder", type=Path, help="where to write results.json and the plots")

@@ -12,11 +12,13 @@ import torch
 from horovod_byz import rules
 from horovod_byz.aggregation import engine
 from horovod_byz.aggregation.arena import empty_rows
+from horovod_byz.aggregation.shard import Shard
+from horovod_byz.aggregation.source import Whole
 from horovod_byz.bench.clock import MEAN, READ, Way
 from horovod_byz.kernels import brsgd, coordinate, dispatch, distances, linear, scan, vote
 from horovod_byz.kernels.rows import Rows
 from horovod_byz.redundancy.groups import Redundancy
-from horovod_byz.rules import Rule
+from horovod_byz.rules import Rule, StatedRule
 
 Array = npt.NDArray[Any]
 
@@ -39,11 +41,11 @@ def replicas(rows: Array, r: int) -> Array:
     return copies
 
 
-def largest_f(rule: type[Rule], n: int) -> Rule | None:
+def largest_f(rule: type[StatedRule], n: int) -> Rule | None:
     """The rule with the largest f that it tolerates among n rows, or None."""
     try:
         return rule()
-    except TypeError:  # it has to be told f
+    except TypeError:  # f has no default
         f = rule.condition.largest_f(n)
         return rule(f=f) if f >= 0 else None  # type: ignore[call-arg]
 
@@ -68,7 +70,7 @@ def kernels(rows: Array, threads: int) -> dict[str, Way]:
     }
 
     def aggregate(rule: Rule, given: Rows) -> Way:
-        return lambda: engine.into(out, given, rule, threads=threads)
+        return lambda: engine.into(out, Whole(given), rule, Shard(given.d, threads=threads))
 
     for name, kind in (
         ("BrSGD", rules.BrSGD),

@@ -10,6 +10,10 @@ from typing import NoReturn
 
 import typer
 
+from horovod_byz.collect import TransportError
+from horovod_byz.common.errors import ExplainedError
+from horovod_byz.host import launchers
+
 __all__ = ["explained", "leave"]
 
 
@@ -20,17 +24,10 @@ def explained(events: bool = False) -> Iterator[None]:
     Args:
         events: whether a parent process reads the message, as an event.
     """
-    from horovod_byz.collect import TransportError
-    from horovod_byz.training.atomic import RunError
-    from horovod_byz.training.data import DatasetDamaged, DatasetMissing
-    from horovod_byz.training.launcher import LaunchError
-
     try:
         yield
-    except LaunchError as error:
-        _fail(str(error), error.code, events)
-    except (RunError, TransportError, DatasetDamaged, DatasetMissing) as error:
-        _fail(str(error), 1, events)
+    except (ExplainedError, TransportError) as error:
+        _fail(str(error), getattr(error, "code", 1), events)
     except ValueError as error:
         _fail(str(error), 2, events)
     except OSError as error:
@@ -53,9 +50,7 @@ def _fail(message: str, code: int, events: bool) -> NoReturn:
 
 def leave(code: int) -> NoReturn:
     """End this process at once: with ranks gone or silent, Horovod's own shutdown would wait for them."""
-    from horovod_byz.training.ranks import launched
-
-    if launched() == 1:
+    if launchers.launched().size == 1:
         raise typer.Exit(code)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from horovod_byz.cli import theory_command, train_command
 from horovod_byz.cli.errors import explained
+from horovod_byz.common.extras import require
 
 app = typer.Typer(
     name="horovod-byz",
@@ -19,6 +21,11 @@ app = typer.Typer(
 )
 
 app.add_typer(theory_command.app, name="theory")
+
+
+def _option(default: str, text: str, own: bool = False) -> Any:
+    """An option that, left out, has the value of the TOML file, or the configuration's default, shown."""
+    return typer.Option(help=text + " Or your own: package.module:name." * own, show_default=default)
 
 
 def _version(asked: bool) -> None:
@@ -36,6 +43,9 @@ def _options(
     ] = False,
 ) -> None:
     """Byzantine-resilient training on Horovod and PyTorch."""
+    # As with `python -m`: names such as mypackage.rules:Nearest are looked up in the working folder first.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
 
 
 @app.command()
@@ -44,28 +54,28 @@ def train(
         Path | None, typer.Argument(help="A TOML file; options given here override it.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="mnist, fashion-mnist, cifar-10, cifar-100 or digits.")
+        str | None, _option("digits", "Such as mnist, fashion-mnist, cifar-10, cifar-100, digits.", own=True)
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Such as mlp, lenet, resnet18:width=16.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Logical workers of the whole job.")] = None,
-    byzantine: Annotated[int | None, typer.Option(help="How many of them are Byzantine.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Who is Byzantine: first, fixed or redrawn.")] = None,
-    attack: Annotated[str | None, typer.Option(help="Such as omniscient, gaussian:std=200.")] = None,
-    attack_start: Annotated[int | None, typer.Option(help="First step of the attack, from 0.")] = None,
+    model: Annotated[str | None, _option("mlp", "Such as lenet, resnet18:width=16.", own=True)] = None,
+    workers: Annotated[int | None, _option("20", "Logical workers of the whole job.")] = None,
+    byzantine: Annotated[int | None, _option("0", "How many of them are Byzantine.")] = None,
+    schedule: Annotated[str | None, _option("fixed", "Who is Byzantine: first, fixed or redrawn.")] = None,
+    attack: Annotated[str | None, _option("none", "Such as omniscient, gaussian:std=200.", own=True)] = None,
+    attack_start: Annotated[int | None, _option("0", "First step of the attack.")] = None,
     rule: Annotated[
-        str | None, typer.Option(help="Such as median, krum:f=6. f defaults to --byzantine.")
+        str | None, _option("mean", "Such as median, krum:f=6; f defaults to --byzantine.", own=True)
     ] = None,
     collect: Annotated[
-        str | None, typer.Option(help="symmetric, root, root:dedicated=true or sharded.")
+        str | None, _option("symmetric", "symmetric, root, root:dedicated=true or sharded.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same numbers.")] = None,
+    seed: Annotated[int | None, _option("0", "Same seed, same numbers.")] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Optimizer steps; with --resume also more than before.")
+        int | None, _option("500", "Optimizer steps; with --resume also more than before.")
     ] = None,
-    batch: Annotated[int | None, typer.Option(help="Images per worker and step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Momentum of SGD.")] = None,
-    evaluate_every: Annotated[int | None, typer.Option(help="Steps between evaluations.")] = None,
+    batch: Annotated[int | None, _option("32", "Images per worker and step.")] = None,
+    lr: Annotated[float | None, _option("0.1", "Learning rate.")] = None,
+    momentum: Annotated[float | None, _option("0.0", "Momentum of SGD.")] = None,
+    evaluate_every: Annotated[int | None, _option("25", "Steps between evaluations.")] = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Any other entry: --set data.normalise=standard.")
     ] = None,
@@ -154,21 +164,23 @@ def reproduce(
     """
     with explained():
         from horovod_byz.reproduction import overview
+        from horovod_byz.reproduction.catalogue import Catalogue
         from horovod_byz.reproduction.compute import Workplace
 
         if names:
             from horovod_byz.training.device import find
 
             place = Workplace(results, data_dir, jobs, find(device), threads)
-            overview.reproduce_all(names, experiments, place, repeats=repeats, steps=steps)
+            overview.reproduce_all(names, Catalogue(experiments), place, repeats=repeats, steps=steps)
         else:
-            overview.show(experiments, results)
+            overview.show(Catalogue(experiments), results)
 
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Show how a run went, and how each worker was treated."""
     with explained():
+        require("report", "pydantic", "tomli_w")
         from horovod_byz.training.report import show
 
         show(folder)
@@ -183,13 +195,16 @@ def doctor() -> None:
 
 
 @app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    options_metavar="[OPTIONS; see bench --help]",
 )
 def bench(context: typer.Context) -> None:
     """Time the rules against reading every row once (bench --help lists its options)."""
-    from horovod_byz import bench as timing
+    with explained():
+        from horovod_byz import bench as timing
 
-    raise typer.Exit(timing.main(context.args))
+        code = timing.main(context.args)
+    raise typer.Exit(code)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from horovod_byz.cli.terminal import console
+from horovod_byz.common.terminal import console
 
 app = typer.Typer(no_args_is_help=True, help="Calculate what the papers' theorems promise.")
 
@@ -25,19 +25,19 @@ def recommend(
     """Say which rule to take for n workers of which f may be Byzantine, and how every rule fares."""
     from horovod_byz import theory
 
-    found = theory.recommend(n, f, r)
+    advice = theory.recommend(n, f, r)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("rule", no_wrap=True)
     for heading in ("holds", "condition", "largest f", "threat", "cost", "eta"):
         table.add_column(heading)
-    for one in (*found.options, *found.redundant):
-        holds = "yes" if one.tolerates else "no"
-        eta = "-" if one.eta is None else f"{one.eta:.4f}"
-        most = "-" if one.largest_f < 0 else str(one.largest_f)
-        table.add_row(one.rule, holds, one.condition, most, one.threat, one.cost, eta)
+    for option in (*advice.options, *advice.redundant):
+        holds = "yes" if option.tolerates else "no"
+        eta = "-" if option.eta is None else f"{option.eta:.4f}"
+        most = "-" if option.largest_f < 0 else str(option.largest_f)
+        table.add_row(option.rule, holds, option.condition, most, option.threat, option.cost, eta)
     screen = console()
     screen.print(table)
-    screen.print(f"{found.rule or 'none'}: {found.reason}", highlight=False)
+    screen.print(f"{advice.rule or 'none'}: {advice.reason}", highlight=False)
 
 
 @app.command()
@@ -51,50 +51,50 @@ def detox(
     runs: Annotated[int, typer.Option(min=0, help="Partitions to draw and vote in; 0 means none.")] = 1000,
 ) -> None:
     """Count the Byzantine votes that redundancy groups of r leave, and check what the theorems say."""
-    from horovod_byz.theory import detox as found
+    from horovod_byz.theory import detox as theorems
 
     try:
-        votes, expected = n // r, found.expected_byzantine_votes(n, f, r)
-        bound = found.oracle_bound(n, f, r, b or 32 * n, delta)
+        votes, expected = n // r, theorems.expected_byzantine_votes(n, f, r)
+        bound = theorems.oracle_bound(n, f, r, b or 32 * n, delta)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     b, k = b or 32 * n, k or max(votes // 3, 1)
-    drawn = found.simulated_votes(n, f, r, runs)
+    drawn = theorems.simulated_votes(n, f, r, runs)
     table = Table("quantity", "value", title=f"DETOX, n = {n}, f = {f}, r = {r}", title_justify="left")
     table.add_row("votes", str(votes))
     table.add_row("expected Byzantine votes, exact", f"{expected:.6f}")
     if runs:
         mean = sum(count * share for count, share in enumerate(drawn))
         table.add_row(f"the same in {runs} partitions that were drawn and voted in", f"{mean:.6f}")
-    for count, share in enumerate(found.byzantine_votes_pmf(n, f, r)):
+    for count, share in enumerate(theorems.byzantine_votes_pmf(n, f, r)):
         table.add_row(
             f"probability of {count}", f"{share:.6f}" + (f" (drawn: {drawn[count]:.3f})" * bool(runs))
         )
-    table.add_row("worst case", str(found.worst_case_byzantine_votes(n, f, r)))
-    table.add_row("bound of Theorem 1", f"{found.byzantine_votes_bound(n, f, r):.4f}")
+    table.add_row("worst case", str(theorems.worst_case_byzantine_votes(n, f, r)))
+    table.add_row("bound of Theorem 1", f"{theorems.byzantine_votes_bound(n, f, r):.4f}")
     table.add_row(*_corollary_2(f, r, delta))
-    groups = found.required_vote_groups(0.5)
+    groups = theorems.required_vote_groups(0.5)
     holds = "holds" if groups <= votes else f"not applicable: there are {votes} votes"
     table.add_row("vote groups that Theorem 3 asks for (delta = 1/2)", f"{groups:.1f} ({holds})")
     table.add_row(f"Theorem 3 at delta = {delta:g}", str(bound))
-    share = found.vote_variance(n, r, b)
+    share = theorems.vote_variance(n, r, b)
     table.add_row(f"variance of a vote, b = {b}", f"sigma^2 / {1 / share:g}")
     table.add_row(
-        f"variance of a mean vote group, k = {k}", f"sigma^2 / {1 / found.vote_group_variance(k, b):g}"
+        f"variance of a mean vote group, k = {k}", f"sigma^2 / {1 / theorems.vote_group_variance(k, b):g}"
     )
     console().print(table)
 
 
 def _corollary_2(f: int, r: int, delta: float) -> tuple[str, str]:
-    from horovod_byz.theory import detox as found
+    from horovod_byz.theory import detox as theorems
 
     if f < 1:
         return "Corollary 2", "not applicable: no Byzantine worker"
-    needed = found.required_redundancy(f)
-    asked = f"r >= {needed:.2f}, so {found.smallest_redundancy(f)}"
+    needed = theorems.required_redundancy(f)
+    asked = f"r >= {needed:.2f}, so {theorems.smallest_redundancy(f)}"
     if r < needed - 1e-12:
         return "Corollary 2", f"not applicable: it asks for {asked}"
-    return "Corollary 2", f"at most {found.byzantine_votes_tail(delta):.2f} with probability {1 - delta:g}"
+    return "Corollary 2", f"at most {theorems.byzantine_votes_tail(delta):.2f} with probability {1 - delta:g}"
 
 
 @app.command()
@@ -107,15 +107,17 @@ def resilience(
     norm: Annotated[float, typer.Option(help="Length of the true gradient.")] = 1.0,
 ) -> None:
     """Give a rule's resilience constant and angle (Xie et al. 2018)."""
-    from horovod_byz.theory import resilience as found
+    from horovod_byz.theory import resilience as theorems
 
-    constants = found.etas(n, f)
+    constants = theorems.etas(n, f)
     if rule not in constants:
         raise typer.BadParameter(f"no theorem is known for {rule!r}: choose one of {', '.join(constants)}")
     eta = constants[rule]
     if eta is None:
         typer.echo(f"{rule}: not applicable for n = {n}, f = {f}")
         return
-    angle = found.resilience_angle(eta, d, sigma, norm)
-    told = "assumption violated (sin alpha >= 1)" if angle is None else f"alpha = {angle:.4f} rad"
-    typer.echo(f"{rule}: eta = {eta:.4f}, sin alpha = {found.sin_alpha(eta, d, sigma, norm):.4f}, {told}")
+    angle = theorems.resilience_angle(eta, d, sigma, norm)
+    verdict = "assumption violated (sin alpha >= 1)" if angle is None else f"alpha = {angle:.4f} rad"
+    typer.echo(
+        f"{rule}: eta = {eta:.4f}, sin alpha = {theorems.sin_alpha(eta, d, sigma, norm):.4f}, {verdict}"
+    )

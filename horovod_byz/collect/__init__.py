@@ -69,6 +69,7 @@ class Collector(ABC):
         timeout: float | None = None,
         compression: Compression | None = None,
         segments: Sequence[int] | None = None,
+        start: int = 0,
     ) -> Session:
         """Agrees with the other ranks on what will be collected. All ranks call it together.
 
@@ -86,7 +87,9 @@ class Collector(ABC):
                 0.12 s for each rank where there are over 25.
             compression: what travels in place of a row, such as `SignCompression()`; default the row.
             segments: the coordinate after each tensor's last, equal on all ranks, for rules that treat
-                tensors apart, such as `MajorityVote(scope="tensor")`.
+                tensors separately, such as `MajorityVote(scope="tensor")`.
+            start: number of the first step, for a session that takes another's place. Where the ranks give
+                different numbers, as when a new rank is among them, all begin at 0.
 
         Returns:
             A session; its `step(rows, rule)` collects and aggregates.
@@ -115,6 +118,7 @@ class Collector(ABC):
             shared=layout if ends is None else f"{layout} segments={ends}",
             compression=Uncompressed() if compression is None else compression,
             segments=ends,
+            start=start,
         )
         return self.session(job)
 

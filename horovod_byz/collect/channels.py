@@ -33,7 +33,7 @@ class Channel(Protocol):
         """Announces this rank."""
 
     def read(self, ranks: Iterable[int]) -> dict[int, Notice] | None:
-        """The last notice of those ranks that gave one; None where the channel cannot tell."""
+        """The last notice of those ranks that gave one; None where nothing can be read."""
 
 
 class Silent:
@@ -103,10 +103,10 @@ class Rendezvous:
                 entry = self._ask("GET", rank)
             except ConnectionError:
                 return None
-            told = None if entry is None else self._open(rank, entry)
+            read = None if entry is None else self._open(rank, entry)
             # An older entry put there again says nothing new.
-            if told is not None and (rank not in self._latest or told.beat >= self._latest[rank].beat):
-                self._latest[rank] = told
+            if read is not None and (rank not in self._latest or read.beat >= self._latest[rank].beat):
+                self._latest[rank] = read
         return {rank: self._latest[rank] for rank in wanted if rank in self._latest}
 
     def _open(self, rank: int, entry: bytes) -> Notice | None:

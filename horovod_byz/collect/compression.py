@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.aggregation.decision import BLOCK, Coordinatewise
-from horovod_byz.aggregation.source import Floats, Source
-from horovod_byz.kernels import signs
+from horovod_byz.aggregation.packed_signs import SignRows
+from horovod_byz.aggregation.source import BLOCK, Source, Whole
 from horovod_byz.kernels.rows import Rows
 
 Array = npt.NDArray[Any]
 
 # Rewrites an (n, width) block whose first coordinate is that many after the shard's first.
 Rewrite = Callable[[Array, int], None]
-
-# _SIGNS[byte]: the eight values that a byte's bits stand for, the highest bit first.
-_SIGNS = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
-_TABLES = {dtype: _SIGNS.astype(dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
 
 
 class Compression(ABC):
@@ -79,7 +74,7 @@ class Uncompressed(Compression):
     def read(self, received: Array, width: int, dtype: np.dtype[Any], rewrite: Rewrite | None) -> Source:
         if rewrite is not None:
             rewrite(received, 0)
-        return Rows(received)
+        return Whole(Rows(received))
 
 
 @dataclass(frozen=True)
@@ -141,50 +136,3 @@ class SignCompression(Compression):
                 low, high = self.cut(begin, end)
                 received[:, low:high] = self.pack(values)
         return rows
-
-
-class SignRows:
-    """Rows of +1 and -1 that are kept as bits, and unpacked block by block where a rule asks for values.
-
-    Their majority, and their distances to a row of -1, 0 and 1 such as a majority, need the bits alone.
-    """
-
-    def __init__(self, packed: Array, d: int, dtype: np.dtype[Any]) -> None:
-        self.n, self.d = len(packed), d
-        self._packed, self._table = packed, _TABLES[dtype]
-
-    def values(self, begin: int, end: int) -> Array:
-        """The values of the coordinates [begin, end), `begin` a multiple of 8; (n, end - begin)."""
-        packed = self._packed[:, begin // 8 : -(-end // 8)]
-        unpacked = self._table[packed].reshape(self.n, 8 * packed.shape[1])
-        return unpacked[:, : end - begin]
-
-    def block(self, begin: int, end: int) -> Rows:
-        return Rows(self.values(begin, end))
-
-    def combine(self, decision: Any, out: Array, threads: int) -> bool:
-        """The majority of signs, which is also their median, counted in bits; see `source.Packed`."""
-        majority = isinstance(decision, Coordinatewise) and decision.kernel in ("sign_majority", "median")
-        if not majority or len(decision.chosen) == 0:
-            return False
-        negative, tied = signs.majority(self._packed[decision.chosen], threads)
-        whole = self.d // 8
-        np.take(self._table, negative[:whole], axis=0, out=out[: 8 * whole].reshape(-1, 8), mode="clip")
-        out[8 * whole :] = self._table[negative[whole:]].reshape(-1)[: self.d % 8]
-        if tied.any():
-            out[np.unpackbits(tied, count=self.d).view(np.bool_)] = 0
-        return True
-
-    def to_point(self, point: Array, begin: int, end: int, threads: int) -> Floats | None:
-        """4 for each sign that differs from the point's and 1 for each 0 of it; see `source.Packed`."""
-        size = np.abs(point)
-        counted = size == 1
-        zeros = len(point) - np.count_nonzero(counted)
-        if np.count_nonzero(size == 0) != zeros:
-            return None
-        packed = self._packed[:, begin // 8 : -(-end // 8)]
-        differ = signs.differences(packed, np.packbits(np.signbit(point)), np.packbits(counted), threads)
-        return (4 * differ + zeros).astype(np.float64)
-
-    def take(self, indices: Sequence[int]) -> SignRows:
-        return SignRows(self._packed[list(indices)], self.d, self._table.dtype)

@@ -11,10 +11,7 @@ import pathlib
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from horovod_byz.collect.watchdog import Watchdog
+from typing import Protocol
 
 # How long `hvd.shutdown()` may take under MPI once a rank was late: MPI_Finalize has no time-out.
 EXIT_SECONDS = 10.0
@@ -23,21 +20,44 @@ EXIT_SECONDS = 10.0
 _BASICS = str(pathlib.Path("horovod", "common", "basics.py"))
 
 
-class _Process:
-    """What is known of this process."""
+class Speaker(Protocol):
+    """What announces this rank: the watchdog of a session.
 
-    current: Watchdog | None = None
+    Attributes:
+        interval: seconds between its announcements.
+        over: whether it said last that this rank gave up or leaves.
+    """
+
+    interval: float
+
+    @property
+    def over(self) -> bool: ...
+
+    def live(self) -> None:
+        """Announces a sign of life."""
+
+    def survive(self) -> None:
+        """Announces that this rank is there, though the job ended."""
+
+    def leave(self, reason: str) -> None:
+        """Announces that this rank leaves the job."""
+
+
+class _Process:
+    """The state of this process."""
+
+    current: Speaker | None = None
     exit_is_bounded = False
     pulse: int | None = None  # the process whose thread it is; a forked one has none
 
 
-def speaks(watchdog: Watchdog) -> None:
-    """Notes which watchdog stands for this rank when it leaves."""
-    _Process.current = watchdog
+def speaks(speaker: Speaker) -> None:
+    """Notes who announces this rank when it leaves."""
+    _Process.current = speaker
 
 
-def current() -> Watchdog | None:
-    """The watchdog that spoke last."""
+def current() -> Speaker | None:
+    """Who announced this rank last."""
     return _Process.current
 
 
@@ -60,7 +80,7 @@ def give_signs_of_life() -> None:
     """Starts the thread that announces this rank again and again, whatever it computes meanwhile.
 
     When a rank dies, Horovod stops on all ranks at once, and one that computes sees it at its next wait only.
-    By its signs of life the others can tell it from the dead one.
+    Its signs of life show the others that it is not the dead one.
     """
     if _Process.pulse != os.getpid():
         _Process.pulse = os.getpid()
@@ -109,9 +129,9 @@ def _end(error: str) -> None:
 
 
 def _leave(process: int) -> None:
-    watchdog = current()
-    if watchdog is not None and os.getpid() == process:  # a forked process is no rank
+    speaker = current()
+    if speaker is not None and os.getpid() == process:  # a forked process is no rank
         error = getattr(sys, "last_value", None)
         first = (str(error).strip().splitlines() or [""])[0]
         ended = "its script ended; do all ranks take the same number of steps?"
-        watchdog.leave(ended if error is None else f"{type(error).__name__}: {first}")
+        speaker.leave(ended if error is None else f"{type(error).__name__}: {first}")

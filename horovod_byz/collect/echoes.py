@@ -31,12 +31,12 @@ def check(said: npt.NDArray[np.uint8], what: str) -> None:
     if not differs.any():
         return
     liars, sides = judge(differs)
-    told = []
+    faults = []
     if liars:
-        told.append(f"{names(liars)} gave different ranks different {what}, or lied about those of others")
+        faults.append(f"{names(liars)} gave different ranks different {what}, or lied about those of others")
     if sides:
-        told.append(f"{names(sides)} contradict one another about {what}, so that at least one of two lies")
-    raise EquivocationError(f"{'; '.join(told)}: take those ranks out and start again", [*liars, *sides])
+        faults.append(f"{names(sides)} contradict one another about {what}, so that at least one of two lies")
+    raise EquivocationError(f"{'; '.join(faults)}: take those ranks out and start again", [*liars, *sides])
 
 
 def judge(differs: npt.NDArray[np.bool_]) -> tuple[Sequence[int], Sequence[int]]:

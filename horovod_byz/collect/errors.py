@@ -42,7 +42,7 @@ class LateRanksError(TransportError):
 
 def names(ranks: Sequence[int]) -> str:
     """'rank 2', 'ranks 1 and 4', 'ranks 1, 2 and 5'."""
-    found = [str(rank) for rank in sorted(ranks)]
-    if len(found) < 2:
-        return "rank " + "".join(found)
-    return f"ranks {', '.join(found[:-1])} and {found[-1]}"
+    numbers = [str(rank) for rank in sorted(ranks)]
+    if len(numbers) < 2:
+        return "rank " + "".join(numbers)
+    return f"ranks {', '.join(numbers[:-1])} and {numbers[-1]}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ from horovod_byz.collect.errors import HeaderMismatchError, JoinedRanksError, St
 
 Bytes = npt.NDArray[np.uint8]
 
+Value = TypeVar("Value")
+
 _MAGIC = b"hvd-byz1"
 _WIRE = np.dtype(
     [
@@ -27,6 +30,7 @@ _WIRE = np.dtype(
         ("step", "<i8"),
         ("length", "<i8"),
         ("rows", "<i8"),
+        ("start", "<i8"),
         ("dtype", "S8"),
         ("mode", "S16"),
         ("rule", "V16"),
@@ -56,6 +60,7 @@ class Header:
         digest: digest of the rank's rows, where the mode relays them; ranks differ.
         layout: digest of how many rows the rank expects of each rank.
         state: digest of the rank's parameters, or zeros where they are not compared at this step.
+        start: while a collector is bound, the step with which this rank would begin; ranks may differ.
     """
 
     step: int
@@ -67,6 +72,7 @@ class Header:
     digest: bytes = NONE
     layout: bytes = NONE
     state: bytes = NONE
+    start: int = 0
 
     def pack(self) -> Bytes:
         """The header as `SIZE` bytes."""
@@ -77,10 +83,10 @@ class Header:
         return np.frombuffer(record.tobytes(), np.uint8)
 
     def _fields(self) -> dict[str, object]:
-        found: dict[str, object] = {f.name: getattr(self, f.name) for f in fields(self)}
-        found["dtype"], found["mode"] = self.dtype.encode(), self.mode.encode()
-        found.update({name: np.void(getattr(self, name)) for name in ("rule", "digest", "layout", "state")})
-        return found
+        values: dict[str, object] = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["dtype"], values["mode"] = self.dtype.encode(), self.mode.encode()
+        values.update({name: np.void(getattr(self, name)) for name in ("rule", "digest", "layout", "state")})
+        return values
 
     @property
     def common(self) -> tuple[object, ...]:
@@ -103,6 +109,7 @@ def unpack(data: Bytes) -> Header | None:
         digest=record["digest"].tobytes(),
         layout=record["layout"].tobytes(),
         state=record["state"].tobytes(),
+        start=int(record["start"]),
     )
 
 
@@ -120,6 +127,12 @@ def _taking_part(received: Bytes) -> list[Header]:
     """The readable headers of ranks that have not joined."""
     headers = map(unpack, received)
     return [header for header in headers if header is not None and header.mode != JOINED]
+
+
+def common_start(received: Bytes) -> int:
+    """The step with which all ranks would begin; 0 where they differ."""
+    starts = {header.start for header in map(unpack, received) if header is not None}
+    return starts.pop() if len(starts) == 1 else 0
 
 
 def check(received: Bytes, rows: Sequence[int] | None = None) -> list[Header]:
@@ -193,7 +206,7 @@ def check_states(headers: Sequence[Header], step: int, agreed: int | None = None
     states = [header.state for header in headers]
     if all(state == NONE for state in states):
         return False
-    usual, count = Counter(states).most_common(1)[0]
+    usual, count = _most_frequent(states)
     odd = [rank for rank, state in enumerate(states) if state != usual]
     if odd:
         whose = " and ".join(f"rank {rank}'s" for rank in odd)
@@ -219,20 +232,25 @@ def _usual(headers: Sequence[Header | None]) -> Header:
     readable = [header for header in headers if header is not None]
     if not readable:
         raise HeaderMismatchError("no rank sent a readable header", range(len(headers)))
-    common = Counter(header.common for header in readable).most_common(1)[0][0]
+    common, _ = _most_frequent([header.common for header in readable])
     return next(header for header in readable if header.common == common)
+
+
+def _most_frequent(values: Sequence[Value]) -> tuple[Value, int]:
+    """The most frequent value, the lowest rank's among equally frequent ones, and how many ranks have it."""
+    return Counter(values).most_common(1)[0]
 
 
 def _fault(header: Header | None, usual: Header) -> str:
     if header is None:
         return "unreadable header"
     labels = ("step", "length", "dtype", "mode", "rule or parameters", "expected number of rows per rank")
-    told = [
+    differences = [
         f"{label} differs" if isinstance(want, bytes) else f"{label} {got} where most have {want}"
         for label, got, want in zip(labels, header.common, usual.common, strict=True)
         if got != want
     ]
-    return ", ".join(told)
+    return ", ".join(differences)
 
 
 def _since(step: int, agreed: int | None) -> str:

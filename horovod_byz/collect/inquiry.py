@@ -48,7 +48,7 @@ class Inquiry:
 
     @property
     def open(self) -> list[int]:
-        """Ranks of which the next look may tell something new."""
+        """Ranks whose next notice may change the finding."""
         return [rank for rank in self._others if rank not in {*self._in(State.LEFT), *self._raised()}]
 
     @property
@@ -78,8 +78,8 @@ class Inquiry:
         if self.absent:
             # Those that gave up before saw who was missing then; the others may only be busy since.
             late = [rank for rank in self.absent if rank in self._blamed()] or self.absent
-            told = f"; {names(raised)} gave up as well" if raised else ""
-            return Finding(tuple(late), self._missing(late) + told)
+            also = f"; {names(raised)} gave up as well" if raised else ""
+            return Finding(tuple(late), self._missing(late) + also)
         return self._nobody_is_absent(raised)
 
     def _nobody_is_absent(self, raised: list[int]) -> Finding:
@@ -112,39 +112,39 @@ class Inquiry:
         not is missing now."""
         return [rank for rank in self._in(State.RAISED) if self._is_here(self._last[rank])]
 
-    def _is_here(self, told: Notice) -> bool:
+    def _is_here(self, notice: Notice) -> bool:
         # An operation that broke off may have been complete here, so that the other is a step behind.
-        behind = 0 if told.reason else 1
-        return told.session != self._own.session or told.step >= self._own.step - behind
+        behind = 0 if notice.reason else 1
+        return notice.session != self._own.session or notice.step >= self._own.step - behind
 
     def _blamed(self) -> set[int]:
         """Ranks for which others gave up waiting; an error with a reason of its own says nothing of these."""
         gave_up = [self._last[rank] for rank in self._raised() if not self._last[rank].reason]
-        return {blamed for told in gave_up for blamed in told.blamed}
+        return {blamed for notice in gave_up for blamed in notice.blamed}
 
     def _missing(self, late: list[int]) -> str:
         busy = [rank for rank in late if rank in self._computing()]
         earlier = [rank for rank in late if rank in self._in(State.RAISED)]
-        told = f"{names(late)} did not arrive: look for a crash, a stall or a longer step there"
+        text = f"{names(late)} did not arrive: look for a crash, a stall or a longer step there"
         if self._signs_of_life and not busy:
-            told = f"{names(late)} did not arrive, without a sign of life: look for a crash or a stop there"
+            text = f"{names(late)} did not arrive, without a sign of life: look for a crash or a stop there"
         elif busy == late:
-            told = f"{names(late)} did not arrive, though its process lives: look for a longer step there"
-        return told + (f" ({self._reasons('raised before', earlier)})" if earlier else "")
+            text = f"{names(late)} did not arrive, though its process lives: look for a longer step there"
+        return text + (f" ({self._reasons('raised before', earlier)})" if earlier else "")
 
     def _all_there(self) -> str:
         """For ranks that all live and wait, though perhaps not for the same."""
         groups: dict[tuple[str, str], list[int]] = {}
-        for told in [self._own, *(self._last[rank] for rank in self._waiting())]:
-            groups.setdefault((told.session, told.place), []).append(told.rank)
+        for notice in [self._own, *(self._last[rank] for rank in self._waiting())]:
+            groups.setdefault((notice.session, notice.place), []).append(notice.rank)
         if len(groups) < 2:
             return "all ranks are there, so Horovod or the network between them is at fault"
         where = "; ".join(f"{names(ranks)}: {at} ({what})" for (what, at), ranks in groups.items())
         return f"all ranks wait, but not for the same; one made more or fewer calls than the others: {where}"
 
     def _reasons(self, verb: str, ranks: list[int]) -> str:
-        told = [(rank, self._last[rank].reason) for rank in ranks if self._last[rank].reason]
-        if len(ranks) == 1 and told:
-            return f"{names(ranks)} {verb} ({told[0][1]})"
-        listed = "; ".join(f"rank {rank}: {reason}" for rank, reason in told)
+        reasons = [(rank, self._last[rank].reason) for rank in ranks if self._last[rank].reason]
+        if len(ranks) == 1 and reasons:
+            return f"{names(ranks)} {verb} ({reasons[0][1]})"
+        listed = "; ".join(f"rank {rank}: {reason}" for rank, reason in reasons)
         return f"{names(ranks)} {verb}" + (f" ({listed})" if listed else "")

@@ -11,14 +11,14 @@ import numpy as np
 from horovod_byz.collect import layout
 from horovod_byz.collect.compression import Compression, Uncompressed
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.transport import Transport
+from horovod_byz.collect.protocol import Transport
 
 _DTYPES = ("float32", "float64")
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a session is bound to; but for the transport and the threads equal on all ranks.
+    """What a session is bound to; equal on all ranks except for transport, threads and start.
 
     Attributes:
         transport: the ranks.
@@ -30,6 +30,7 @@ class Job:
         shared: text that all ranks must share, such as the names and shapes of the parameters.
         compression: what travels in place of a row; default the row itself.
         segments: the coordinate after each tensor's last, or None; see `Collector.bind`.
+        start: number of the first step, where all ranks give the same; ranks may differ.
 
     Raises:
         TypeError, ValueError: if the dtype is another, d is negative, or the workers are none.
@@ -43,6 +44,7 @@ class Job:
     shared: str = ""
     compression: Compression = field(default_factory=Uncompressed)
     segments: tuple[int, ...] | None = None
+    start: int = 0
 
     def __post_init__(self) -> None:
         if np.dtype(self.dtype).name not in _DTYPES or self.d < 0:

@@ -18,7 +18,10 @@ from typing import Any
 from horovod_byz.collect import header
 from horovod_byz.collect.errors import LateRanksError
 from horovod_byz.collect.header import JOINED, Header
-from horovod_byz.collect.transport import HEADER_EXCHANGE, Transport, connect, time_limit
+from horovod_byz.collect.local import Local
+from horovod_byz.collect.process import initialized
+from horovod_byz.collect.protocol import HEADER_EXCHANGE, Transport
+from horovod_byz.collect.transport import connect, time_limit
 
 _watched: list[weakref.ref[Any]] = []
 _original: Callable[..., int] | None = None
@@ -44,8 +47,6 @@ def join(device: int = -1) -> int:
         JoinedRanksError: if another rank goes on; on all ranks together.
         LateRanksError: if another rank neither joins nor goes on in time.
     """
-    from horovod_byz.collect.over_horovod import initialized
-
     assert _original is not None
     # Garbage is collected at different moments on different ranks; all must decide alike.
     gc.collect()
@@ -73,12 +74,10 @@ def _compare(owners: list[Any]) -> None:
 
 def _next_exchange(owners: list[Any]) -> tuple[Transport, int]:
     """The transport and the step with which this rank's next step would begin."""
-    from horovod_byz.collect.over_horovod import Horovod
-
     for owner in owners:
         transport = getattr(owner, "transport", None)
         # Not those of before an elastic reset.
-        if isinstance(transport, Horovod) and transport.is_current:
+        if transport is not None and not isinstance(transport, Local) and transport.is_current:
             return transport, owner.next_step
     # Nothing is bound yet, so that the others bind next.
     return connect("gradient", time_limit(None)), -1

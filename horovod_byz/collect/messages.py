@@ -57,22 +57,22 @@ class Messages:
         while self._comm.Iprobe(source=MPI.ANY_SOURCE, tag=self._TAG, status=status):
             data, rank = np.empty(status.Get_count(MPI.BYTE), np.uint8), status.Get_source()
             self._comm.Recv([data, MPI.BYTE], source=rank, tag=self._TAG)
-            told = notice.unpack(data.tobytes(), rank, self._comm.size)
-            if told is not None:
-                self._latest[rank] = told
+            received = notice.unpack(data.tobytes(), rank, self._comm.size)
+            if received is not None:
+                self._latest[rank] = received
 
     def _farewell(self) -> None:
-        watchdog = departure.current()
-        if watchdog is None:
+        speaker = departure.current()
+        if speaker is None:
             return
         if departure.shutting_down():
-            watchdog.leave("it called hvd.shutdown(), or ended")
+            speaker.leave("it called hvd.shutdown(), or ended")
         else:
-            watchdog.survive()
+            speaker.survive()
         deadline = time.monotonic() + _FAREWELL_SECONDS
         others = set(range(self._comm.size)) - {self._comm.rank}
         while time.monotonic() < deadline:
-            told = self.read(others) or {}
-            if all(rank in told and told[rank].state in _OVER for rank in others):
+            notices = self.read(others) or {}
+            if all(rank in notices and notices[rank].state in _OVER for rank in others):
                 return
             time.sleep(0.01)

@@ -7,25 +7,25 @@ No object collectives (they unpickle what peers send), no process sets, no reduc
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from horovod_byz.collect import departure
+from horovod_byz.collect import departure, given_up, process
 from horovod_byz.collect.channels import KEY_SIZE, Channel, Rendezvous, Silent, own_key
-from horovod_byz.collect.errors import LateRanksError
+from horovod_byz.collect.errors import LateRanksError, TransportError
+from horovod_byz.collect.given_up import Operation
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.transport import (
+from horovod_byz.collect.protocol import (
     HEADER_EXCHANGE,
     MOST_ELEMENTS,
     Array,
     Bytes,
-    Transport,
     check_received,
     pieces,
 )
@@ -39,38 +39,22 @@ _AGAIN = "call hvd.init() and optimizer.rebind()"
 _ONCE = "a process can start MPI only once: under MPI, start the job again"
 
 
-def initialized() -> bool:
-    """Whether `hvd.init()` was called in this process."""
-    hvd = sys.modules.get("horovod.torch")
-    return bool(hvd is not None and hvd.is_initialized())
-
-
-def ranks() -> tuple[int, int]:
-    """This rank and the number of ranks, as Horovod has them now."""
+def side_channel() -> Channel:
+    """Where ranks announce themselves: the launcher's store on Gloo; under MPI this needs mpi4py."""
     import horovod.torch as hvd
 
-    return int(hvd.rank()), int(hvd.size())
+    return Rendezvous.find(hvd.rank(), hvd.size()) if hvd.gloo_enabled() else Silent()
 
 
-def connect(name: str, timeout: float) -> Transport:
-    """The transport of an initialised Horovod job: over MPI with mpi4py where both can share MPI."""
-    from horovod_byz.collect import over_mpi
-
-    if over_mpi.usable():
-        return over_mpi.Mpi(name, timeout)
-    import horovod.torch as hvd
-
-    channel = Rendezvous.find(hvd.rank(), hvd.size()) if hvd.gloo_enabled() else Silent()
-    return Horovod(name, timeout, channel)
+Error = TypeVar("Error", bound=TransportError)
 
 
-def late_error() -> type[LateRanksError]:
-    """`LateRanksError` as a Horovod error, so that `hvd.elastic.run` recovers from it."""
+@lru_cache
+def recoverable(kind: type[Error]) -> type[Error]:
+    """The class as a Horovod error too, so that `hvd.elastic.run` recovers from it."""
     from horovod.common.exceptions import HorovodInternalError
 
-    return type(
-        "LateRanksError", (LateRanksError, HorovodInternalError), {"__module__": LateRanksError.__module__}
-    )
+    return type(kind.__name__, (kind, HorovodInternalError), {"__module__": kind.__module__})
 
 
 class Horovod:
@@ -81,7 +65,7 @@ class Horovod:
         from horovod.torch import mpi_ops
 
         self.rank, self.size, self.most = int(hvd.rank()), int(hvd.size()), MOST_ELEMENTS
-        self.watchdog = Watchdog(self.rank, self.size, channel, timeout, late_error(), name)
+        self.watchdog = Watchdog(self.rank, self.size, channel, timeout, recoverable(LateRanksError), name)
         self._hvd, self._ops, self._world, self._name = hvd, mpi_ops, hvd.global_process_set, name
         self._channel = channel
         if self.size > 1:
@@ -92,7 +76,7 @@ class Horovod:
     @property
     def is_current(self) -> bool:
         # After hvd.shutdown() too, so that the next operation says what happened.
-        return not initialized() or ranks() == (self.rank, self.size)
+        return not process.initialized() or process.ranks() == (self.rank, self.size)
 
     def exchange(self, message: Bytes, phase: str) -> Bytes:
         if phase != HEADER_EXCHANGE or not isinstance(self._channel, Rendezvous):
@@ -171,7 +155,8 @@ class Horovod:
         with self._checked(phase):
             try:
                 handle = start(self._operation(phase))
-                self.watchdog.wait(lambda: self._ops.poll(handle), phase)
+                with self._watched(lambda: self._is_over(handle), self._ops._handle_map.get(handle)):
+                    self.watchdog.wait(lambda: self._ops.poll(handle), phase)
                 self._ops.synchronize(handle)
             except LateRanksError:
                 raise
@@ -183,6 +168,7 @@ class Horovod:
     def _checked(self, phase: str) -> Iterator[None]:
         """Around an operation: Horovod must run as at the start; under MPI an exit after it is bounded."""
         self._refuse_if_shut_down(phase)
+        self._refuse_after_giving_up(phase)
         try:
             yield
         except LateRanksError as error:
@@ -200,6 +186,34 @@ class Horovod:
             was = f"this was rank {self.rank} of {self.size} and is rank {now[0]} of {now[1]}"
             raise self.watchdog.ended(phase, f"Horovod was started anew ({was}): call optimizer.rebind()")
 
+    def _refuse_after_giving_up(self, phase: str) -> None:
+        """Raises TransportError if this rank stopped waiting for an operation since Horovod started."""
+        earlier = given_up.first()
+        if earlier is not None:
+            why = earlier.refusal(mpi=self._hvd.mpi_enabled())
+            raise self.watchdog.refused(phase, why, earlier.notice, recoverable(TransportError))
+
+    @contextmanager
+    def _watched(self, is_over: Callable[[], bool], memory: Any) -> Iterator[None]:
+        """Around a wait: remembers the operation if anything ends the wait, Ctrl-C included."""
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C; the session announces the others
+                self.watchdog.failed(error)
+            given_up.keep(Operation(self.watchdog.said, is_over, memory))
+            raise
+
+    def _is_over(self, handle: int) -> bool:
+        """Whether Horovod was started anew since it gave the handle.
+
+        `hvd.init()` forgets all handles, also where Horovod runs already; a shutdown ends their operations.
+        """
+        try:
+            return handle not in self._ops._handle_map and bool(self._ops.poll(handle))
+        except ValueError:  # the handle was cleared
+            return True
+
     def _operation(self, phase: str) -> str:
         """The name by which Horovod matches the ranks' operations.
 
@@ -215,10 +229,3 @@ def _tensor(array: Array) -> torch.Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
-
-
-def as_array(rows: Any) -> Array:
-    """A NumPy view of an array or of a tensor on the CPU."""
-    if isinstance(rows, torch.Tensor):
-        rows = rows.detach().cpu().numpy()
-    return np.asarray(rows)

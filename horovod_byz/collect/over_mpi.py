@@ -17,12 +17,12 @@ from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.messages import Messages
 from horovod_byz.collect.mpi_guard import MpiGuard
 from horovod_byz.collect.over_horovod import Horovod
-from horovod_byz.collect.transport import Array, Bytes, pieces
+from horovod_byz.collect.protocol import Array, Bytes, pieces
 
 _EXCHANGE, _RESULT = 18, 19
 # Message lengths are C ints, in elements.
 _MOST_PER_MESSAGE = 2**30
-_ABANDONED: list[Any] = []
+_UNFINISHED: list[Any] = []
 _ENDED = "a rank left, or Horovod was shut down"
 
 
@@ -135,18 +135,14 @@ class Mpi(Horovod):
         from mpi4py import MPI
 
         def ready() -> bool:
-            if MPI.Request.Testall(requests):
-                return True
-            if self._guard.waiting() > self.watchdog.patience:
-                raise ConnectionError(_ENDED)
-            return False
+            return bool(MPI.Request.Testall(requests)) or self._guard.waiting() > self.watchdog.patience
 
-        try:
+        # MPI may still write to the requests' memory when the late rank comes; it cannot be started anew.
+        with self._watched(lambda: False, requests):
             self.watchdog.wait(ready, phase)
-        except BaseException:
-            # MPI may still write to their memory, when the late rank comes.
-            _ABANDONED.extend(requests)
-            raise
+        if not MPI.Request.Testall(requests):
+            _UNFINISHED.extend(requests)  # their memory is in use until MPI has ended
+            raise ConnectionError(_ENDED)
 
 
 def _bytes_from(rows: Array, begin: int) -> Array:

@@ -2,7 +2,7 @@
 
 Horovod's allgather is a ring (Gloo) or a tree (MPI): what rank 3 receives as rank 0's row has passed
 through others, any of which can rewrite it. So each rank compares the pieces with the digests that
-their senders gave it directly, tells all others what it found, and fetches rewritten pieces directly.
+their senders gave it directly, reports to all others which differ, and fetches rewritten pieces directly.
 
 The same exchange repeats to everybody the digests that each rank was given. A rank that gave different
 ranks different digests (equivocation) shows up there, as does one that lies about what it was given; see
@@ -22,7 +22,7 @@ import numpy as np
 from horovod_byz.collect import echoes
 from horovod_byz.collect.digest import SIZE, digest, digests
 from horovod_byz.collect.errors import EquivocationError, names
-from horovod_byz.collect.transport import Array, Transport
+from horovod_byz.collect.protocol import Array, Transport
 
 # Elements per operation when pieces are fetched directly, all senders and receivers together.
 _REFETCH = 2**22

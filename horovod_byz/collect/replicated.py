@@ -19,12 +19,13 @@ from typing import TypeVar
 import numpy as np
 
 from horovod_byz.aggregation import engine
+from horovod_byz.aggregation.shard import Partial
+from horovod_byz.aggregation.tiles import shards
 from horovod_byz.collect import digest, partials
 from horovod_byz.collect.errors import EquivocationError, names
-from horovod_byz.collect.partials import Partial
+from horovod_byz.collect.protocol import Array
 from horovod_byz.collect.session import Collected, Job, Session, Step
 from horovod_byz.collect.sharded import scatter
-from horovod_byz.collect.transport import Array
 
 _NOBODY = 255
 
@@ -45,7 +46,7 @@ class ReplicatedSession(Session):
             )
         self.replicas = replicas
         super().__init__(replace(job, shared=f"{job.shared} replicas={replicas}"))
-        self.shards = engine.shards(self.d, size)
+        self.shards = shards(self.d, size)
         mine = [self.shards[self._shard(rank, role)] for role in range(replicas)]
         self._cuts = [self.compression.cut(*shard) for shard in self.shards]
         self._blocks = [self.compression.room(self.n, end - begin, self.dtype) for begin, end in mine]
@@ -87,12 +88,12 @@ class ReplicatedSession(Session):
                 raise
 
         with ThreadPoolExecutor(self.replicas) as pool:
-            found = [pool.submit(play, role) for role in range(self.replicas)]
-        failed = [error for error in (future.exception() for future in found) if error is not None]
+            futures = [pool.submit(play, role) for role in range(self.replicas)]
+        failed = [error for error in (future.exception() for future in futures) if error is not None]
         if failed:
             # All but one only report that the meeting broke up.
             raise next((e for e in failed if not isinstance(e, threading.BrokenBarrierError)), failed[0])
-        return found[0].result()
+        return futures[0].result()
 
     def _elect_statistics(self, own: Sequence[Partial]) -> list[Partial]:
         """Exchanges the statistics of all roles of all ranks, and elects each shard's."""
@@ -213,7 +214,7 @@ class _Meeting:
     """Where the threads of all roles bring their partials, and get what `elect` makes of them."""
 
     def __init__(self, count: int, elect: Callable[[Sequence[Partial]], list[Partial]]) -> None:
-        self._partials: list[Partial] = [{}] * count
+        self._partials: list[Partial] = [np.empty(0)] * count
         self._elected: list[Partial] = []
         self._elect = elect
         self._all_there = threading.Barrier(count, self._hold)

@@ -11,8 +11,8 @@ import numpy as np
 from horovod_byz.aggregation import engine
 from horovod_byz.collect import digest
 from horovod_byz.collect.errors import TransportError
+from horovod_byz.collect.protocol import Array
 from horovod_byz.collect.session import Collected, Job, Session, Step
-from horovod_byz.collect.transport import Array
 
 
 class RootSession(Session):

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from horovod_byz.aggregation import engine
 from horovod_byz.aggregation import rows as reading
-from horovod_byz.aggregation.verdict import Verdict
+from horovod_byz.aggregation.shard import Reduce, Shard, alone
 from horovod_byz.collect import digest, echoes, header, joining
+from horovod_byz.collect.collected import Collected, Step, Stopwatch, Wire
 from horovod_byz.collect.errors import HeaderMismatchError
 from horovod_byz.collect.header import Header
 from horovod_byz.collect.job import Job
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.transport import HEADER_EXCHANGE, Array, Bytes, Transport
+from horovod_byz.collect.protocol import HEADER_EXCHANGE, Array, Bytes, Transport
 from horovod_byz.collect.watchdog import announced
 from horovod_byz.rules.naming import as_rule
 
@@ -28,86 +25,6 @@ if TYPE_CHECKING:
     from horovod_byz.rules.base import Rule
 
 __all__ = ["Collected", "Job", "Session", "Step", "Stopwatch", "Wire"]
-
-Wire = Callable[[Array, int, int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Collected:
-    """One step's aggregate, the same on every rank.
-
-    Attributes:
-        value: the aggregate, (d,), of the rows' dtype; the memory is used again at the next step.
-        outcome: how each worker's row was treated.
-        rewritten: workers whose row was rewritten by a peer on its way, as the ranks that received it
-            say; it was fetched directly.
-        timings: seconds spent in "collect", "aggregate" and "return".
-        step: the optimizer step.
-        outvoted_ranks: ranks whose work as aggregators lost a vote, as seen by this rank.
-        complainers: ranks whose complaints about what they received nobody confirms: the way to them
-            is disturbed, or they lie.
-    """
-
-    value: Array
-    outcome: engine.Outcome
-    rewritten: tuple[int, ...]
-    timings: dict[str, float]
-    step: int
-    outvoted_ranks: tuple[int, ...] = ()
-    complainers: tuple[int, ...] = ()
-
-    @property
-    def weights(self) -> npt.NDArray[np.float64]:
-        """What share of the result each worker's row got, (n,)."""
-        return self.outcome.weights
-
-    @property
-    def verdicts(self) -> tuple[Verdict, ...]:
-        """One verdict per worker, in worker order."""
-        return self.outcome.verdicts
-
-    @property
-    def overflowed(self) -> bool:
-        """Whether over half of the rows held NaN or infinities: more than a Byzantine minority can explain.
-
-        With scaled losses the scale is then too large. No optimizer can see that in the value, which is
-        finite always.
-        """
-        return bool(2 * np.count_nonzero(self.outcome.nonfinite) > len(self.outcome.nonfinite))
-
-
-@dataclass
-class Stopwatch:
-    """Seconds spent in each named part of a step."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One call of `Session.step`, after the ranks greeted one another.
-
-    Attributes:
-        number: the optimizer step.
-        rule: the aggregation rule.
-        wire: the simulated attack, or None.
-        headers: what each rank announced.
-        clock: takes the time of the step's parts.
-    """
-
-    number: int
-    rule: Rule
-    wire: Wire | None
-    headers: list[Header]
-    clock: Stopwatch
 
 
 class Session(ABC):
@@ -126,18 +43,19 @@ class Session(ABC):
         self._shared, self.layout = job.shared, job.layout
         joining.watch(self)
         self._when_bound: list[Callable[[Transport, Rule], None]] = []
-        self._bind()
+        self._bind(job.start)
         if self.layout.n == 0:
             raise ValueError("no rank holds a worker: bind with local_workers >= 1 on at least one rank")
 
-    def _bind(self) -> None:
+    def _bind(self, start: int) -> None:
         """Agrees with all ranks. Those that step meanwhile see this header, and bind next."""
         self._begin()
-        received = self._exchange_bindings()
+        received = self._exchange_bindings(start)
         if header.any_steps(received):
             self._echo(received)
-            received = self._exchange_bindings()
+            received = self._exchange_bindings(start)
         self._agree(received)
+        self.next_step = header.common_start(received)
 
     def _bind_with_new_ranks(self, received: Bytes, rule: Rule) -> None:
         """Agrees anew, after a step's header met that of a rank that binds."""
@@ -152,8 +70,9 @@ class Session(ABC):
         self._agreed: int | None = None
         self.transport.watchdog.begin(header.BINDING)
 
-    def _exchange_bindings(self) -> Bytes:
-        own = self._header(header.BINDING, len(self.workers), digest.of_text(self._shared))
+    def _exchange_bindings(self, start: int = 0) -> Bytes:
+        shared = digest.of_text(self._shared)
+        own = self._header(header.BINDING, len(self.workers), shared, start=start)
         return self._exchange(own)
 
     def _exchange(self, own: Header) -> Bytes:
@@ -182,7 +101,7 @@ class Session(ABC):
         self._when_bound.append(action)
         action(self.transport, rule)
 
-    def _header(self, step: int, rows: int, rule: bytes, **more: bytes) -> Header:
+    def _header(self, step: int, rows: int, rule: bytes, **more: Any) -> Header:
         """What this rank announces; all that it was bound with is in every header."""
         sent, expected = self.compression.label(self.dtype), header.expectation(self.layout.rows)
         return Header(step, self.d, rows, sent, self.mode, rule, layout=expected, **more)
@@ -234,7 +153,7 @@ class Session(ABC):
             HeaderMismatchError: if a rank is about to send something else than the others.
             StateMismatchError: if a rank's state is not that of most ranks.
             LateRanksError: if a rank does not arrive in time.
-            EquivocationError: if a rank tells different ranks different things.
+            EquivocationError: if a rank gives different ranks different headers or digests.
         """
         rule = as_rule(rule)
         rule.check(self.n)
@@ -284,7 +203,7 @@ class Session(ABC):
         return np.ascontiguousarray(array)
 
     def _run(
-        self, step: Step, block: Array, out: Array, offset: int = 0, reduce: Any = None
+        self, step: Step, block: Array, out: Array, offset: int = 0, reduce: Reduce = alone
     ) -> engine.Outcome:
         """Lets the simulated attack act on a received block of packed rows, and aggregates it."""
 
@@ -294,18 +213,8 @@ class Session(ABC):
 
         attacked = None if step.wire is None else rewrite
         source = self.compression.read(block, out.size, self.dtype, attacked)
-        options = {} if reduce is None else {"reduce": reduce}
-        return engine.run(
-            step.rule,
-            source,
-            out,
-            offset=offset,
-            d=self.d,
-            step=step.number,
-            threads=self.threads,
-            segments=self.segments,
-            **options,
-        )
+        shard = Shard(self.d, offset, reduce, step.number, self.threads, self.segments)
+        return engine.run(step.rule, source, out, shard)
 
 
 def _fault(received: Bytes, expected: Layout) -> HeaderMismatchError | None:

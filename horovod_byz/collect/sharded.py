@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from horovod_byz.aggregation import engine
+from horovod_byz.aggregation.shard import Partial
+from horovod_byz.aggregation.tiles import shards
 from horovod_byz.collect import digest, partials, relay
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.partials import Partial
+from horovod_byz.collect.protocol import Array, Transport, pieces
 from horovod_byz.collect.session import Collected, Job, Session, Step
-from horovod_byz.collect.transport import Array, Transport, pieces
 
 
 class ShardedSession(Session):
@@ -26,7 +26,7 @@ class ShardedSession(Session):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self.shards = engine.shards(self.d, self.layout.size)
+        self.shards = shards(self.d, self.layout.size)
         begin, end = self.shards[self.transport.rank]
         self._cuts = [self.compression.cut(*shard) for shard in self.shards]
         self._block = self.compression.room(self.n, end - begin, self.dtype)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from horovod_byz.collect import digest, relay
+from horovod_byz.collect.protocol import Array, pieces
 from horovod_byz.collect.session import Collected, Job, Session, Step
-from horovod_byz.collect.transport import Array, pieces
 
 
 class SymmetricSession(Session):

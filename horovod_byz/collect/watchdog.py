@@ -111,11 +111,37 @@ class Watchdog:
         self.leave("it shut Horovod down")
         return TransportError(f"{self._place} cannot begin: {why}")
 
-    def failed(self, error: Exception) -> None:
+    @property
+    def said(self) -> Notice:
+        """What this rank announced last."""
+        return self._said
+
+    def refused(self, phase: str, why: str, gave_up: Notice, error: type[TransportError]) -> TransportError:
+        """The error for an operation that may not begin, because this rank gave up an earlier one.
+
+        Announces once more what it said then, since it has begun another step meanwhile: the others are to
+        hear for whom it gave up, rather than to take it for late.
+
+        Args:
+            phase: the operation that may not begin.
+            why: the reason, and the remedy.
+            gave_up: what this rank announced when it gave up.
+            error: what to return.
+        """
+        refusal = error(f"{place(self._step, phase)} cannot begin: {why}")
+        with self._speaking:
+            self._step, self._phase = gave_up.step, gave_up.phase
+            if gave_up.state in _FINAL:
+                self._say(gave_up.state, gave_up.reason, gave_up.blamed)
+            else:
+                self._say(State.LEFT, f"it stopped waiting for {gave_up.place}")
+        return refusal
+
+    def failed(self, error: BaseException) -> None:
         """Announces that this rank's step ended with an error, for those that will miss it."""
-        if isinstance(error, LateRanksError) or self._said.state is State.LEFT:
+        if self.over:
             return  # announced already
-        reason = f"{type(error).__name__}: {_first_sentence(error)}"
+        reason = f"{type(error).__name__}: {_first_sentence(error)}" if str(error) else type(error).__name__
         if isinstance(error, TransportError):
             self._say(State.RAISED, reason, error.ranks)
         else:
@@ -221,6 +247,6 @@ def _never() -> bool:
     return False
 
 
-def _first_sentence(error: Exception) -> str:
+def _first_sentence(error: BaseException) -> str:
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line.partition(". ")[0].removesuffix(".")

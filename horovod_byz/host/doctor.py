@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from horovod_byz.common.extras import missing
 from horovod_byz.common.remedies import choose, install, pinned
 from horovod_byz.host import launchers, machine
 
@@ -154,6 +155,16 @@ def kernels() -> Check:
     return Check("kernels", "ok", f"built; SIMD level in use: {dispatch.level()}")
 
 
+def extras() -> Check:
+    """The extras without which training from the command line, reports and reproduction end with an error."""
+    lacking = {name: packages for name in ("train", "report", "reproduce") if (packages := missing(name))}
+    if not lacking:
+        return Check("extras", "ok", "train, report, reproduce")
+    absent = ", ".join(sorted({package for packages in lacking.values() for package in packages}))
+    remedy = f'pip install "horovod-byz[{",".join(lacking)}]"'
+    return Check("extras", "note", f"not installed: {absent} (for horovod-byz {', '.join(lacking)})", remedy)
+
+
 def hostname() -> Check:
     """The machine's own name must resolve: Gloo crashes in hvd.init where it does not."""
     name = socket.gethostname()
@@ -230,6 +241,7 @@ def report() -> list[Check]:
         mpirun(bool(built and built["MPI"])),
         mpi4py(),
         hostname(),
+        extras(),
         torchvision(),
         data(data_folders(os.environ)),
         this_machine(cores, machine.memory_mib()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from importlib import metadata
@@ -38,9 +39,8 @@ def cores() -> int:
 
 def memory_mib() -> int:
     """Memory that is free to be used, in MiB: the machine's, or what the control group leaves."""
-    import psutil
-
-    available = int(psutil.virtual_memory().available)
+    reported = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    available = int(reported[1]) << 10 if reported else 0
     group = Path("/sys/fs/cgroup")
     try:
         limit = int((group / "memory.max").read_text())

@@ -125,8 +125,8 @@ def load(name: str = "torchvision") -> ModuleType:
         if error.name != "torchvision":
             raise
         raise ModuleNotFoundError(
-            "torchvision is not installed: pip install --no-deps -r requirements/torchvision.txt "
-            "(without its dependencies, which would replace a CPU build of torch)",
+            'torchvision is not installed: pip install "horovod-byz[data]"; beside a CPU build of torch: '
+            "pip install --no-deps torchvision",
             name="torchvision",
         ) from error
 

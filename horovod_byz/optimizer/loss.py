@@ -28,6 +28,9 @@ class SharedLoss:
         """The median over the workers, as a tensor or number like `loss`; all ranks call it together.
 
         NaN where over half of the losses are not finite. What is no single number is returned as it is.
+
+        Args:
+            loss: this rank's.
         """
         if not _is_number(loss):
             return loss
@@ -42,6 +45,46 @@ class SharedLoss:
     def rebind(self) -> None:
         """Forgets the ranks."""
         self._session = None
+
+
+class Trials:
+    """The losses at the points that an optimizer tries within one step.
+
+    A line search may go so far that over half of the workers overflow. Such a point gets a loss above all
+    others of the step, so that the search backs off. NaN would not do: it is neither above nor below another
+    loss, and torch's strong-Wolfe search ends with an IndexError. Infinity would interpolate to NaN.
+
+    Attributes:
+        last: the last loss that the optimizer got.
+    """
+
+    def __init__(self) -> None:
+        self._largest: float | None = None
+        self.last: Any = None
+
+    @property
+    def known(self) -> bool:
+        """Whether a loss was noted."""
+        return self._largest is not None
+
+    def note(self, loss: Any) -> None:
+        """Takes the shared loss at a point without overflow."""
+        if _is_number(loss):
+            self._largest = max(float(loss), float(loss) if self._largest is None else self._largest)
+
+    def worse(self, loss: Any) -> Any:
+        """A loss above all that were noted, as a tensor or number like `loss`; `loss` if there are none."""
+        if self._largest is None or not _is_number(loss):
+            return loss
+        value = self._largest + 1 + abs(self._largest)
+        if isinstance(loss, torch.Tensor):
+            return torch.full_like(loss, min(value, torch.finfo(loss.dtype).max))
+        return value
+
+
+def is_finite(loss: Any) -> bool:
+    """Whether a loss is finite; one that is no number counts as finite."""
+    return not _is_number(loss) or math.isfinite(float(loss))
 
 
 def _is_number(loss: Any) -> bool:

@@ -6,10 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from blake3 import blake3
 
 SIZE = 16  # bytes of a digest, as in the header of a step
+# Larger ones are compared as they are: float32 has no room for them, and float64 none for all integers.
+_LARGEST_NUMBER = 2.0**53
 
 
 class _Initial(dict[Any, Any]):
@@ -76,14 +79,17 @@ def _zero_gradient(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) ->
 def digest(optimizer: torch.optim.Optimizer) -> bytes:
     """BLAKE3 of the parameters, the optimizer's state, and its options such as the learning rate.
 
-    Data-parallel ranks hold the same of all three; model buffers, which may differ, are left out.
+    Data-parallel ranks hold the same of all three; model buffers, which may differ, are left out. Numbers
+    count by value, however they are written: 1 is 1.0, and a learning rate of 0.1 is `torch.tensor(0.1)`,
+    unless the group has parameters of float64, for which these two take different steps.
     """
     hasher = blake3()
     for index, group in enumerate(optimizer.param_groups):
         options = {key: value for key, value in group.items() if key not in ("params", "param_names")}
-        _add(hasher, f"group {index}", options)
+        wide = any(parameter.dtype == torch.float64 for parameter in group["params"])
+        _add(hasher, f"group {index}", options, np.float64 if wide else np.float32)
         for parameter in group["params"]:
-            _add(hasher, "parameter", parameter)
+            _add_tensor(hasher, "parameter", parameter)
             _add(hasher, "state", optimizer.state.get(parameter, {}))
     return hasher.digest(SIZE)
 
@@ -92,17 +98,28 @@ def digest_of(tensors: Iterable[torch.Tensor]) -> bytes:
     """BLAKE3 of some tensors' values."""
     hasher = blake3()
     for tensor in tensors:
-        _add(hasher, "", tensor)
+        _add_tensor(hasher, "", tensor)
     return hasher.digest(SIZE)
 
 
-def _add(hasher: Any, name: str, value: Any) -> None:
+def _add(hasher: Any, name: str, value: Any, precision: type[np.floating[Any]] = np.float64) -> None:
     for path, leaf in _leaves(name, value):
         if isinstance(leaf, torch.Tensor):
-            hasher.update(f"{path} {leaf.dtype} {tuple(leaf.shape)}\0".encode())
-            hasher.update(_bytes(leaf))
+            _add_tensor(hasher, path, leaf)
         else:
-            hasher.update(f"{path} {leaf!r}\0".encode())
+            hasher.update(f"{path} {_canonical(leaf, precision)!r}\0".encode())
+
+
+def _add_tensor(hasher: Any, path: str, tensor: torch.Tensor) -> None:
+    hasher.update(f"{path} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+    hasher.update(_bytes(tensor))
+
+
+def _canonical(value: Any, precision: type[np.floating[Any]]) -> Any:
+    """A real number as a float that holds its value in a precision; anything else as it is."""
+    if not isinstance(value, (bool, int, float)) or abs(value) > _LARGEST_NUMBER:
+        return value
+    return float(precision(value)) + 0.0  # -0.0 becomes 0.0
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -113,6 +130,8 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
             yield from _leaves(f"{path}.{i}", item)
+    elif isinstance(value, np.generic) or (isinstance(value, torch.Tensor) and value.dim() == 0):
+        yield path, value.item()
     elif value is None or isinstance(value, (torch.Tensor, bool, int, float, complex, str)):
         yield path, value
 

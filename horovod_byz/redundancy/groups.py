@@ -119,7 +119,8 @@ class Redundancy:
 
             worker = hvd.rank() if worker is None else worker
             workers = hvd.size() if workers is None else workers
-        return RedundantSampler(len(data), self, worker, workers, seed, shuffle)
+        group, groups = self.group_of(worker, workers), len(self.groups_of(workers))
+        return RedundantSampler(len(data), group, groups, seed, shuffle)
 
     def seeded(self, data: Any) -> SeededDataset:
         """The data set with random augmentation that all replicas draw alike: by sample and epoch.

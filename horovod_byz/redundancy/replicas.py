@@ -5,15 +5,22 @@ from __future__ import annotations
 import platform
 import warnings
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from horovod_byz.collect.transport import Transport
+import numpy.typing as npt
 
 # What a rank sends of its fingerprint; a fixed size, so that nobody can shift what others send.
 _SIZE = 512
+
+
+class Transport(Protocol):
+    """What `compare` needs of the ranks, such as a `collect.transport.Transport`."""
+
+    @property
+    def size(self) -> int: ...
+
+    def exchange(self, message: npt.NDArray[np.uint8], phase: str) -> npt.NDArray[np.uint8]: ...
 
 
 def fingerprint() -> str:
@@ -54,7 +61,7 @@ def needs_equal_bits(rule: Any) -> bool:
 
 
 def compare(transport: Transport, rule: Any) -> None:
-    """Warns where ranks whose replicas must agree compute by other means than most. All ranks call it.
+    """Warns if the torch build or settings of ranks whose replicas must agree differ. All ranks call it.
 
     One exchange of 512 bytes; none where the rule does not compare bits. A warning, no error: bits may agree
     all the same, and where they do not, the vote says so at every step.

@@ -12,7 +12,6 @@ from torch.utils.data import Dataset, Sampler
 
 from horovod_byz.common.streams import Purpose, generator
 from horovod_byz.redundancy.batches import Batches
-from horovod_byz.redundancy.groups import Redundancy
 
 
 class Drawn(int):
@@ -69,11 +68,8 @@ class RedundantSampler(Sampler[int]):
     itself with each pass; `set_epoch` sets it, and `state_dict` lets a run resume in the middle of an epoch.
     """
 
-    def __init__(
-        self, length: int, redundancy: Redundancy, worker: int, workers: int, seed: int, shuffle: bool
-    ) -> None:
-        self.group = redundancy.group_of(worker, workers)
-        self.groups = len(redundancy.groups_of(workers))
+    def __init__(self, length: int, group: int, groups: int, seed: int, shuffle: bool) -> None:
+        self.group, self.groups = group, groups
         if length < self.groups:
             raise ValueError(
                 f"{length} samples cannot serve {self.groups} redundancy groups: one each at least"

@@ -9,13 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from horovod_byz.common.words import known
 from horovod_byz.reproduction.claims import Claim, Labels
-from horovod_byz.reproduction.grid import Cell, Grid, read_like
+from horovod_byz.reproduction.grid import Read, read_like
 from horovod_byz.training import config as configs
 from horovod_byz.training.config import ConfigError
 
-__all__ = ["Artefact", "Bar", "Figure", "Published", "Reference", "Slice", "Table", "names"]
-
-GRIDS = "grids"
+__all__ = ["Artefact", "Bar", "Figure", "Published", "Reference", "Slice", "Table"]
 
 
 class _Part(BaseModel):
@@ -128,36 +126,30 @@ class Artefact(_Part):
         return {**data, "claims": claims}
 
     @classmethod
-    def read(cls, path: Path, *, repeats: int | None = None, steps: int | None = None) -> Artefact:
+    def read(
+        cls, path: Path, *, repeats: int | None = None, steps: int | None = None, read: Read = configs.read
+    ) -> Artefact:
         """Read the file of an artefact.
 
         Args:
-            path: the file; its folder holds the grids in `grids`.
+            path: the file.
             repeats: use only so many seeds.
             steps: run so many steps instead of the grid's.
+            read: reads a TOML file as plain data.
 
         Raises:
             ConfigError: when it is missing, not TOML, or not an artefact.
         """
         changes = {"name": path.stem, "repeats": repeats, "steps": steps}
         try:
-            return cls.model_validate({**read_like(path), **changes})
+            return cls.model_validate({**read_like(path, read), **changes})
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+            lines = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
             raise ConfigError(f"{path}: " + "; ".join(lines)) from error
 
-    def cells(self, experiments: Path) -> tuple[Cell, ...]:
-        """Every run that it shows, each once."""
-        found = {(cell.grid, cell.name): cell for part in self._parts for cell in self.of(part, experiments)}
-        return tuple(found.values())
-
-    def of(self, part: Slice, experiments: Path) -> tuple[Cell, ...]:
-        """The runs of one slice or reference."""
-        grid = Grid.read(experiments / GRIDS / f"{part.runs or self.runs}.toml", self.steps)
-        return grid.select(part.where, self.repeats)
-
     @property
-    def _parts(self) -> tuple[Slice, ...]:
+    def parts(self) -> tuple[Slice, ...]:
+        """Its references and slices."""
         return (*self.references, *self.slices)
 
     @property
@@ -175,26 +167,3 @@ class Artefact(_Part):
         if self.steps is not None:
             parts.append(f"{self.steps} steps only")
         return "; ".join(parts)
-
-
-def names(experiments: Path) -> list[str]:
-    """All artefacts of a folder: the files with a title; others are configurations of single runs.
-
-    Raises:
-        ConfigError: when there is none.
-    """
-    found = [path.stem for path in experiments.glob("*.toml") if "title" in configs.read(path)]
-    if not found:
-        raise ConfigError(
-            f"{experiments} holds no experiments: run this in a checkout, or name the folder by --experiments"
-        )
-    return sorted(found, key=_natural)
-
-
-def _natural(name: str) -> list[Any]:
-    """The order of people: fig2 before fig10."""
-    parts: list[Any] = []
-    for part in name.split("-"):
-        letters = part.rstrip("0123456789")
-        parts.append((letters, int(part[len(letters) :] or 0)))
-    return parts

@@ -43,7 +43,9 @@ def draw(artefact: Artefact, values: Mapping[str, Any], path: Path) -> None:
         axes.text(left, row, f"  {left:.3g}", va="center", fontsize=9)
     axes.set_yticks(range(len(bars)), [bar.name for bar in reversed(bars)])
     axes.set_xlabel(artefact.figure.x_label)
-    axes.set_xlim(0, 1.12 * max(sum(float(values[one]) for one in bar.parts.values()) for bar in bars))
+    axes.set_xlim(
+        0, 1.12 * max(sum(float(values[quantity]) for quantity in bar.parts.values()) for bar in bars)
+    )
     axes.grid(visible=True, axis="x", color="#DDDDDD", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):

@@ -62,7 +62,7 @@ class Claim(BaseModel):
     def _bounded(self) -> Claim:
         known(self.statistic, STATISTICS, "statistic")
         bounds = (self.least, self.most, self.above, self.below)
-        if all(one is None for one in bounds) and not self.same_metrics_as:
+        if all(bound is None for bound in bounds) and not self.same_metrics_as:
             raise ValueError(f"the claim {self.claim!r} has no bound: give least, most, above or below")
         return self
 
@@ -104,12 +104,12 @@ class Verdict(BaseModel):
     note: str
 
 
-def judge(claim: Claim, found: Sequence[Series], values: Mapping[str, Any], metric: str) -> Verdict:
+def judge(claim: Claim, shown: Sequence[Series], values: Mapping[str, Any], metric: str) -> Verdict:
     """Measure a claim.
 
     Args:
         claim: the claim.
-        found: the series of the artefact, its references among them.
+        shown: the series of the artefact, its references among them.
         values: calculated quantities.
         metric: the artefact's metric.
 
@@ -121,8 +121,8 @@ def judge(claim: Claim, found: Sequence[Series], values: Mapping[str, Any], metr
         if claim.value not in values:
             raise RunError(f"the claim {claim.claim!r} speaks of {claim.value!r}, which was not calculated")
         return _verdict(claim, [float(values[claim.value])], 6)
-    counted = [_counted(claim, one) for one in _matching(claim, claim.of, found)]
-    counted = [one for one in counted if one.runs]
+    counted = [_counted(claim, part) for part in _matching(claim, claim.of, shown)]
+    counted = [part for part in counted if part.runs]
     if not counted:
         return Verdict(
             claim=claim.claim,
@@ -132,15 +132,15 @@ def judge(claim: Claim, found: Sequence[Series], values: Mapping[str, Any], metr
             note=claim.outside or _condition(claim),
         )
     if claim.same_metrics_as:
-        return _compare(claim, counted, _matching(claim, claim.same_metrics_as, found))
-    base = sum(_term(claim, term, found, metric) for term in claim.plus)
-    base -= sum(_term(claim, term, found, metric) for term in claim.minus)
-    measured = [_mean(claim, one, metric, claim.at) + base for one in counted]
+        return _compare(claim, counted, _matching(claim, claim.same_metrics_as, shown))
+    base = sum(_term(claim, term, shown, metric) for term in claim.plus)
+    base -= sum(_term(claim, term, shown, metric) for term in claim.minus)
+    measured = [_mean(claim, part, metric, claim.at) + base for part in counted]
     return _verdict(claim, _over(claim.over, measured), 1, _runs_counted(claim, counted))
 
 
-def _matching(claim: Claim, where: Labels, found: Sequence[Series]) -> list[Series]:
-    chosen = [one for one in found if matches(one.labels, where)]
+def _matching(claim: Claim, where: Labels, shown: Sequence[Series]) -> list[Series]:
+    chosen = [part for part in shown if matches(part.labels, where)]
     if not chosen:
         raise RunError(
             f"the claim {claim.claim!r} speaks of {where}, which is not among the runs it is shown"
@@ -165,7 +165,7 @@ def _condition(claim: Claim) -> str:
 def _runs_counted(claim: Claim, counted: Sequence[Series]) -> str:
     if not claim.only_if:
         return ""
-    return f"{_condition(claim)} ({', '.join(str(len(one.runs)) for one in counted)} runs)"
+    return f"{_condition(claim)} ({', '.join(str(len(part.runs)) for part in counted)} runs)"
 
 
 def _mean(claim: Claim, series: Series, metric: str, at: int | None) -> float:
@@ -174,9 +174,9 @@ def _mean(claim: Claim, series: Series, metric: str, at: int | None) -> float:
     return float(np.mean(statistic(claim.statistic, series, metric, options)))
 
 
-def _term(claim: Claim, term: Term, found: Sequence[Series], metric: str) -> float:
+def _term(claim: Claim, term: Term, shown: Sequence[Series], metric: str) -> float:
     at = claim.at if term.at is None else term.at
-    values = [_mean(claim, one, metric, at) for one in _matching(claim, term.where, found)]
+    values = [_mean(claim, part, metric, at) for part in _matching(claim, term.where, shown)]
     if term.over == "each" and len(values) > 1:
         raise RunError(f"the claim {claim.claim!r} compares with {len(values)} series: say over which")
     return _over(term.over, values)[0]
@@ -195,8 +195,8 @@ def _compare(claim: Claim, ours: Sequence[Series], theirs: Sequence[Series]) -> 
         raise RunError(f"the claim {claim.claim!r} compares {len(ours)} with {len(theirs)} series")
     pairs = [
         (a, b)
-        for one, other in zip(ours, theirs, strict=True)
-        for a, b in zip(one.runs, other.runs, strict=True)
+        for mine, other in zip(ours, theirs, strict=True)
+        for a, b in zip(mine.runs, other.runs, strict=True)
     ]
     equal = sum(_on_test(a) == _on_test(b) for a, b in pairs)
     return _status(claim, equal == len(pairs), f"{equal} of {len(pairs)} runs equal")
@@ -204,7 +204,7 @@ def _compare(claim: Claim, ours: Sequence[Series], theirs: Sequence[Series]) -> 
 
 def _on_test(run: Run) -> list[dict[str, Any]]:
     """The metrics without the training loss, whose mean is over the honest workers: one more, or one less."""
-    return [{name: value for name, value in one.items() if name != "train_loss"} for one in run.metrics]
+    return [{name: value for name, value in record.items() if name != "train_loss"} for record in run.metrics]
 
 
 def _verdict(claim: Claim, measured: list[float], digits: int, note: str = "") -> Verdict:

@@ -23,9 +23,9 @@ from torch import nn
 
 import horovod_byz as hb
 from horovod_byz.bench.clock import seconds
+from horovod_byz.host.environment import describe
 from horovod_byz.rules import Detox, Rule
 from horovod_byz.training import models
-from horovod_byz.training.environment import describe
 from horovod_byz.training.runs import replace_file
 
 __all__ = ["Crossing", "main", "measure", "pairs", "table"]
@@ -60,16 +60,16 @@ class Crossing:
 def pairs(r: int) -> dict[str, tuple[Rule, Rule]]:
     """The vanilla rules of DETOX's experiments, each beside its pairing, with the full vote and the lazy."""
     redundancy = hb.Redundancy(r)
-    found: dict[str, tuple[Rule, Detox]] = {
+    pairings: dict[str, tuple[Rule, Detox]] = {
         "Median": (hb.Median(), hb.Detox.preset("median", redundancy, N, F)),
         "Multi-Krum": (hb.MultiKrum(f=F), hb.Detox.preset("multi-krum", redundancy, N, F)),
         "Bulyan": (hb.Bulyan(f=F), hb.Detox.preset("bulyan", redundancy, N, F)),
     }
     lazy = {
         f"{name}, lazy vote": (vanilla, replace(detox, vote=hb.MajorityVote(lazy=True)))
-        for name, (vanilla, detox) in found.items()
+        for name, (vanilla, detox) in pairings.items()
     }
-    return {**found, **lazy}
+    return {**pairings, **lazy}
 
 
 def replicated(r: int, d: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -90,22 +90,22 @@ def measure(r: int, d: int, rounds: int, clock: Callable[[Callable[[], object]],
         rounds: how many.
         clock: seconds that a call takes.
     """
-    rows, found = replicated(r, d), []
+    rows, crossings = replicated(r, d), []
     for name, (vanilla, detox) in pairs(r).items():
         taken = [
             (clock(lambda: vanilla(rows, threads=1)), clock(lambda: detox(rows, threads=1)))  # noqa: B023
             for _ in range(rounds + 1)
         ][1:]
-        slow, fast = (statistics.median(one) for one in zip(*taken, strict=True))
+        slow, fast = (statistics.median(column) for column in zip(*taken, strict=True))
         speedup = statistics.median(a / b for a, b in taken)
         saved = statistics.median(a - b for a, b in taken)
-        found.append(Crossing(name, d, slow, fast, speedup, saved / (r - 1)))
-    return found
+        crossings.append(Crossing(name, d, slow, fast, speedup, saved / (r - 1)))
+    return crossings
 
 
 def gradient_seconds(rounds: int, clock: Callable[[Callable[[], object]], float]) -> dict[str, float]:
     """How long one worker's own share of 32 images takes, on this machine's processor, per model."""
-    found = {}
+    medians = {}
     for name, shape in _MODELS:
         model = models.build(name, shape, 10, seed=0)
         images = torch.zeros(_SHARE, *shape, dtype=torch.float32, device="cpu")
@@ -117,22 +117,22 @@ def gradient_seconds(rounds: int, clock: Callable[[Callable[[], object]], float]
             torch.autograd.backward(nn.functional.cross_entropy(model(images), labels))
 
         step()
-        found[name] = statistics.median(clock(step) for _ in range(rounds))
-    return found
+        medians[name] = statistics.median(clock(step) for _ in range(rounds))
+    return medians
 
 
-def table(found: Sequence[Crossing], r: int) -> str:
+def table(crossings: Sequence[Crossing], r: int) -> str:
     """A Markdown table."""
     lines = [
         f"| rule on n = {N} | d | rule (ms) | vote + rule on {N // r} (ms) | times faster | pays where a "
         "worker's own gradient takes less than (ms) |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for one in found:
-        limit = f"{1e3 * one.pays_below:.3g}" if one.pays_below > 0 else "never"
+    for crossing in crossings:
+        limit = f"{1e3 * crossing.pays_below:.3g}" if crossing.pays_below > 0 else "never"
         lines.append(
-            f"| {one.name} | {one.d:.0e} | {1e3 * one.vanilla:.3g} | {1e3 * one.detox:.3g} | "
-            f"{one.speedup:.2f} | {limit} |"
+            f"| {crossing.name} | {crossing.d:.0e} | {1e3 * crossing.vanilla:.3g} | "
+            f"{1e3 * crossing.detox:.3g} | {crossing.speedup:.2f} | {limit} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -153,15 +153,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.r < 2 or given.rounds < 1 or min(given.d) < 1:
         parser.error("needs -r of at least 2, and --rounds and -d of at least 1")
     torch.set_num_threads(1)
-    found = [one for d in given.d for one in measure(given.r, d, given.rounds, _processor_seconds)]
+    crossings = [
+        crossing for d in given.d for crossing in measure(given.r, d, given.rounds, _processor_seconds)
+    ]
     gradients = gradient_seconds(given.rounds, _processor_seconds)
-    text = table(found, given.r)
+    text = table(crossings, given.r)
     record = {
         "n": N,
         "f": F,
         "r": given.r,
         "rounds": given.rounds,
-        "pairs": [asdict(one) for one in found],
+        "pairs": [asdict(crossing) for crossing in crossings],
         "gradient_seconds": gradients,
         "environment": describe(),
     }

@@ -77,10 +77,10 @@ def curves(data: str, steps: int, seed: int) -> dict[str, RunConfig]:
         "evaluate_every": max(steps // 20, 1),
     }
     attacked = {**common, "byzantine": BYZANTINE, "attack": "omniscient"}
-    found = {REFERENCE: configs.make(common)}
-    found |= {label: configs.make({**attacked, "rule": rule}) for label, rule in RULES.items()}
+    runs = {REFERENCE: configs.make(common)}
+    runs |= {label: configs.make({**attacked, "rule": rule}) for label, rule in RULES.items()}
     replicated = {**attacked, **DETOX, "data": {**attacked["data"], **DETOX["data"]}}
-    return found | {"DETOX (r = 3)": configs.make(replicated)}
+    return runs | {"DETOX (r = 3)": configs.make(replicated)}
 
 
 def run_all(runs: dict[str, RunConfig], out: Path, data_dir: Path | None, reporter: Reporter) -> None:
@@ -94,17 +94,17 @@ def run_all(runs: dict[str, RunConfig], out: Path, data_dir: Path | None, report
 
 def results(runs: dict[str, RunConfig], out: Path) -> list[Result]:
     """Read back what the runs came to."""
-    found = []
+    seen = []
     for label, config in runs.items():
         folder = RunFolder(out / config.slug)
         summary, verdicts = folder.summary, folder.verdicts
         seconds = sum(
             value
-            for one in folder.read_lines("timings.jsonl")
-            for name, value in one.items()
+            for record in folder.read_lines("timings.jsonl")
+            for name, value in record.items()
             if name != "step"
         )
-        found.append(
+        seen.append(
             Result(
                 label,
                 100 * summary["accuracy"],
@@ -113,16 +113,16 @@ def results(runs: dict[str, RunConfig], out: Path) -> list[Result]:
                 seconds,
             )
         )
-    return found
+    return seen
 
 
-def sentence(found: list[Result], classes: int = 10) -> str:
+def sentence(seen: list[Result], classes: int = 10) -> str:
     """What was seen, in words, from the numbers alone."""
-    reference, *rest = found
+    reference, *rest = seen
     chance = 100 / classes
-    kept = [one for one in rest if one.accuracy >= reference.accuracy - KEEPS]
-    lost = [one for one in rest if one not in kept and one.accuracy <= chance + CHANCE]
-    between = [one for one in rest if one not in kept and one not in lost]
+    kept = [result for result in rest if result.accuracy >= reference.accuracy - KEEPS]
+    lost = [result for result in rest if result not in kept and result.accuracy <= chance + CHANCE]
+    between = [result for result in rest if result not in kept and result not in lost]
     parts = [
         f"Without attack, Mean reached {reference.accuracy:.1f} % accuracy.",
         f"With {BYZANTINE} of {WORKERS} workers Byzantine,",
@@ -137,12 +137,12 @@ def sentence(found: list[Result], classes: int = 10) -> str:
     return " ".join(parts) + " " + "; ".join(said) + "."
 
 
-def _list(found: list[Result]) -> str:
-    words = [f"{one.label} ({one.accuracy:.1f} %)" for one in found]
+def _list(seen: list[Result]) -> str:
+    words = [f"{result.label} ({result.accuracy:.1f} %)" for result in seen]
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
 
 
-def table(found: list[Result]) -> Table:
+def table(seen: list[Result]) -> Table:
     """The results as a table."""
     made = Table(
         title=f"{WORKERS} workers, {BYZANTINE} of them Byzantine (omniscient attack)", title_justify="left"
@@ -156,10 +156,10 @@ def table(found: list[Result]) -> Table:
         "seconds",
     ):
         made.add_column(heading, justify="left" if heading == "rule" else "right", no_wrap=heading == "rule")
-    for one in found:
-        named = ["-" if share is None else f"{100 * share:.0f} %" for share in one.named]
-        diverged = "-" if one.diverged_at is None else f"step {one.diverged_at}"
-        made.add_row(one.label, f"{one.accuracy:.1f} %", diverged, *named, f"{one.seconds:.1f}")
+    for result in seen:
+        named = ["-" if share is None else f"{100 * share:.0f} %" for share in result.named]
+        diverged = "-" if result.diverged_at is None else f"step {result.diverged_at}"
+        made.add_row(result.label, f"{result.accuracy:.1f} %", diverged, *named, f"{result.seconds:.1f}")
     return made
 
 
@@ -178,19 +178,19 @@ def pick_data(data_dir: Path | None, console: Console) -> str:
 
 def show(runs: dict[str, RunConfig], out: Path, console: Console) -> None:
     """Print the table and the sentence, and draw the picture."""
-    found = results(runs, out)
+    seen = results(runs, out)
     config = next(iter(runs.values()))
     picture = out / "curves.png"
     name = "MNIST" if config.data.name == "mnist" else config.data.name
     draw_curves(
-        [Curve(label, out / one.slug, label == REFERENCE) for label, one in runs.items()],
+        [Curve(label, out / curve.slug, label == REFERENCE) for label, curve in runs.items()],
         picture,
         title=f"{BYZANTINE} Byzantine workers of {WORKERS}: which rules still train?",
         subtitle=f"{name}, MLP, omniscient attack (-1e20 x the sum of the honest gradients), "
         f"batch {config.data.batch} per worker, learning rate {config.optimizer.lr}, seed {config.seed}",
     )
-    console.print(table(found))
-    console.print(sentence(found), highlight=False)
+    console.print(table(seen))
+    console.print(sentence(seen), highlight=False)
     console.print(f"The picture: {picture}", highlight=False)
 
 

@@ -68,16 +68,16 @@ def draw(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, S
 
 def _groups(shown: Sequence[Series], axes: Sequence[str]) -> dict[tuple[str, ...], list[Series]]:
     """Series by their labels on some axes: every combination, in the order of first appearance per axis."""
-    orders = [dict.fromkeys(one.labels.get(axis, "") for one in shown) for axis in axes]
-    found: dict[tuple[str, ...], list[Series]] = {labels: [] for labels in itertools.product(*orders)}
-    for one in shown:
-        found[tuple(one.labels.get(axis, "") for axis in axes)].append(one)
-    return found
+    orders = [dict.fromkeys(series.labels.get(axis, "") for series in shown) for axis in axes]
+    panels: dict[tuple[str, ...], list[Series]] = {labels: [] for labels in itertools.product(*orders)}
+    for series in shown:
+        panels[tuple(series.labels.get(axis, "") for axis in axes)].append(series)
+    return panels
 
 
 def _styles(shown: Sequence[Series], axis: str) -> dict[str, tuple[str, str]]:
     """Colour and marker by label, the same in all panels."""
-    labels = dict.fromkeys(one.labels.get(axis, "") for one in shown)
+    labels = dict.fromkeys(series.labels.get(axis, "") for series in shown)
     return {
         label: (COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)])
         for number, label in enumerate(labels)
@@ -92,13 +92,13 @@ def _curves(
     metric: str,
     styles: Mapping[str, tuple[str, str]],
 ) -> None:
-    for number, one in enumerate(shown):
-        label = one.labels.get(artefact.figure.lines, "")
+    for number, series in enumerate(shown):
+        label = series.labels.get(artefact.figure.lines, "")
         colour, marker = styles[label]
-        values = one.values(metric)
-        every = max(len(one.steps) // 6, 1)
+        values = series.values(metric)
+        every = max(len(series.steps) // 6, 1)
         axes.plot(
-            one.steps,
+            series.steps,
             values.mean(axis=0),
             color=colour,
             marker=marker,
@@ -108,15 +108,15 @@ def _curves(
             label=named(artefact.figure.lines, label),
         )
         axes.fill_between(
-            one.steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.13, linewidth=0
+            series.steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.13, linewidth=0
         )
-    for (name, one), dash in zip(references.items(), itertools.cycle(("--", ":", "-.")), strict=False):
-        axes.plot(one.steps, one.values(metric).mean(axis=0), "k" + dash, linewidth=1.4, label=name)
-    starts = {run.config.attack_start for one in shown for run in one.runs} - {0}
+    for (name, series), dash in zip(references.items(), itertools.cycle(("--", ":", "-.")), strict=False):
+        axes.plot(series.steps, series.values(metric).mean(axis=0), "k" + dash, linewidth=1.4, label=name)
+    starts = {run.config.attack_start for series in shown for run in series.runs} - {0}
     for start in starts:
         axes.axvline(start, color="#888888", linewidth=0.8)
     axes.set_xlabel("step")
-    axes.set_xlim(0, max(int(one.steps[-1]) for one in shown))
+    axes.set_xlim(0, max(int(series.steps[-1]) for series in shown))
     _finish(axes, metric)
 
 
@@ -129,31 +129,31 @@ def _sweep(
     styles: Mapping[str, tuple[str, str]],
 ) -> None:
     figure = artefact.figure
-    places = list(dict.fromkeys(one.labels[figure.x] for one in shown))
+    places = list(dict.fromkeys(item.labels[figure.x] for item in shown))
     by_line = _groups(shown, (figure.lines,))
     for number, ((label,), series) in enumerate(by_line.items()):
         colour, marker = styles[label]
         shift = 0.05 * (number - (len(by_line) - 1) / 2)
-        x = [places.index(one.labels[figure.x]) + shift for one in series]
-        finals = [one.final(metric) for one in series]
+        x = [places.index(item.labels[figure.x]) + shift for item in series]
+        finals = [item.final(metric) for item in series]
         axes.plot(
             x, [values.mean() for values in finals], color=colour, marker=marker, linewidth=1.4, label=label
         )
         for place, values in zip(x, finals, strict=True):
             axes.plot([place] * len(values), values, ".", color=colour, alpha=0.45, markersize=4)
-    for (name, one), dash in zip(references.items(), itertools.cycle(("--", ":", "-.")), strict=False):
-        axes.axhline(one.final(metric).mean(), color="k", linestyle=dash, linewidth=1.2, label=name)
+    for (name, item), dash in zip(references.items(), itertools.cycle(("--", ":", "-.")), strict=False):
+        axes.axhline(item.final(metric).mean(), color="k", linestyle=dash, linewidth=1.2, label=name)
     axes.set_xticks(range(len(places)), places)
     axes.set_xlabel(figure.x_label or figure.x)
     _finish(axes, metric)
-    if metric != "loss" and min(one.final(metric).min() for one in shown) >= figure.lowest:
+    if metric != "loss" and min(item.final(metric).min() for item in shown) >= figure.lowest:
         axes.set_ylim(figure.lowest, 100)
 
 
 def _pairs(axes: Axes, artefact: Artefact, shown: Sequence[Series], references: Mapping[str, Series]) -> None:
     """Each label of the x axis a pair of dots per pairing, with the range of the repeats."""
     figure = artefact.figure
-    places = list(dict.fromkeys(one.labels[figure.x] for one in shown))
+    places = list(dict.fromkeys(item.labels[figure.x] for item in shown))
     rows = [(place, pair) for place in places for pair in figure.pairs]
     for height, (place, pair) in enumerate(reversed(rows)):
         for label, colour, marker, shift in (
@@ -161,17 +161,17 @@ def _pairs(axes: Axes, artefact: Artefact, shown: Sequence[Series], references: 
             (pair[1], _AFTER, "s", -0.15),
         ):
             wanted = {figure.x: place, figure.lines: label}
-            found = [one for one in shown if wanted.items() <= one.labels.items()]
-            if not found:
+            matching = [item for item in shown if wanted.items() <= item.labels.items()]
+            if not matching:
                 axes.text(50, height + shift, "does not hold", fontsize=7.5, va="center", ha="center")
                 continue
-            values = found[0].final(artefact.metric)
+            values = matching[0].final(artefact.metric)
             axes.plot([values.min(), values.max()], [height + shift] * 2, color=colour, linewidth=1.2)
             axes.plot(values.mean(), height + shift, marker, color=colour, markersize=5)
     names = [f"{pair[0]}, {place}" for place, pair in reversed(rows)]
     axes.set_yticks(range(len(rows)), names, fontsize=8)
-    for one in references.values():
-        axes.axvline(one.final(artefact.metric).mean(), color="k", linestyle="--", linewidth=1)
+    for item in references.values():
+        axes.axvline(item.final(artefact.metric).mean(), color="k", linestyle="--", linewidth=1)
     axes.set_xlim(0, 100)
     axes.set_xlabel(METRICS[artefact.metric])
     _clean(axes)
@@ -193,24 +193,24 @@ def _clean(axes: Axes) -> None:
 
 
 def _name(canvas: Figure, artefact: Artefact, first: Axes) -> None:
-    told = [artefact.title, f"REDUCED: {artefact.reduction}"] if artefact.reduction else [artefact.title]
+    lines = [artefact.title, f"REDUCED: {artefact.reduction}"] if artefact.reduction else [artefact.title]
     fitting = int(10 * canvas.get_figwidth())  # bold letters of this size to an inch, about
-    title = "\n".join(line for part in told for line in textwrap.wrap(part, fitting))
+    title = "\n".join(line for part in lines for line in textwrap.wrap(part, fitting))
     canvas.suptitle(title, fontsize=11.5, x=0.01, ha="left", fontweight="bold")
     if artefact.figure.kind == "pairs":
         first.plot([], [], "o", color=_BEFORE, label="without redundancy")
         first.plot([], [], "s", color=_AFTER, label="with DETOX")
         first.plot([], [], "k--", label="mean, no attack")
-    found = {
+    handles = {
         label: handle
         for axes in canvas.axes
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     canvas.legend(
-        list(found.values()),
-        list(found),
+        list(handles.values()),
+        list(handles),
         loc="outside lower center",
-        ncols=min(len(found), 5),
+        ncols=min(len(handles), 5),
         frameon=False,
         fontsize=9,
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,16 @@ from horovod_byz.training import config as configs
 from horovod_byz.training.config import ConfigError, RunConfig
 from horovod_byz.training.runs import RunError, RunFolder
 
-__all__ = ["SEED", "Cell", "Grid", "Where", "matches", "read_like"]
+__all__ = ["SEED", "Cell", "Grid", "Read", "Where", "matches", "read_like"]
 
 SEED = "seed"
 """The axis of repeats; tables and figures summarise over it."""
 
 Where = Mapping[str, str | Sequence[str]]
 """Which runs are meant: for some axes a label, or several. Axes that are left out may have any."""
+
+Read = Callable[[Path], Mapping[str, Any]]
+"""Reads a TOML file as plain data."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,10 @@ class Grid:
     base: Mapping[str, Any]
     axes: Mapping[str, Mapping[str, Mapping[str, Any]]]
     without: Sequence[Where] = ()
+    _made: dict[tuple[str, ...], Cell] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def read(cls, path: Path, steps: int | None = None) -> Grid:
+    def read(cls, path: Path, steps: int | None = None, *, read: Read = configs.read) -> Grid:
         """Reads a grid: `[base]` holds what all runs share, each `[axes.NAME]` labels with what they set.
 
         `seeds = 10` makes the axis of seeds 0 to 9. `leave_out` lists combinations of labels, such as
@@ -87,20 +91,21 @@ class Grid:
         Args:
             path: the file.
             steps: run so many steps instead; the grid's name then says so.
+            read: reads a TOML file as plain data.
 
         Raises:
             ConfigError: if the file is missing or not TOML, or two runs would share a folder.
         """
-        data = read_like(path)
+        data = read_like(path, read)
         axes: dict[str, Any] = dict(data.get("axes", {}))
         if "seeds" in data:
             axes[SEED] = {str(seed): {"seed": seed} for seed in range(data["seeds"])}
         for axis, labels in axes.items():
-            for one, other in itertools.combinations(labels, 2):
-                if _slug(one) == _slug(other):
+            for label, other in itertools.combinations(labels, 2):
+                if _slug(label) == _slug(other):
                     raise ConfigError(
-                        f"{path}: the labels {one!r} and {other!r} of axis {axis!r} would share the folder "
-                        f"name {_slug(one)!r}: rename one"
+                        f"{path}: the labels {label!r} and {other!r} of axis {axis!r} would share the folder "
+                        f"name {_slug(label)!r}: rename one"
                     )
         name = path.stem
         base = dict(data.get("base", {}))
@@ -133,10 +138,18 @@ class Grid:
             wanted[SEED] = wanted[SEED][:repeats]
         every = (dict(zip(wanted, labels, strict=True)) for labels in itertools.product(*wanted.values()))
         return tuple(
-            self._cell(labels) for labels in every if not any(matches(labels, one) for one in self.without)
+            self._cell(labels)
+            for labels in every
+            if not any(matches(labels, left_out) for left_out in self.without)
         )
 
     def _cell(self, labels: dict[str, str]) -> Cell:
+        key = tuple(labels.values())
+        if key not in self._made:
+            self._made[key] = self._make(labels)
+        return self._made[key]
+
+    def _make(self, labels: dict[str, str]) -> Cell:
         settings = self.base
         for axis, label in labels.items():
             settings = merged(settings, self.axes[axis][label])
@@ -160,7 +173,7 @@ def matches(labels: Mapping[str, str], where: Where) -> bool:
     )
 
 
-def read_like(path: Path) -> dict[str, Any]:
+def read_like(path: Path, read: Read = configs.read) -> dict[str, Any]:
     """Reads a TOML file; where it says `like = "other"`, as changes to that file of the same folder.
 
     Tables are merged, anything else is replaced.
@@ -168,16 +181,15 @@ def read_like(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: if a file is missing or not TOML.
     """
-    data = configs.read(path)
-    if "like" not in data:
-        return data
-    return merged(read_like(path.with_name(f"{data.pop('like')}.toml")), data)
+    data = dict(read(path))
+    other = data.pop("like", None)
+    return data if other is None else merged(read_like(path.with_name(f"{other}.toml"), read), data)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes`: tables are merged key by key, anything else is replaced."""
-    found = dict(base)
+    result = dict(base)
     for key, value in changes.items():
-        old = found.get(key)
-        found[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return found
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result

@@ -5,19 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from horovod_byz.attacks import Gambler
+from horovod_byz.redundancy.batches import Batches
 from horovod_byz.theory import Gamble
+from horovod_byz.training import models
 from horovod_byz.training.config import RunConfig
-from horovod_byz.training.data import Dataset
-from horovod_byz.training.ranks import Ranks
-from horovod_byz.training.trainer import Trainer
+from horovod_byz.training.data import Dataset, augment
+from horovod_byz.training.gradients import take
 
 __all__ = ["of"]
 
 
 def of(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
-    """The notes of a run; empty for most.
+    """The notes of a run, computed from its configuration and data alone; empty for most.
 
     For the gambler: the attacked range of coordinates, the share of its values that are not exactly zero in
     the workers' first gradients (a hit on zero is harmless), and from it the predicted probabilities that
@@ -38,11 +42,10 @@ def of(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
 
 
 def _gambler(attack: Gambler, config: RunConfig, dataset: Dataset) -> dict[str, Any]:
-    trainer = Trainer(config, dataset, Ranks(), str(dataset.train_x.device))
-    trainer.compute()
-    d = trainer.gradients.memory.d
+    model = _model(config, dataset)
+    d = sum(parameter.numel() for parameter in model.parameters())
     begin, end = attack.attacked(d, config.seed)
-    values = trainer.gradients.rows[:, begin:end].cpu().numpy()
+    values = _first_gradients(model, config, dataset, begin, end)
     nonzero = float(np.count_nonzero(values) / values.size)
     gamble = Gamble(d, config.workers, attack.servers, attack.probability, config.steps, nonzero)
     exceeds = [gamble.coordinate_crash(f) for f in range(4)]
@@ -52,3 +55,32 @@ def _gambler(attack: Gambler, config: RunConfig, dataset: Dataset) -> dict[str, 
         "crash": round(gamble.selection_crash, 6),
         "more_hits_than": [round(chance, 6) for chance in exceeds],
     }
+
+
+def _model(config: RunConfig, dataset: Dataset) -> nn.Module:
+    """The run's first model, in training mode, where the data are."""
+    name, options = config.model.name, config.model.options
+    model = models.build(name, dataset.shape, dataset.classes, seed=config.seed, **options)
+    return model.to(dataset.train_x.device).train()
+
+
+def _first_gradients(
+    model: nn.Module, config: RunConfig, dataset: Dataset, begin: int, end: int
+) -> NDArray[np.float32]:
+    """The coordinates [begin, end) of every worker's gradient at step 0, (workers, end - begin)."""
+    redundancy, workers = config.make_redundancy(), range(config.workers)
+    groups = [redundancy.group_of(worker, config.workers) for worker in workers]
+    data = config.data
+    batches = Batches(config.seed, len(dataset.train_y), data.batch, groups, data.sampling)
+    images, labels = take(dataset.train_x, dataset.train_y, batches.indices(0, workers))
+    rows = np.empty((config.workers, end - begin), np.float32)
+    with torch.random.fork_rng(devices=[]):
+        for worker in workers:
+            batch = (
+                augment(images[worker], batches.augmentation(0, worker)) if data.augment else images[worker]
+            )
+            torch.manual_seed(batches.model_seed(0, worker))  # for dropout
+            loss = nn.functional.cross_entropy(model(batch), labels[worker])
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            rows[worker] = torch.cat([part.reshape(-1) for part in gradients])[begin:end].cpu().numpy()
+    return rows

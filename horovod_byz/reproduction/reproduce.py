@@ -10,6 +10,7 @@ from typing import Any
 
 from horovod_byz.reproduction import bars, calculations, figures, tables
 from horovod_byz.reproduction.artefact import Artefact
+from horovod_byz.reproduction.catalogue import Catalogue
 from horovod_byz.reproduction.claims import Verdict, judge
 from horovod_byz.reproduction.compute import Workplace, compute
 from horovod_byz.reproduction.series import Run, Series, read
@@ -46,7 +47,7 @@ class Shown:
     verdicts: tuple[Verdict, ...]
 
 
-def reproduce(artefact: Artefact, experiments: Path, place: Workplace) -> Shown:
+def reproduce(artefact: Artefact, catalogue: Catalogue, place: Workplace) -> Shown:
     """Compute what an artefact lacks, and write its table, figure and claims beside each other.
 
     Raises:
@@ -59,11 +60,11 @@ def reproduce(artefact: Artefact, experiments: Path, place: Workplace) -> Shown:
         values = target / "values.json"
         if not values.is_file():
             target.mkdir(parents=True, exist_ok=True)
-            found = calculations.by_name(artefact.calculate)()
-            replace_file(values, (json.dumps(found, indent=1) + "\n").encode())
+            calculated = calculations.by_name(artefact.calculate)()
+            replace_file(values, (json.dumps(calculated, indent=1) + "\n").encode())
     else:
-        compute(artefact.cells(experiments), place, artefact.name)
-    shown = look(artefact, experiments, place.results)
+        compute(catalogue.cells(artefact), place, artefact.name)
+    shown = look(artefact, catalogue, place.results)
     target.mkdir(parents=True, exist_ok=True)
     if shown.series and artefact.figure.kind != "none":
         figures.draw(artefact, shown.series, shown.references, target / "figure.png")
@@ -73,7 +74,7 @@ def reproduce(artefact: Artefact, experiments: Path, place: Workplace) -> Shown:
     return shown
 
 
-def look(artefact: Artefact, experiments: Path, results: Path) -> Shown:
+def look(artefact: Artefact, catalogue: Catalogue, results: Path) -> Shown:
     """Read an artefact's runs, or its calculated values, and judge its claims.
 
     Raises:
@@ -90,13 +91,13 @@ def look(artefact: Artefact, experiments: Path, results: Path) -> Shown:
             )
         values = json.loads(path.read_text())
     for part in artefact.slices:
-        found = read(artefact.of(part, experiments), results)
-        series += tuple(Series({**one.labels, **part.labels}, one.runs) for one in found)
+        groups = read(catalogue.of(artefact, part), results)
+        series += tuple(Series({**group.labels, **part.labels}, group.runs) for group in groups)
     for reference in artefact.references:
-        found = read(artefact.of(reference, experiments), results)
-        if len(found) != 1:
-            raise RunError(f"the reference {reference.name!r} means {len(found)} series: it has to be one")
-        references[reference.name] = Series({**found[0].labels, **reference.labels}, found[0].runs)
+        groups = read(catalogue.of(artefact, reference), results)
+        if len(groups) != 1:
+            raise RunError(f"the reference {reference.name!r} means {len(groups)} series: it has to be one")
+        references[reference.name] = Series({**groups[0].labels, **reference.labels}, groups[0].runs)
     known = [*references.values(), *series]
     verdicts = tuple(judge(claim, known, values, artefact.metric) for claim in artefact.claims)
     return Shown(artefact, series, references, values, verdicts)
@@ -114,9 +115,9 @@ def page(shown: Shown) -> str:
         lines += ["", *_conditions(shown), "", *tables.accuracies(artefact, shown.series, shown.references)]
         if artefact.figure.kind != "none":
             lines += ["", "![the figure](figure.png)"]
-            if any(len(one.runs) > 1 for one in shown.series):
-                told = "Lines are means over the repeats; bands, dots and brackets go from lowest to highest."
-                lines += ["", told]
+            if any(len(series.runs) > 1 for series in shown.series):
+                note = "Lines are means over the repeats; bands, dots and brackets go from lowest to highest."
+                lines += ["", note]
     if shown.values:
         lines += ["", *tables.calculated(shown.values)]
         if artefact.figure.bars:
@@ -125,7 +126,12 @@ def page(shown: Shown) -> str:
     if artefact.says:
         lines += ["", "## What the paper says", "", artefact.says]
     if artefact.differences:
-        lines += ["", "## What differs from the paper", "", *(f"* {one}" for one in artefact.differences)]
+        lines += [
+            "",
+            "## What differs from the paper",
+            "",
+            *(f"* {difference}" for difference in artefact.differences),
+        ]
     lines += [
         "",
         f"Made by `make {artefact.name}` from the runs beside this folder; see docs/reproduction.md.",
@@ -135,28 +141,28 @@ def page(shown: Shown) -> str:
 
 def _conditions(shown: Shown) -> list[str]:
     """What the runs have in common, and what is noted beside them."""
-    runs = [run for one in (*shown.references.values(), *shown.series) for run in one.runs]
+    runs = [run for series in (*shown.references.values(), *shown.series) for run in series.runs]
     configs = [run.config for run in runs]
 
     def each(values: Iterable[Any]) -> str:
-        told = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-        return " or ".join(dict.fromkeys(told))
+        words = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+        return " or ".join(dict.fromkeys(words))
 
-    subject = each(f"{one.model} on {one.data.name}" for one in configs)
-    batch = each(sorted({one.data.batch for one in configs}))
-    rate = each(sorted({one.optimizer.lr for one in configs}))
-    counts = sorted({len(one.runs) for one in shown.series})
+    subject = each(f"{config.model} on {config.data.name}" for config in configs)
+    batch = each(sorted({config.data.batch for config in configs}))
+    rate = each(sorted({config.optimizer.lr for config in configs}))
+    counts = sorted({len(series.runs) for series in shown.series})
     repeats = f"{each(counts)} repeats. Means over the repeats, with the lowest to the highest in brackets."
     lines = [
-        f"{subject}; {each(one.workers for one in configs)} workers, batch {batch} per worker, "
-        f"{each(one.steps for one in configs)} steps, learning rate {rate}; "
+        f"{subject}; {each(config.workers for config in configs)} workers, batch {batch} per worker, "
+        f"{each(config.steps for config in configs)} steps, learning rate {rate}; "
         f"{'one repeat.' if counts == [1] else repeats}"
     ]
     votes = []
-    for one in shown.series:
-        held = [_note(run, "byzantine_votes") for run in one.runs]
+    for series in shown.series:
+        held = [_note(run, "byzantine_votes") for run in series.runs]
         if None not in held:
-            votes.append(f"{', '.join(one.labels.values())}: {', '.join(map(str, held))}")
+            votes.append(f"{', '.join(series.labels.values())}: {', '.join(map(str, held))}")
     if votes:
         lines += ["", f"Votes that Byzantine workers hold: {'; '.join(votes)}."]
     return [*lines, *_gambles(runs)]
@@ -164,14 +170,14 @@ def _conditions(shown: Shown) -> list[str]:
 
 def _gambles(runs: Iterable[Run]) -> list[str]:
     """Per seed, what the gambler hits, as noted beside the runs."""
-    found = {run.config.seed: run.record["notes"] for run in runs if _note(run, "nonzero") is not None}
-    if not found:
+    noted = {run.config.seed: run.record["notes"] for run in runs if _note(run, "nonzero") is not None}
+    if not noted:
         return []
     lines = [
         "",
         *tables.head("seed", "attacked coordinates", "of them non-zero", "P(some step has no clean row)"),
     ]
-    for seed, notes in sorted(found.items()):
+    for seed, notes in sorted(noted.items()):
         begin, end = notes["attacked"]
         lines.append(
             tables.row(str(seed), f"{begin} to {end - 1}", f"{notes['nonzero']:.2f}", f"{notes['crash']:.3f}")
@@ -185,8 +191,8 @@ def _note(run: Run, name: str) -> Any:
 
 def count(verdicts: Sequence[Verdict]) -> str:
     """How many claims pass and fail, in words."""
-    found = {"PASS": 0, "FAIL": 0, "OUTSIDE THE ASSUMPTION": 0}
-    for one in verdicts:
-        found[one.status] += 1
+    counts = {"PASS": 0, "FAIL": 0, "OUTSIDE THE ASSUMPTION": 0}
+    for verdict in verdicts:
+        counts[verdict.status] += 1
     words = {"PASS": "pass", "FAIL": "fail", "OUTSIDE THE ASSUMPTION": "outside the assumption"}
-    return ", ".join(f"{number} {words[status]}" for status, number in found.items() if number) or "none"
+    return ", ".join(f"{number} {words[status]}" for status, number in counts.items() if number) or "none"

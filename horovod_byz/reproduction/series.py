@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,19 +42,19 @@ class Run:
     @cached_property
     def steps(self) -> NDArray[np.int64]:
         """The steps of the evaluations."""
-        return np.array([one["step"] for one in self.metrics], np.int64)
+        return np.array([record["step"] for record in self.metrics], np.int64)
 
     def values(self, metric: str) -> Floats:
         """A metric at each evaluation; accuracies in percent, NaN where it was not finite."""
         factor = 100.0 if metric in ("accuracy", "top3") else 1.0
-        found = [np.nan if one[metric] is None else factor * one[metric] for one in self.metrics]
-        return np.array(found, np.float64)
+        values = [record[metric] for record in self.metrics]
+        return np.array([np.nan if value is None else factor * value for value in values], np.float64)
 
     @property
     def diverged_at(self) -> int | None:
         """The first step with an honest loss that was not finite; None if there was none."""
-        found: int | None = self.record["summary"]["diverged_at"]
-        return found
+        step: int | None = self.record["summary"]["diverged_at"]
+        return step
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +100,7 @@ def read(cells: Sequence[Cell], results: Path) -> tuple[Series, ...]:
 
 def _run(cell: Cell, results: Path) -> Run:
     folder = cell.folder(results)
-    packed = folder.path / "metrics.jsonl.gz"
-    text = gzip.decompress(packed.read_bytes()).decode()
-    metrics = [json.loads(line) for line in text.splitlines()]
-    return Run(cell.labels, cell.config, metrics, folder.read_json("run.json"))
+    return Run(cell.labels, cell.config, folder.metrics, folder.record)
 
 
 Options = Mapping[str, Any]

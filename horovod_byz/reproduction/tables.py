@@ -39,9 +39,11 @@ def accuracies(artefact: Artefact, shown: Sequence[Series], references: Mapping[
         cells = []
         for column in columns:
             wanted = dict(zip((*layout.rows, *layout.columns), (*labels, *column), strict=True))
-            cells.append("<br>".join(_cell(artefact, one) for one in shown if matches(one.labels, wanted)))
+            cells.append(
+                "<br>".join(_cell(artefact, series) for series in shown if matches(series.labels, wanted))
+            )
         lines.append(row(*labels, *cells))
-    compared = "; ".join(f"{name} {_value(artefact, one)}" for name, one in references.items())
+    compared = "; ".join(f"{name} {_value(artefact, series)}" for name, series in references.items())
     return [*lines, "", f"To compare with: {compared}."] if compared else lines
 
 
@@ -56,11 +58,11 @@ def _list(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, 
         paper = [_paper(artefact, series)] if printed else []
         steps = [_reached(artefact, series, level) for level in levels]
         lines.append(row(name, *rest, _value(artefact, series), _crashes(series), *steps, *paper))
-    for one in shown:
-        paper = [_paper(artefact, one)] if printed else []
-        labels = [one.labels.get(axis, "") for axis in axes]
-        steps = [_reached(artefact, one, level) for level in levels]
-        lines.append(row(*labels, _value(artefact, one), _crashes(one), *steps, *paper))
+    for series in shown:
+        paper = [_paper(artefact, series)] if printed else []
+        labels = [series.labels.get(axis, "") for axis in axes]
+        steps = [_reached(artefact, series, level) for level in levels]
+        lines.append(row(*labels, _value(artefact, series), _crashes(series), *steps, *paper))
     return lines
 
 
@@ -70,7 +72,7 @@ def named(axis: str, label: str) -> str:
 
 
 def _labels(shown: Sequence[Series], axes: Sequence[str]) -> list[tuple[str, ...]]:
-    return list(dict.fromkeys(tuple(one.labels.get(axis, "") for axis in axes) for one in shown))
+    return list(dict.fromkeys(tuple(series.labels.get(axis, "") for axis in axes) for series in shown))
 
 
 def _cell(artefact: Artefact, series: Series) -> str:
@@ -97,13 +99,13 @@ def _crashes(series: Series) -> str:
 
 
 def _paper(artefact: Artefact, series: Series) -> str:
-    found = [one for one in artefact.published if matches(series.labels, one.where)]
-    return ", ".join(published(one) for one in found)
+    numbers = [number for number in artefact.published if matches(series.labels, number.where)]
+    return ", ".join(published(number) for number in numbers)
 
 
-def published(one: Published) -> str:
+def published(number: Published) -> str:
     """A number of the paper, with its note."""
-    return f"{one.value:g}" + (f" {one.note}" if one.note else "")
+    return f"{number.value:g}" + (f" {number.note}" if number.note else "")
 
 
 def calculated(values: Mapping[str, Any]) -> list[str]:
@@ -119,6 +121,8 @@ def claims(verdicts: Sequence[Verdict]) -> list[str]:
     if not verdicts:
         return ["No claim is tested here."]
     lines = head("claim", "expected", "measured", "verdict", "note")
-    for one in verdicts:
-        lines.append(row(one.claim, one.expected, one.measured, f"**{one.status}**", one.note))
+    for verdict in verdicts:
+        lines.append(
+            row(verdict.claim, verdict.expected, verdict.measured, f"**{verdict.status}**", verdict.note)
+        )
     return lines

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from horovod_byz.rules.base import BoundedRule, Facts, Rule
+from horovod_byz.rules import detox
+from horovod_byz.rules.base import BoundedRule, Facts, Rule, StatedRule
 from horovod_byz.rules.brsgd import BrSGD
 from horovod_byz.rules.condition import Condition
 from horovod_byz.rules.coordinatewise import MeanAroundMedian, Median, SignMajority, TrimmedMean
@@ -12,10 +13,21 @@ from horovod_byz.rules.geometric import GeometricMedian, Medoid
 from horovod_byz.rules.hierarchical import Hierarchical
 from horovod_byz.rules.krum import Bulyan, Krum, MultiKrum
 from horovod_byz.rules.mean import Mean
-from horovod_byz.rules.naming import as_rule, by_name, name_of, names, register
+from horovod_byz.rules.naming import (
+    PRESETS,
+    RULES,
+    as_rule,
+    by_name,
+    name_of,
+    names,
+    register,
+    with_condition,
+)
 from horovod_byz.rules.vote import MajorityVote
 
 __all__ = [
+    "PRESETS",
+    "RULES",
     "BoundedRule",
     "BrSGD",
     "Bulyan",
@@ -34,29 +46,20 @@ __all__ = [
     "MultiKrum",
     "Rule",
     "SignMajority",
+    "StatedRule",
     "TrimmedMean",
     "as_rule",
     "by_name",
     "name_of",
     "names",
     "register",
+    "with_condition",
     "worst_case_votes",
 ]
 
-_RULES: tuple[type[Rule], ...] = (
-    Mean,
-    Median,
-    TrimmedMean,
-    MeanAroundMedian,
-    GeometricMedian,
-    Medoid,
-    Krum,
-    MultiKrum,
-    Bulyan,
-    BrSGD,
-    SignMajority,
-    MajorityVote,
-    Draco,
-)
-
-register(*_RULES, Hierarchical)  # Detox needs a redundancy, which no word can hold
+for _kind in (
+    *(Mean, Median, TrimmedMean, MeanAroundMedian, GeometricMedian, Medoid, Krum, MultiKrum, Bulyan),
+    *(BrSGD, SignMajority, MajorityVote, Draco, Hierarchical, Detox),
+):
+    register(_kind, "brsgd" if _kind is BrSGD else None)
+PRESETS.update((f"detox-{preset}", preset) for preset in detox.PRESETS)

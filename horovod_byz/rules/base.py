@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
+from horovod_byz.aggregation import engine
 from horovod_byz.aggregation.decision import Decision, Weighted
 from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.plan import Stages
 from horovod_byz.aggregation.reach import OutOfReachError
 from horovod_byz.aggregation.source import Floats, Ints
+from horovod_byz.aggregation.statistic import Statistic
 from horovod_byz.common.checks import count
-from horovod_byz.kernels.rows import Rows
 from horovod_byz.rules.condition import Condition
 
 
@@ -25,7 +26,7 @@ class Facts:
     Attributes:
         tolerates: the condition on n and f under which the rule's guarantee holds, in words.
         cost: arithmetic for n rows of d coordinates.
-        ties: how equals are told apart.
+        ties: which of equal rows or values wins.
         nonfinite: what happens to NaN and infinite values.
     """
 
@@ -44,20 +45,23 @@ class Rule(ABC):
     """A map from n rows of d coordinates to one row.
 
     Calling a rule gives the aggregate alone; `horovod_byz.aggregate` also gives weights and verdicts.
-    Rules are values: equal when their parameters are, and `eval(repr(rule))` is the rule. A rule states its
-    `condition` on n and f, unless it is built from other rules and asks those.
+    Rules are values: equal when their parameters are, and `eval(repr(rule))` is the rule. A rule with a
+    condition on n and f is a `StatedRule`; a rule that is built from other rules asks those.
     """
 
-    condition: ClassVar[Condition]
     facts: ClassVar[Facts]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "min_rows" in vars(cls):
+        if "min_rows" in vars(cls) and cls.__module__ != __name__:
             raise TypeError(
                 f"{cls.__name__} defines min_rows, which follows from its condition: write "
                 "condition = Condition(slope, offset) for n >= slope f + offset in its place"
             )
+        if "decide" in vars(cls) and "stages" not in vars(cls):
+            cls.stages = Rule.stages  # type: ignore[method-assign]  # the parent's say what its `decide` does
+        if "condition" in vars(cls) and not issubclass(cls, StatedRule):
+            raise TypeError(f"{cls.__name__} states a condition: derive it from StatedRule in place of Rule")
 
     def __call__(self, rows: Any, *, threads: int | None = None) -> Any:
         """Aggregates (n, d) rows to (d,), of the same type, dtype and device.
@@ -66,24 +70,15 @@ class Rule(ABC):
             TypeError: if `rows` are not floating point, or mix types, dtypes or devices.
             ValueError: if the shape is not (n, d), or the rule does not hold for n rows.
         """
-        from horovod_byz.aggregation.engine import value
+        return engine.value(rows, self, threads=threads)
 
-        return value(rows, self, threads=threads)
-
+    @abstractmethod
     def max_byzantine(self, n: int) -> int:
         """The largest number of Byzantine rows among n that this rule, with its own parameters, covers.
-
-        (What its class could cover with another f is `condition.largest_f(n)`.)
 
         Returns:
             That number, or -1 where the rule is not defined for n rows.
         """
-        return self.condition.largest_f(n) if self.defined_for(n) else -1
-
-    @classmethod
-    def min_rows(cls, f: int) -> float:
-        """The smallest number of rows that covers f Byzantine ones, by the class's condition."""
-        return cls.condition.least_n(f)
 
     def defined_for(self, n: int) -> bool:
         """Whether `check(n)` raises nothing."""
@@ -101,21 +96,11 @@ class Rule(ABC):
         """
         return
 
-    def in_one_pass(
-        self, rows: Rows, out: npt.NDArray[Any], *, step: int, threads: int, lazy: bool
-    ) -> Decision | None:
-        """Aggregates whole rows into `out` in a single pass, for rules that have a kernel for it.
-
-        Args:
-            rows: all coordinates of all rows.
-            out: (d,) writable, of the rows' dtype; holds nothing of use where None is returned.
-            step: optimizer step, for rules that draw at random.
-            threads: threads for the kernel.
-            lazy: whether rows that cannot change the result may stay unread; their verdict is lost.
+    def stages(self, n: int, step: int) -> Stages | None:
+        """This rule at a step as a vote and rules over the votes, which the engine fuses into one pass.
 
         Returns:
-            The decision that `decide` and its combine would have come to with the same bits, or None:
-            then they have to.
+            The stages, which give what `decide` gives; None for a rule that is not of this form.
         """
         return None
 
@@ -125,20 +110,36 @@ class Rule(ABC):
 
 
 @dataclass(frozen=True)
-class RowRule(Rule):
-    """A rule that weighs whole rows: a row with a non-finite value is out before it starts.
+class StatedRule(Rule):
+    """A rule with a condition of its own, from which least n, largest f, texts and errors follow."""
+
+    condition: ClassVar[Condition]
+
+    def max_byzantine(self, n: int) -> int:
+        """As for every rule; what the class could cover with another f is `condition.largest_f(n)`."""
+        return self.condition.largest_f(n) if self.defined_for(n) else -1
+
+    @classmethod
+    def min_rows(cls, f: int) -> float:
+        """The smallest number of rows that covers f Byzantine ones, by the class's condition."""
+        return cls.condition.least_n(f)
+
+
+@dataclass(frozen=True)
+class RowRule(StatedRule):
+    """A rule that weighs whole rows; rows with NaN or Inf are removed before it runs.
 
     So is a finite row that is too far from the others for float64 to square its distance; where most rows are
     so large, the rule reads statistics of the rows divided by `statistics.unit`. See `reach`.
     """
 
-    # The statistic that the rule reads, if it has one. Measured first, it also shows which rows are finite,
-    # and no pass has to be spent on that alone.
-    measures: ClassVar[str] = ""
+    # The statistic that the rule needs in any case, if it has one: measured first, it saves the pass over the
+    # rows that looks for non-finite values; see `Statistics.nonfinite`.
+    measures: ClassVar[Statistic | None] = None
 
     def decide(self, statistics: Statistics) -> Decision:
-        if self.measures:
-            getattr(statistics, self.measures)
+        if self.measures is not None:
+            statistics.get(self.measures)
         if len(statistics.finite) == 0:
             return Weighted(np.zeros(statistics.n))
         return self._decide_on(statistics, statistics.finite)
@@ -166,7 +167,7 @@ class RowRule(Rule):
 
 
 @dataclass(frozen=True)
-class BoundedRule(Rule):
+class BoundedRule(StatedRule):
     """A rule with a parameter f, and the number of rows that its condition asks for."""
 
     f: int

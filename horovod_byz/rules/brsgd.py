@@ -11,6 +11,7 @@ import numpy as np
 from horovod_byz.aggregation.decision import Weighted
 from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.source import Floats
+from horovod_byz.aggregation.statistic import BRSGD, Statistic
 from horovod_byz.rules.base import ROW_EXCLUDED, Facts, RowRule
 from horovod_byz.rules.condition import MAJORITY, Condition
 
@@ -38,7 +39,7 @@ class BrSGD(RowRule):
         array([1.05, 1.05])
 
     Reference:
-        Li, Chen, Dong, Zhang, Wang, Zeng (2021), Algorithm 2, with the misprints mended that
+        Li, Chen, Dong, Zhang, Wang, Zeng (2021), Algorithm 2, with the misprints corrected that
         docs/differences.md lists.
     """
 
@@ -47,7 +48,7 @@ class BrSGD(RowRule):
 
     condition: ClassVar[Condition] = MAJORITY
     facts: ClassVar[Facts] = Facts(str(condition), "O(n d)", "lowest rows", ROW_EXCLUDED)
-    measures: ClassVar[str] = "brsgd"
+    measures: ClassVar[Statistic | None] = BRSGD
 
     def __post_init__(self) -> None:
         if isinstance(self.beta, bool) or not isinstance(self.beta, (int, float)) or not 0 < self.beta <= 1:

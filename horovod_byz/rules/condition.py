@@ -45,6 +45,10 @@ class Condition:
             return -1
         return int((n - self.offset) // self.slope)
 
+    def least_uncovered_f(self, n: int) -> int:
+        """The smallest f that n rows do not cover: for a majority vote, the replicas that void or turn it."""
+        return self.largest_f(n) + 1
+
     def holds(self, n: int, f: int) -> bool:
         """Whether n rows cover f Byzantine ones."""
         return n >= self.least_n(f)

@@ -10,18 +10,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from horovod_byz.aggregation.decision import Coordinatewise, Decision
+from horovod_byz.aggregation.decision import Coordinatewise, Decision, Kernel
 from horovod_byz.aggregation.measure import Statistics
-from horovod_byz.rules.base import VALUE_EXTREME, BoundedRule, Facts, Rule
+from horovod_byz.rules.base import VALUE_EXTREME, BoundedRule, Facts, StatedRule
 from horovod_byz.rules.condition import MAJORITY, Condition
 
 
-def _all_rows(statistics: Statistics) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.arange(statistics.n, dtype=np.int64)
+def _over_all(kernel: Kernel, statistics: Statistics, f: int = 0) -> Decision:
+    return Coordinatewise(kernel, np.arange(statistics.n, dtype=np.int64), statistics.n, f)
 
 
 @dataclass(frozen=True)
-class Median(Rule):
+class Median(StatedRule):
     """The coordinate-wise (marginal) median; for an even n the mean of the middle two values.
 
     Tolerates: n > 2f, values or rows. Cost: O(n log^2 n) comparisons of whole SIMD vectors per
@@ -40,7 +40,7 @@ class Median(Rule):
     facts: ClassVar[Facts] = Facts(str(condition), "O(d n log^2 n)", "none", VALUE_EXTREME)
 
     def decide(self, statistics: Statistics) -> Decision:
-        return Coordinatewise("median", _all_rows(statistics), statistics.n)
+        return _over_all("median", statistics)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class TrimmedMean(BoundedRule):
     facts: ClassVar[Facts] = Facts(str(condition), "O(d n log^2 n)", "none", VALUE_EXTREME)
 
     def decide(self, statistics: Statistics) -> Decision:
-        return Coordinatewise("trimmed_mean", _all_rows(statistics), statistics.n, self.f)
+        return _over_all("trimmed_mean", statistics, self.f)
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,11 @@ class MeanAroundMedian(BoundedRule):
     facts: ClassVar[Facts] = Facts(str(condition), "O(d n log^2 n)", "lower window", VALUE_EXTREME)
 
     def decide(self, statistics: Statistics) -> Decision:
-        return Coordinatewise("mean_around_median", _all_rows(statistics), statistics.n, self.f)
+        return _over_all("mean_around_median", statistics, self.f)
 
 
 @dataclass(frozen=True)
-class SignMajority(Rule):
+class SignMajority(StatedRule):
     """The majority vote of signs: sign(sum_i sign(v_i)) per coordinate, one of -1, 0, 1.
 
     Zeros and NaN do not vote, and a tie gives 0.
@@ -121,4 +121,4 @@ class SignMajority(Rule):
     facts: ClassVar[Facts] = Facts(str(condition), "O(n d)", "0", "NaN does not vote, Inf votes its sign")
 
     def decide(self, statistics: Statistics) -> Decision:
-        return Coordinatewise("sign_majority", _all_rows(statistics), statistics.n)
+        return _over_all("sign_majority", statistics)

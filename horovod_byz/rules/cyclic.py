@@ -69,7 +69,7 @@ def coefficients(n: int, f: int) -> Floats:
     """
     total = _positions(n)
     sines = _sines(total)
-    found = np.zeros((n, n))
+    code = np.zeros((n, n))
     for k in range(n):
         window = [i if i < n else i - n + total for i in range(k, k + 2 * f + 1)]
         raw = [
@@ -78,9 +78,9 @@ def coefficients(n: int, f: int) -> Floats:
         ]
         scale = math.fsum(raw)
         for at, value in zip(window, raw, strict=True):
-            found[at % total, k] = value / scale
-    found.setflags(write=False)
-    return found
+            code[at % total, k] = value / scale
+    code.setflags(write=False)
+    return code
 
 
 @lru_cache(maxsize=16)
@@ -88,13 +88,13 @@ def parity(n: int, f: int) -> Floats:
     """H, (2f, n) read-only, entries at most 1: rows m and f + m are the cosine and sine of a frequency."""
     total = _positions(n)
     sines = _sines(total)
-    found = np.empty((2 * f, n))
+    checks = np.empty((2 * f, n))
     for m, at in itertools.product(range(f), range(n)):
         angle = 2 * (2 * m + 1) * at
-        found[m, at] = (-1) ** at * _sine(sines, angle + total)
-        found[f + m, at] = (-1) ** at * _sine(sines, angle)
-    found.setflags(write=False)
-    return found
+        checks[m, at] = (-1) ** at * _sine(sines, angle + total)
+        checks[f + m, at] = (-1) ** at * _sine(sines, angle)
+    checks.setflags(write=False)
+    return checks
 
 
 def _sine(sines: tuple[float, ...], k: int) -> float:
@@ -118,11 +118,11 @@ def checks_without(n: int, f: int, erased: tuple[int, ...]) -> tuple[Floats, Flo
         along = np.array([_dot(direction, x.tolist()) for direction in basis[:, step:].tolist()])
         basis[:, step:] -= 2.0 * np.multiply.outer(along, x)
     rest = basis[:, len(erased) :]
-    found = np.zeros((rest.shape[1], n))
+    without = np.zeros((rest.shape[1], n))
     for share, check in zip(rest, checks, strict=True):
-        found += np.multiply.outer(share, check)
-    found[:, list(erased)] = 0.0
-    return rest, found
+        without += np.multiply.outer(share, check)
+    without[:, list(erased)] = 0.0
+    return rest, without
 
 
 def recovery(n: int, f: int, erased: tuple[int, ...]) -> Floats:
@@ -149,9 +149,9 @@ def recovery(n: int, f: int, erased: tuple[int, ...]) -> Floats:
     for entries in lower:
         z.append((1.0 - math.fsum(a * b for a, b in zip(entries[:-1], z, strict=True))) / entries[-1])
     y = [math.fsum(share * d[p] for share, d in zip(z, basis, strict=True)) for p in range(2 * f)]
-    found = np.array([(1.0 - _dot(checks[:, i].tolist(), y)) / n for i in range(n)])
-    found[list(erased)] = 0.0
-    return found
+    weights = np.array([(1.0 - _dot(checks[:, i].tolist(), y)) / n for i in range(n)])
+    weights[list(erased)] = 0.0
+    return weights
 
 
 def _dot(a: list[float], b: list[float]) -> float:
@@ -171,8 +171,8 @@ def amplification(n: int, f: int) -> float:
 def separation(n: int, f: int) -> float:
     """The least singular value of H on 2f neighbouring workers, relative to the largest.
 
-    Two sets of f liars whose rows differ from honest ones by a relative error x can be told apart where x is
-    over the tolerance divided by this number; for 45 workers it is 1e-4 with f = 2 and 3e-8 with f = 5.
+    Two sets of f liars whose rows differ from honest ones by a relative error x can be distinguished where
+    x is over the tolerance divided by this number; for 45 workers it is 1e-4 with f = 2 and 3e-8 with f = 5.
     """
     values = np.linalg.svd(parity(n, f)[:, : 2 * f], compute_uv=False)
     return float(values[-1] / values[0])

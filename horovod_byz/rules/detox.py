@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from horovod_byz.aggregation.decision import Coordinatewise, Decision, Kernel, Weighted, compose, virtual_rows
+from horovod_byz.aggregation.decision import Decision, Kernel, compose
 from horovod_byz.aggregation.measure import Statistics
-from horovod_byz.aggregation.source import Ints
+from horovod_byz.aggregation.plan import ByValue, Stages
 from horovod_byz.common.checks import count
-from horovod_byz.kernels import vote as kernel
-from horovod_byz.kernels.rows import Rows
 from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules.base import Facts, Rule
 from horovod_byz.rules.coordinatewise import MeanAroundMedian, Median, SignMajority, TrimmedMean
@@ -22,7 +17,7 @@ from horovod_byz.rules.hierarchical import Hierarchical, cheapest
 from horovod_byz.rules.krum import Bulyan, MultiKrum
 from horovod_byz.rules.mean import Mean
 from horovod_byz.rules.naming import as_rule
-from horovod_byz.rules.vote import MajorityVote, winners
+from horovod_byz.rules.vote import MajorityVote
 
 
 @dataclass(frozen=True)
@@ -108,31 +103,15 @@ class Detox(Rule):
 
     def decide(self, statistics: Statistics) -> Decision:
         votes = self.vote.elect(statistics, self.redundancy.groups_of(statistics.n))
-        virtual = statistics.over(virtual_rows(statistics.source, votes, statistics.offset))
-        return compose(votes, self.hierarchy.decide(virtual), statistics.n)
+        return compose(votes, self.hierarchy.decide(statistics.virtual(votes)), statistics.n)
 
-    def in_one_pass(
-        self, rows: Rows, out: npt.NDArray[Any], *, step: int, threads: int, lazy: bool
-    ) -> Decision | None:
-        inner, outer = _kernel(self.inner), _kernel(self.outer)
-        if not self.vote.exact_and_whole or inner is None or outer is None or inner == outer == _MEAN:
-            return None  # a mean of means is a single sum over the rows: `compose` folds it
-        groups = self.redundancy.groups_of(rows.n)
+    def stages(self, n: int, step: int) -> Stages | None:
+        inner, outer = _by_value(self.inner), _by_value(self.outer)
+        if not self.vote.exact_and_whole or inner is None or outer is None:
+            return None
+        groups = self.redundancy.groups_of(n)
         parts = [part.tolist() for part in self.hierarchy.split(len(groups), step)]
-        if inner == _MEAN:  # sums run in the order of the rows
-            parts = [sorted(part, key=lambda vote: groups[vote][0]) for part in parts]
-        first = kernel.voted(rows, groups, inner, parts, outer, out, lazy or self.vote.lazy, threads)
-        if first is None:
-            return None
-        votes = winners(first, groups)
-        elected = [int(np.argmax(vote.weights)) for vote in votes]
-        if inner == _MEAN and any(
-            np.diff([elected[vote] for vote in part]).min(initial=1) < 0 for part in parts
-        ):
-            return None
-        below = [_decision(inner, np.array(sorted(part), np.int64), len(votes)) for part in parts]
-        top = _decision(outer, np.arange(len(parts)), len(parts))
-        return compose(votes, compose(below, top, len(votes)), rows.n)
+        return Stages(groups, inner, parts, outer, self.vote.lazy)
 
     @classmethod
     def preset(cls, name: str, redundancy: Redundancy, n: int, f: int) -> Detox:
@@ -153,7 +132,8 @@ class Detox(Rule):
         if name == "median":
             return cls(redundancy, Mean(), Median(), groups=fives)
         if name == "multi-krum":
-            return cls(redundancy, MultiKrum(f=lost), Mean(), groups=2 if votes // 2 > 2 * lost + 2 else 1)
+            groups = 2 if MultiKrum.condition.holds(votes // 2, lost) else 1
+            return cls(redundancy, MultiKrum(f=lost), Mean(), groups=groups)
         if name == "bulyan":
             return cls(redundancy, Bulyan(f=lost), Mean(), groups=1)
         if name == "sign":
@@ -167,28 +147,19 @@ class Detox(Rule):
         raise ValueError(f"unknown DETOX preset {name!r}: use one of {', '.join(PRESETS)}")
 
 
-_MEAN = ("mean", 0)
+# By exact type: a class derived from one of these may decide differently.
+_KERNELS: dict[type[Rule], Kernel | Literal["mean"]] = {
+    Mean: "mean",
+    Median: "median",
+    SignMajority: "sign_majority",
+    TrimmedMean: "trimmed_mean",
+    MeanAroundMedian: "mean_around_median",
+}
 
 
-def _kernel(rule: Rule) -> tuple[str, int] | None:
-    """Name and f of a rule that runs value by value, in the words of the kernels; None for others."""
-    if type(rule) is Mean:
-        return _MEAN
-    if type(rule) is Median:
-        return "median", 0
-    if type(rule) is SignMajority:
-        return "sign_majority", 0
-    if type(rule) is TrimmedMean:
-        return "trimmed_mean", rule.f
-    if type(rule) is MeanAroundMedian:
-        return "mean_around_median", rule.f
-    return None
-
-
-def _decision(rule: tuple[str, int], chosen: Ints, n: int) -> Decision:
-    if rule == _MEAN:
-        return Weighted.uniform(n, chosen)
-    return Coordinatewise(cast(Kernel, rule[0]), chosen, n, rule[1])
+def _by_value(rule: Rule) -> ByValue | None:
+    kernel = _KERNELS.get(type(rule))
+    return None if kernel is None else ByValue(kernel, getattr(rule, "f", 0))
 
 
 PRESETS = (
@@ -204,4 +175,4 @@ PRESETS = (
 
 def worst_case_votes(f: int, r: int) -> int:
     """How many votes f Byzantine workers can turn or void at most: floor(f / ceil(r / 2))."""
-    return f // (MajorityVote.condition.largest_f(r) + 1)
+    return f // MajorityVote.condition.least_uncovered_f(r)

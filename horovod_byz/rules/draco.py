@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -10,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz.aggregation import reach
-from horovod_byz.aggregation.decision import Decision, Weighted
+from horovod_byz.aggregation import rows as reading
+from horovod_byz.aggregation.decision import Decision, Virtual, Weighted
 from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.source import Floats, Source
 from horovod_byz.common.checks import count, fraction
-from horovod_byz.kernels import linear
-from horovod_byz.kernels.rows import Rows
 from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules import cyclic
 from horovod_byz.rules.base import BoundedRule, Facts
@@ -52,7 +50,7 @@ class Draco(BoundedRule):
     certain where they were changed by more than tolerance / separation; see `rules.cyclic.separation`.
 
     Args:
-        f: Byzantine workers to bear; every one of them may send anything.
+        f: Byzantine workers to tolerate; each of them may send anything.
         code: "repetition" or "cyclic".
         seed: seed of the partition into groups, or of the workers' places in the cyclic code.
         tolerance: rounding that the cyclic code allows a row, relative to the median length of a row; default
@@ -98,7 +96,7 @@ class Draco(BoundedRule):
     @property
     def r(self) -> int:
         """How many workers compute each batch: 2f + 1."""
-        return 2 * self.f + 1
+        return int(self.condition.least_n(self.f))
 
     @property
     def redundancy(self) -> Redundancy:
@@ -123,10 +121,10 @@ class Draco(BoundedRule):
         if self.code == "cyclic":
             return cyclic.coefficients(n, self.f)[self._places(n)]
         groups = self.redundancy.groups_of(n)
-        found = np.zeros((n, len(groups)))
+        sent = np.zeros((n, len(groups)))
         for k, group in enumerate(groups):
-            found[list(group), k] = 1.0
-        return found
+            sent[list(group), k] = 1.0
+        return sent
 
     def batches(self, worker: int, n: int) -> tuple[int, ...]:
         """Which batches, of 0 .. batch_count(n) - 1, a worker computes; ascending."""
@@ -149,8 +147,6 @@ class Draco(BoundedRule):
         Raises:
             ValueError: if the number of gradients is not that of the batches.
         """
-        from horovod_byz.aggregation import rows as reading
-
         source, restore = reading.read(gradients)
         row = self.coefficients(n)[worker]
         if source.n != np.count_nonzero(row):
@@ -159,7 +155,7 @@ class Draco(BoundedRule):
                 f"{source.n} gradients: give those of {self.batches(worker, n)}"
             )
         out = np.empty(source.d, source.dtype)
-        linear.weighted_sum(source.block(0, source.d), np.ascontiguousarray(row[row != 0]), out)
+        source.combine(Weighted(row[row != 0]), out, threads=1)
         return restore(out)
 
     def amplification(self, n: int) -> float:
@@ -186,7 +182,8 @@ class Draco(BoundedRule):
         Locates, erases and looks again, since the rounding of a pass is relative to its largest liar.
         """
         n = statistics.n
-        finite, squares = statistics.nonfinite == 0, statistics.squared_norms
+        squares = statistics.squared_norms  # first: they show which rows are finite, see `nonfinite`
+        finite = statistics.nonfinite == 0
         if finite.any() and reach.core(squares[finite])[1] > reach.NEAR:
             statistics = statistics.scaled
             squares = statistics.squared_norms
@@ -205,46 +202,27 @@ class Draco(BoundedRule):
             # As weights of the workers' rows; divided by n, so that no sum of finite rows can overflow.
             inner = _gram(statistics, np.ascontiguousarray(checks[:, places]) / (2 * n)) * (2 * n) ** 2
             gram = basis @ inner @ basis.T
-            found = cyclic.locate(gram, n, self.f, erased, limit * n)
-            if found is None:
+            liars = cyclic.locate(gram, n, self.f, erased, limit * n)
+            if liars is None:
                 return None
-            if not found:
+            if not liars:
                 break
-            erased = tuple(sorted(erased + found))
+            erased = tuple(sorted(erased + liars))
         return erased
 
     def _relative(self, source: Source) -> float:
         if self.tolerance is not None:
             return self.tolerance
-        return _UNITS * float(np.finfo(source.block(0, 0).dtype).eps)
+        return _UNITS * float(np.finfo(source.dtype).eps)
 
 
 def _gram(statistics: Statistics, checks: Floats) -> Floats:
     """Inner products of weighted sums of the rows, from the squared distances between them and from zero."""
     zero = np.zeros((1, checks.shape[1]))
-    apart = statistics.over(_Sums(statistics.source, np.concatenate([checks, zero]))).distances
+    sums = [Weighted(weights) for weights in np.concatenate([checks, zero])]
+    # The sums are rounded to the rows' dtype, which costs no accuracy: it is relative to the sums, which are
+    # themselves as small as the rounding of the rows where nobody lies. Their distances need float64.
+    apart = statistics.over(Virtual(statistics.source, sums, dtype=np.float64)).distances
     length = apart[-1, :-1]
     inner: Floats = 0.5 * (length[:, None] + length[None, :] - apart[:-1, :-1])
     return inner
-
-
-class _Sums:
-    """Weighted sums of rows, in float64, made block by block when they are read.
-
-    The sums are rounded to the rows' dtype, which costs no accuracy: it is relative to the sums, which are
-    themselves as small as the rounding of the rows where nobody lies. Their distances need float64.
-    """
-
-    def __init__(self, source: Source, weights: Floats) -> None:
-        self.source, self._weights = source, weights
-        self.n, self.d = len(weights), source.d
-
-    def block(self, begin: int, end: int) -> Rows:
-        below = self.source.block(begin, end)
-        values = np.empty((self.n, end - begin), below.dtype)
-        for weights, row in zip(self._weights, values, strict=True):
-            linear.weighted_sum(below, weights, row)
-        return Rows(values.astype(np.float64))
-
-    def take(self, indices: Sequence[int]) -> Source:
-        return _Sums(self.source, self._weights[list(indices)])

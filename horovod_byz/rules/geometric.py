@@ -11,6 +11,7 @@ from horovod_byz.aggregation.decision import Weighted
 from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.reach import near_rows
 from horovod_byz.aggregation.source import Floats
+from horovod_byz.aggregation.statistic import DISTANCES, GRAM, Statistic
 from horovod_byz.common.checks import count
 from horovod_byz.rules.base import ROW_EXCLUDED, Facts, RowRule
 from horovod_byz.rules.condition import MAJORITY, NO_FAULTS, Condition
@@ -44,7 +45,7 @@ class Medoid(RowRule):
 
     condition: ClassVar[Condition] = NO_FAULTS
     facts: ClassVar[Facts] = Facts(str(condition), "O(n^2 d)", "lowest row", ROW_EXCLUDED)
-    measures: ClassVar[str] = "distances"
+    measures: ClassVar[Statistic | None] = DISTANCES
 
     def weigh(self, statistics: Statistics) -> Floats:
         squares = statistics.distances
@@ -89,7 +90,7 @@ class GeometricMedian(RowRule):
 
     condition: ClassVar[Condition] = MAJORITY
     facts: ClassVar[Facts] = Facts(str(condition), "O(n^2 d)", "none", ROW_EXCLUDED)
-    measures: ClassVar[str] = "gram"
+    measures: ClassVar[Statistic | None] = GRAM
 
     def __post_init__(self) -> None:
         object.__setattr__(

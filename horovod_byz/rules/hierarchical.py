@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from horovod_byz.aggregation.decision import Decision, compose, virtual_rows
+from horovod_byz.aggregation.decision import Decision, compose
 from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.source import Ints
 from horovod_byz.common.checks import count
@@ -96,8 +96,7 @@ class Hierarchical(Rule):
             self.inner.decide(statistics.take(group)).expand(n, group)
             for group in self.split(n, statistics.step)
         ]
-        virtual = statistics.over(virtual_rows(statistics.source, below, statistics.offset))
-        return compose(below, self.outer.decide(virtual), n)
+        return compose(below, self.outer.decide(statistics.virtual(below)), n)
 
 
 def cheapest(tolerated: Sequence[int], lost: int) -> int:

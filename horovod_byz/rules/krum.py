@@ -10,6 +10,7 @@ import numpy as np
 from horovod_byz.aggregation.decision import Coordinatewise, Decision, Weighted
 from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.source import Floats, Ints
+from horovod_byz.aggregation.statistic import DISTANCES, Statistic
 from horovod_byz.common.checks import count
 from horovod_byz.rules.base import ROW_EXCLUDED, BoundedRule, Facts, RowRule
 from horovod_byz.rules.condition import Condition
@@ -61,7 +62,7 @@ class Krum(BoundedRule, RowRule):
 
     condition: ClassVar[Condition] = Condition(2, 3)
     facts: ClassVar[Facts] = Facts(str(condition), "O(n^2 d)", "lowest row", ROW_EXCLUDED)
-    measures: ClassVar[str] = "distances"
+    measures: ClassVar[Statistic | None] = DISTANCES
 
     def weigh(self, statistics: Statistics) -> Floats:
         best = int(np.argmin(scores(statistics.distances, self.remaining_f(statistics))))
@@ -95,7 +96,7 @@ class MultiKrum(BoundedRule, RowRule):
 
     condition: ClassVar[Condition] = Condition(2, 3)
     facts: ClassVar[Facts] = Facts(str(condition), "O(n^2 d)", "lowest rows", ROW_EXCLUDED)
-    measures: ClassVar[str] = "distances"
+    measures: ClassVar[Statistic | None] = DISTANCES
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,7 +150,7 @@ class Bulyan(BoundedRule, RowRule):
 
     condition: ClassVar[Condition] = Condition(4, 3)
     facts: ClassVar[Facts] = Facts(str(condition), "O(n^2 d)", "lowest row, lower window", ROW_EXCLUDED)
-    measures: ClassVar[str] = "distances"
+    measures: ClassVar[Statistic | None] = DISTANCES
 
     def decide_finite(self, statistics: Statistics) -> Decision:
         f = self.remaining_f(statistics)

@@ -1,79 +1,108 @@
-"""Rules by name: "median", "krum:f=6", and what is said of anything else that is given as a rule."""
+"""Rules by name: "median", "krum:f=6", "mypackage.rules:Nearest:f=2", and the errors for anything else."""
 
 from __future__ import annotations
 
-import dataclasses
-import re
-from collections.abc import Collection, Iterable
-from typing import Any
+import inspect
+from typing import Any, TypeVar
 
-from horovod_byz.common.words import known, parse_word
-from horovod_byz.rules.base import Rule
+from horovod_byz.common.registry import Registry, options_of, required_of
+from horovod_byz.common.words import kebab, known, parse_word
+from horovod_byz.rules.base import Rule, StatedRule
 
-_KINDS: dict[str, type[Rule]] = {}
+__all__ = [
+    "PRESETS",
+    "RULES",
+    "as_rule",
+    "by_name",
+    "name_of",
+    "names",
+    "options_of",
+    "register",
+    "with_condition",
+]
+
+Kind = TypeVar("Kind", bound=type[Rule])
+
+
+def _is_rule(thing: Any) -> bool:
+    return isinstance(thing, type) and issubclass(thing, Rule) and not inspect.isabstract(thing)
+
+
+RULES: Registry[type[Rule]] = Registry(
+    "rule", "horovod_byz.rules", _is_rule, "a complete class derived from horovod_byz.Rule"
+)
+
+PRESETS: dict[str, str] = {}
+"""DETOX's pairings by their names for configurations, such as "detox-median"; see `Detox.preset`."""
+
+_VALUES = {
+    "f": "1",
+    "inner": "hb.Mean()",
+    "outer": "hb.Median()",
+    "groups": "5",
+    "redundancy": "hb.Redundancy(r=3)",
+}
+
+
+def register(kind: Kind, name: str | None = None) -> Kind:
+    """Makes a rule known by a name; also a class decorator.
+
+    Args:
+        kind: the class.
+        name: default the class's name in kebab-case, such as "mean-around-median".
+
+    Raises:
+        ValueError: if another rule has that name.
+    """
+    RULES.add(name or kebab(kind.__name__), kind)
+    return kind
 
 
 def name_of(kind: type[Rule]) -> str:
-    """The class's name on the command line, such as "mean-around-median"."""
-    if kind.__name__ == "BrSGD":
-        return "brsgd"
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower()
-
-
-def register(*kinds: type[Rule]) -> None:
-    """Makes rules known by their names."""
-    _KINDS.update((name_of(kind), kind) for kind in kinds)
+    """The class's name on the command line, such as "mean-around-median" or "mypackage.rules:Nearest"."""
+    return RULES.name_of(kind)
 
 
 def names() -> list[str]:
-    """The rules' names for the command line, such as "mean-around-median"."""
-    return list(_KINDS)
+    """All names that a configuration takes as a rule: classes, and DETOX's pairings."""
+    return [*RULES.names(), *PRESETS]
 
 
-def options_of(name: str) -> list[str]:
-    """The options of a rule, by its name."""
-    return [field.name for field in dataclasses.fields(_KINDS[name])]
+def with_condition() -> list[type[StatedRule]]:
+    """The classes that state a condition of their own, in the order of their names: all but pipelines."""
+    return [kind for kind in RULES.own.values() if issubclass(kind, StatedRule)]
 
 
 def by_name(name: str, **options: Any) -> Rule:
     """Makes a rule from its command-line name.
 
     Args:
-        name: one of `names()`.
+        name: one of `names()`, or "package.module:Class".
         options: the rule's parameters, such as f=2.
 
     Raises:
-        ValueError: if no rule has that name, the rule has no such parameter, or one is missing.
+        ValueError: if no rule has that name, it has no such parameter, lacks one, or needs redundancy groups.
         TypeError: if a parameter is of the wrong type.
     """
-    known(name, _KINDS, "rule")
-    for option in options:
-        known(option, options_of(name), f"option of rule {name!r}")
-    check_given(name, _required(_KINDS[name]), options)
-    return _KINDS[name](**options)
-
-
-def check_given(name: str, required: Iterable[str], given: Collection[str]) -> None:
-    """Checks that the options that a rule cannot do without are given.
-
-    Raises:
-        ValueError: if they are not; the message has an example.
-    """
-    required = list(required)
-    missing = [option for option in required if option not in given]
-    if missing:
-        example = ",".join(f"{option}={_EXAMPLES.get(option, '...')}" for option in required)
+    if ":" not in name:
+        known(name, names(), "rule")
+    if name in PRESETS or (name == "detox" and "redundancy" not in options):
         raise ValueError(
-            f"rule {name!r} is missing its option{'s' * (len(missing) > 1)} {', '.join(missing)}: "
-            f"write for example {name + ':' + example!r}"
+            f"rule {name!r} does not say which workers compute the same batch: pass "
+            "hb.Detox(redundancy, inner=..., outer=..., groups=...) or hb.Detox.preset(...), with the "
+            "redundancy whose sampler the loader uses. As texts Python takes all rules but detox and its "
+            "pairings; `horovod-byz train` takes those too"
         )
+    RULES.check_options(name, options)
+    return RULES[name](**options)
 
 
 def as_rule(rule: Any, what: str = "rule") -> Rule:
     """The rule that an argument stands for: a rule itself, or its name as on the command line.
 
     Args:
-        rule: such as `Krum(f=6)` or "krum:f=6".
+        rule: such as `Krum(f=6)`, "krum:f=6", or "mypackage.rules:Nearest:f=6". Texts name every rule but
+            "detox" and its pairings, which need redundancy groups.
         what: the argument, for messages.
 
     Raises:
@@ -87,9 +116,13 @@ def as_rule(rule: Any, what: str = "rule") -> Rule:
     if isinstance(rule, Rule):
         return rule
     if isinstance(rule, str):
-        return _from_word(rule, what)
+        name, options = parse_word(rule)
+        try:
+            return by_name(name, **options)
+        except TypeError as error:
+            raise ValueError(f"{what} {rule!r}: {error}") from error
     if isinstance(rule, type) and issubclass(rule, Rule):
-        arguments = ", ".join(f"{option}={_VALUES.get(option, '...')}" for option in _required(rule))
+        arguments = ", ".join(f"{option}={_VALUES.get(option, '...')}" for option in required_of(rule))
         raise TypeError(
             f"{what} must be a rule, got the class {rule.__name__}: pass hb.{rule.__name__}({arguments}), "
             "not the class"
@@ -97,30 +130,3 @@ def as_rule(rule: Any, what: str = "rule") -> Rule:
     raise TypeError(
         f"{what} must be a rule such as hb.Krum(f=1), or its name such as 'krum:f=1', got {rule!r}"
     )
-
-
-_EXAMPLES = {"f": "1", "inner": "mean", "outer": "median", "groups": "5"}
-_VALUES = {**_EXAMPLES, "inner": "hb.Mean()", "outer": "hb.Median()", "redundancy": "hb.Redundancy(r=3)"}
-
-
-def _required(kind: type[Rule]) -> list[str]:
-    missing = dataclasses.MISSING
-    return [
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.default is missing and field.default_factory is missing
-    ]
-
-
-def _from_word(text: str, what: str) -> Rule:
-    name, options = parse_word(text)
-    if name.partition("-")[0] == "detox":
-        raise ValueError(
-            f"{what} {text!r} does not say which workers compute the same batch: pass "
-            "hb.Detox(redundancy, inner=..., outer=..., groups=...) or hb.Detox.preset(...), with the "
-            "redundancy whose sampler the loader uses"
-        )
-    try:
-        return by_name(name, **options)
-    except TypeError as error:
-        raise ValueError(f"{what} {text!r}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from horovod_byz.aggregation.decision import Decision, Segmented, Weighted
 from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.plan import ByValue, Stages
 from horovod_byz.aggregation.reach import lengths
 from horovod_byz.aggregation.source import Floats, Groups, Ints
+from horovod_byz.aggregation.statistic import Ends
 from horovod_byz.common.checks import flag, fraction
-from horovod_byz.kernels import vote as kernel
-from horovod_byz.kernels.rows import Rows
-from horovod_byz.rules.base import Facts, Rule
+from horovod_byz.rules.base import Facts, StatedRule
 from horovod_byz.rules.condition import MAJORITY, Condition
 
 # Which replicas agree, (r, r), and how far apart they are.
@@ -25,7 +25,7 @@ Agreement = tuple[npt.NDArray[np.bool_], Floats]
 
 
 @dataclass(frozen=True)
-class MajorityVote(Rule):
+class MajorityVote(StatedRule):
     """The row that a strict majority of the rows agree on, or zero when there is none.
 
     All rows are replicas of one gradient: honest ones are equal to the bit. Two rows agree when all
@@ -78,15 +78,11 @@ class MajorityVote(Rule):
         every = np.arange(statistics.n, dtype=np.int64)
         return self.elect(statistics, (tuple(every.tolist()),))[0]
 
-    def in_one_pass(
-        self, rows: Rows, out: npt.NDArray[Any], *, step: int, threads: int, lazy: bool
-    ) -> Decision | None:
+    def stages(self, n: int, step: int) -> Stages | None:
         if not self.exact_and_whole:
             return None
-        groups = (tuple(range(rows.n)),)
-        alone = ("median", 0)  # of one row: the row, zeros for what is not finite
-        first = kernel.voted(rows, groups, alone, ((0,),), alone, out, lazy or self.lazy, threads)
-        return None if first is None else winners(first, groups)[0]
+        alone = ByValue("median")  # of one row: the row, zeros for what is not finite
+        return Stages((tuple(range(n)),), alone, ((0,),), alone, self.lazy)
 
     @property
     def exact_and_whole(self) -> bool:
@@ -102,6 +98,8 @@ class MajorityVote(Rule):
         Raises:
             ValueError: for votes per tensor, if nobody said where tensors end.
         """
+        if self.scope == "tensor":
+            _ends_of(statistics)  # an error now, not at the first step at which replicas differ
         if self.lazy:
             return self._elect_lazily(statistics, groups)
         return self._elect_fully(statistics, groups)
@@ -109,70 +107,57 @@ class MajorityVote(Rule):
     def _elect_lazily(self, statistics: Statistics, groups: Groups) -> Sequence[Decision]:
         """Reads a group's other replicas only where the first ones differ."""
         first = tuple(group[: len(group) // 2 + 1] for group in groups)
-        odd = [k for k, differ in enumerate(statistics.replicas(first)) if differ.any()]
-        found: list[Decision] = [Weighted.uniform(statistics.n, [group[0]]) for group in groups]
-        if odd:
-            rest = self._elect_fully(statistics, tuple(groups[k] for k in odd))
-            for k, decision in zip(odd, rest, strict=True):
-                found[k] = decision
-        return found
+        return self._elect_odd(statistics, groups, statistics.replicas(first), self._elect_fully)
 
     def _elect_fully(self, statistics: Statistics, groups: Groups) -> Sequence[Decision]:
         if self.scope == "tensor":
-            return self._elect_by_tensor(statistics, groups)
-        agreements = self._agreements(statistics, groups)
+            return self._elect_odd(statistics, groups, statistics.replicas(groups), self._elect_by_tensor)
         return [
-            _elect(agree, cost, np.asarray(group, np.int64), statistics.n)
-            for group, (agree, cost) in zip(groups, agreements, strict=True)
+            _elect(*agreement, np.asarray(group, np.int64), statistics.n)
+            for group, (agreement,) in zip(groups, self._agreements(statistics, groups, None), strict=True)
         ]
+
+    def _elect_odd(
+        self,
+        statistics: Statistics,
+        groups: Groups,
+        differ: Sequence[npt.NDArray[np.bool_]],
+        elect: Callable[[Statistics, Groups], Sequence[Decision]],
+    ) -> Sequence[Decision]:
+        """Elects the first replica of each group, and asks `elect` about the groups whose replicas differ."""
+        odd = [k for k, pairs in enumerate(differ) if pairs.any()]
+        decisions: list[Decision] = [Weighted.uniform(statistics.n, [group[0]]) for group in groups]
+        if odd:
+            rest = elect(statistics, tuple(groups[k] for k in odd))
+            for k, decision in zip(odd, rest, strict=True):
+                decisions[k] = decision
+        return decisions
 
     def _elect_by_tensor(self, statistics: Statistics, groups: Groups) -> Sequence[Decision]:
-        """Looks at tensors only in the groups whose replicas differ somewhere."""
-        if statistics.segments is None:
-            raise ValueError(
-                "MajorityVote(scope='tensor') must know where tensors end: use it with DistributedOptimizer, "
-                "or give segments=(...) to hb.aggregate or to bind"
-            )
-        n, ends = statistics.n, statistics.segments
-        odd = [k for k, differ in enumerate(statistics.replicas(groups)) if differ.any()]
-        found: list[Decision] = [Weighted.uniform(n, [group[0]]) for group in groups]
-        if not odd:
-            return found
-        agreements = self._agreements_by_tensor(statistics, tuple(groups[k] for k in odd))
-        for k, by_tensor in zip(odd, agreements, strict=True):
-            rows = np.asarray(groups[k], np.int64)
-            parts = tuple(_elect(agree, apart, rows, n) for agree, apart in by_tensor)
-            found[k] = Segmented(ends, parts, np.unique(np.concatenate([part.outvoted for part in parts])))
-        return found
+        ends, n = _ends_of(statistics), statistics.n
+        decisions = []
+        for group, by_tensor in zip(groups, self._agreements(statistics, groups, ends), strict=True):
+            parts = tuple(_elect(*agreement, np.asarray(group, np.int64), n) for agreement in by_tensor)
+            outvoted = np.unique(np.concatenate([part.outvoted for part in parts]))
+            decisions.append(Segmented(ends, parts, outvoted))
+        return decisions
 
-    def _agreements_by_tensor(self, statistics: Statistics, groups: Groups) -> list[list[Agreement]]:
+    def _agreements(self, statistics: Statistics, groups: Groups, ends: Ends) -> list[list[Agreement]]:
+        """Per group and segment; without `ends` all coordinates are one segment."""
         if self.tolerance == 0:
             return [
-                [(~differ, np.zeros(differ.shape)) for differ in by_tensor]
-                for by_tensor in statistics.by_segment.replicas(groups)
+                [(~differ, np.zeros(differ.shape)) for differ in by_segment]
+                for by_segment in statistics.replicas_in(groups, ends)
             ]
-        scaled = cache(lambda: statistics.scaled.by_segment.apart(groups))
+        scaled = cache(lambda: statistics.scaled.closeness_in(groups, ends))
 
-        def near(group: int, tensor: int, squares: Floats, norms: Floats, bad: Ints) -> Agreement:
-            return self._near(squares, norms, bad == 0, lambda: scaled()[group][tensor][:2])
+        def near(group: int, segment: int, squares: Floats, norms: Floats, bad: Ints) -> Agreement:
+            return self._near(squares, norms, bad == 0, lambda: scaled()[group][segment])
 
         return [
-            [near(k, at, *measured) for at, measured in enumerate(by_tensor)]
-            for k, by_tensor in enumerate(statistics.by_segment.apart(groups))
+            [near(k, at, *measured) for at, measured in enumerate(by_segment)]
+            for k, by_segment in enumerate(statistics.closeness_in(groups, ends))
         ]
-
-    def _agreements(self, statistics: Statistics, groups: Groups) -> list[Agreement]:
-        """Per group: which replicas agree, (r, r), and how far apart they are."""
-        if self.tolerance == 0:
-            exact = [~differ for differ in statistics.replicas(groups)]
-            return [(agree, np.zeros(agree.shape)) for agree in exact]
-        finite, norms = statistics.nonfinite == 0, statistics.squared_norms
-        found = []
-        for rows in map(np.asarray, groups):
-            group = statistics.take(rows)
-            scaled = cache(partial(_both_scaled, group))
-            found.append(self._near(group.distances, norms[rows], finite[rows], scaled))
-        return found
 
     def _near(
         self,
@@ -191,24 +176,13 @@ class MajorityVote(Rule):
         return agree, np.where(agree, apart, 0.0)
 
 
-def _both_scaled(group: Statistics) -> tuple[Floats, Floats]:
-    return group.scaled.distances, group.scaled.squared_norms
-
-
-def winners(first: Ints, groups: Groups) -> list[Weighted]:
-    """The decisions of groups that all have a majority.
-
-    Args:
-        first: for each row the first row of its group that equals it, or -1 where it was not read.
-        groups: the redundancy groups.
-    """
-    n, decisions = len(first), []
-    for group in map(np.asarray, groups):
-        read = first[group]
-        known = read[read >= 0]
-        winner = int(known[(known[:, None] == known[None, :]).sum(axis=1).argmax()])
-        decisions.append(Weighted.uniform(n, [winner], outvoted=group[(read >= 0) & (read != winner)]))
-    return decisions
+def _ends_of(statistics: Statistics) -> tuple[int, ...]:
+    if statistics.shard.segments is None:
+        raise ValueError(
+            "MajorityVote(scope='tensor') must know where tensors end: use it with DistributedOptimizer, "
+            "or give segments=(...) to hb.aggregate or to bind"
+        )
+    return statistics.shard.segments
 
 
 def _elect(agree: npt.NDArray[np.bool_], apart: Floats, group: Ints, n: int) -> Weighted:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from horovod_byz.redundancy.groups import Redundancy
-from horovod_byz.rules import Detox, Draco, MajorityVote
+from horovod_byz.rules import Detox, Draco, MajorityVote, name_of
 from horovod_byz.rules.condition import MAJORITY
 from horovod_byz.theory import checks
-from horovod_byz.theory.requirements import REQUIREMENTS
+from horovod_byz.theory.requirements import REQUIREMENTS, Requirement, requirement
 from horovod_byz.theory.resilience import etas
 
 
@@ -42,8 +42,8 @@ class Recommendation:
     Attributes:
         rule: the recommended rule, None where no rule can help.
         reason: one sentence.
-        options: every rule, in the order of `requirements.REQUIREMENTS`.
-        redundant: DETOX's pairings and DRACO, which ask for r times the compute.
+        options: the rules that need no redundancy, and the vote, in the order of `requirements.REQUIREMENTS`.
+        redundant: DETOX's pairings and DRACO, which take r times the compute.
     """
 
     rule: str | None
@@ -56,7 +56,7 @@ def recommend(n: int, f: int, r: int = 3) -> Recommendation:
     """Return the rule to take for n workers of which f may be Byzantine, and how every rule fares.
 
     A choice, not a theorem: the mean where nothing can go wrong; the mean around the median where fewer than
-    half are Byzantine, since it bears single wrong values as well as whole rows, uses n - f values per
+    half are Byzantine, since it tolerates single wrong values as well as whole rows, uses n - f values per
     column, costs no more than the median, and came out best in Xie et al. 2018. Redundancy is set beside it,
     not recommended: whether r times the compute is worth it depends on the gradients.
 
@@ -69,21 +69,15 @@ def recommend(n: int, f: int, r: int = 3) -> Recommendation:
         ValueError: n and f are not counts with f <= n.
     """
     checks.counts(n, f, "recommend")
-    constants = etas(n, f)
-    options = tuple(
-        Option(
-            entry.rule,
-            entry.tolerates(n, f),
-            entry.condition,
-            entry.largest_f(n),
-            entry.threat,
-            entry.cost,
-            constants.get(entry.rule),
-        )
-        for entry in REQUIREMENTS
-    )
+    options = tuple(_option(entry, n, f) for entry in REQUIREMENTS if entry.kind is not Draco)
     rule, reason = _choose(n, f)
     return Recommendation(rule, reason, options, (*_detox(n, f, r), _draco(n, f)))
+
+
+def _option(entry: Requirement, n: int, f: int) -> Option:
+    eta = etas(n, f).get(entry.rule)
+    most = entry.largest_f(n)
+    return Option(entry.rule, entry.tolerates(n, f), entry.condition, most, entry.threat, entry.cost, eta)
 
 
 def _detox(n: int, f: int, r: int) -> list[Option]:
@@ -96,24 +90,25 @@ def _detox(n: int, f: int, r: int) -> list[Option]:
         ("bulyan", "classic", "O(n d + (n / r)^2 d)"),
     )
     redundancy = Redundancy(r)
-    turned = MajorityVote.condition.largest_f(r) + 1  # workers that it takes to turn a vote, or to void it
-    found = []
+    turned = MajorityVote.condition.least_uncovered_f(r)
+    options = []
     for name, threat, cost in pairings:
-        bears = [k for k in range(n + 1) if _bears(name, redundancy, n, k)]
+        tolerated = [k for k in range(n + 1) if _tolerates(name, redundancy, n, k)]
         condition = f"floor(f / {turned}) of {n // r} votes, in the worst case"
-        most = max(bears, default=-1)
+        most = max(tolerated, default=-1)
         full = f"{cost}, {r} x compute"
-        found.append(Option(f"detox-{name} (r = {r})", f in bears, condition, most, threat, full, None))
-    return found
+        label = f"detox-{name} (r = {r})"
+        options.append(Option(label, f in tolerated, condition, most, threat, full, None))
+    return options
 
 
-def _bears(name: str, redundancy: Redundancy, n: int, f: int) -> bool:
+def _tolerates(name: str, redundancy: Redundancy, n: int, f: int) -> bool:
     return Detox.preset(name, redundancy, n, f).max_byzantine(n) >= f
 
 
 def _draco(n: int, f: int) -> Option:
-    asked, cost = Draco.condition, f"O(n d), {Draco(f=f).r} x compute"
-    return Option("draco", asked.holds(n, f), str(asked), asked.largest_f(n), "classic", cost, None)
+    option = _option(requirement(name_of(Draco)), n, f)
+    return replace(option, cost=f"{option.cost}, {Draco(f=f).r} x compute")
 
 
 def _choose(n: int, f: int) -> tuple[str | None, str]:

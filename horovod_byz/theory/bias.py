@@ -10,10 +10,10 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, log_ndtr
 
 from horovod_byz.rules.condition import MAJORITY
 from horovod_byz.theory import checks
+from horovod_byz.theory.normal import log_cdf
 
 _REACH = 9.0  # standard deviations; the density beyond is below 1e-18
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(400)
@@ -28,7 +28,7 @@ def order_statistic(n: int, k: int) -> float:
     if not 1 <= k <= n:
         raise ValueError(f"an order statistic of {n} values needs 1 <= k <= {n}, got k = {k}")
     x = _REACH * _NODES
-    log_density = _log_ways(n, k - 1, n - k) + (k - 1) * log_ndtr(x) + (n - k) * log_ndtr(-x) + _log_phi(x)
+    log_density = _log_ways(n, k - 1, n - k) + (k - 1) * log_cdf(x) + (n - k) * log_cdf(-x) + _log_phi(x)
     return float(_REACH * np.sum(_WEIGHTS * x * np.exp(log_density)))
 
 
@@ -78,7 +78,7 @@ def geometric_median_bias(n: int, f: int) -> float:
 
 def _odd_variance(n: int) -> float:
     half, x = n // 2, _REACH * _NODES
-    log_density = _log_ways(n, half, half) + half * (log_ndtr(x) + log_ndtr(-x)) + _log_phi(x)
+    log_density = _log_ways(n, half, half) + half * (log_cdf(x) + log_cdf(-x)) + _log_phi(x)
     return float(_REACH * np.sum(_WEIGHTS * x**2 * np.exp(log_density)))
 
 
@@ -88,16 +88,14 @@ def _even_variance(n: int) -> float:
     x = _REACH * _NODES[:, None]
     length = (_REACH - x) / 2
     y = x + length * (1 + _NODES[None, :])
-    log_density = (
-        _log_ways(n, below, below) + below * (log_ndtr(x) + log_ndtr(-y)) + _log_phi(x) + _log_phi(y)
-    )
+    log_density = _log_ways(n, below, below) + below * (log_cdf(x) + log_cdf(-y)) + _log_phi(x) + _log_phi(y)
     weights = _REACH * _WEIGHTS[:, None] * length * _WEIGHTS[None, :]
     return float(np.sum(weights * ((x + y) / 2) ** 2 * np.exp(log_density)))
 
 
 def _log_ways(n: int, below: int, above: int) -> float:
     # the values in between are distinguishable by their order, so they add no factor
-    return float(gammaln(n + 1) - gammaln(below + 1) - gammaln(above + 1))
+    return math.lgamma(n + 1) - math.lgamma(below + 1) - math.lgamma(above + 1)
 
 
 def _log_phi(x: NDArray[np.float64]) -> NDArray[np.float64]:

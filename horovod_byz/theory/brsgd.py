@@ -70,7 +70,12 @@ def worker_deviation(
         x = 4 / n (d ln(1 + n m L D) + ln m)
 
     Args:
-        n, m, d, lipschitz, diameter, v: as the module's legend.
+        n: as in the module's legend.
+        m: as in the module's legend.
+        d: as in the module's legend.
+        lipschitz: as in the module's legend.
+        diameter: as in the module's legend.
+        v: as in the module's legend.
         reading: the paper prints y = 4 / n (d ln(1 + n m L D) ln m) ("product") under the root, where its
             first entry has + ln m; "sum" takes y = x.
 

@@ -15,8 +15,10 @@ from typing import Literal
 import numpy as np
 
 from horovod_byz.aggregation.measure import Statistics
+from horovod_byz.aggregation.source import Whole
 from horovod_byz.kernels.rows import Rows
 from horovod_byz.redundancy.groups import Redundancy
+from horovod_byz.rules import MajorityVote
 from horovod_byz.theory import checks
 
 
@@ -30,6 +32,11 @@ def _check_groups(n: int, f: int, r: int) -> None:
         )
 
 
+def _majority(r: int) -> int:
+    """How many of r replicas turn a vote."""
+    return MajorityVote.condition.least_uncovered_f(r)
+
+
 def vote_failure(n: int, f: int, r: int) -> Fraction:
     """Return the exact probability that most of one random redundancy group is Byzantine.
 
@@ -39,7 +46,7 @@ def vote_failure(n: int, f: int, r: int) -> Fraction:
         ValueError: r is even or does not divide n, or f does not lie in 0..n.
     """
     _check_groups(n, f, r)
-    hits = sum(math.comb(f, k) * math.comb(n - f, r - k) for k in range((r + 1) // 2, r + 1))
+    hits = sum(math.comb(f, k) * math.comb(n - f, r - k) for k in range(_majority(r), r + 1))
     return Fraction(hits, math.comb(n, r))
 
 
@@ -65,7 +72,7 @@ def byzantine_votes_pmf(n: int, f: int, r: int) -> tuple[float, ...]:
         ValueError: as `vote_failure`.
     """
     _check_groups(n, f, r)
-    groups, majority = n // r, (r + 1) // 2
+    groups, majority = n // r, _majority(r)
     honest = [math.comb(r, j) for j in range(majority)]
     byzantine = [0] * majority + [math.comb(r, j) for j in range(majority, r + 1)]
     total = math.comb(n, f)
@@ -82,15 +89,15 @@ def simulated_votes(n: int, f: int, r: int, runs: int, seed: int = 0) -> tuple[f
     The Byzantine workers are the first f and send one wrong row; the partition is drawn anew in each run.
 
     Args:
-        n, f, r: as the module's legend.
+        n: as in the module's legend.
+        f: as in the module's legend.
+        r: as in the module's legend.
         runs: how many partitions.
         seed: of the first partition.
 
     Raises:
         ValueError: as `vote_failure`.
     """
-    from horovod_byz.rules.vote import MajorityVote
-
     _check_groups(n, f, r)
     won = [0] * (worst_case_byzantine_votes(n, f, r) + 1)
     vote = MajorityVote()
@@ -100,7 +107,7 @@ def simulated_votes(n: int, f: int, r: int, runs: int, seed: int = 0) -> tuple[f
         for k, group in enumerate(groups):
             rows[list(group)] = k
         rows[:f] = -1.0
-        elected = vote.elect(Statistics(Rows(rows)), groups)
+        elected = vote.elect(Statistics(Whole(Rows(rows))), groups)
         won[sum(bool(decision.weights[:f].any()) for decision in elected)] += 1
     return tuple(count / max(runs, 1) for count in won)
 
@@ -114,13 +121,13 @@ def byzantine_votes_bound(n: int, f: int, r: int) -> float:
         ValueError: as `vote_failure`.
     """
     _check_groups(n, f, r)
-    return math.comb(r, (r + 1) // 2) * (f / n) ** ((r - 1) // 2) * f / r
+    return math.comb(r, _majority(r)) * (f / n) ** ((r - 1) // 2) * f / r
 
 
 def worst_case_byzantine_votes(n: int, f: int, r: int) -> int:
     """Return min(floor(f / ((r + 1) / 2)), n / r): the votes that f workers win if they choose groups."""
     _check_groups(n, f, r)
-    return min(f // ((r + 1) // 2), n // r)
+    return min(f // _majority(r), n // r)
 
 
 def required_redundancy(f: int) -> float:
@@ -199,7 +206,11 @@ def oracle_bound(
     """Check Theorem 3 for a configuration whose inner rule is the mean.
 
     Args:
-        n, f, r, b, delta: as the module's legend; 0 < delta < 1/2.
+        n: as in the module's legend.
+        f: as in the module's legend.
+        r: as in the module's legend.
+        b: as in the module's legend.
+        delta: as in the module's legend; 0 < delta < 1/2.
         outer: the outer rule.
         d: number of coordinates; needed by the coordinate-wise outer rules.
 

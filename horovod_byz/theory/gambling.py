@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy.special import bdtrc
-
 from horovod_byz.theory import checks
+from horovod_byz.theory.normal import binomial_tail
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Gamble:
     def column_exceeds(self, f: int) -> float:
         """Return the probability that one column has more than f hits in a round."""
         checks.counts(self.n, f, "Gamble")
-        return float(bdtrc(f, self.n, self.probability)) if f < self.n else 0.0
+        return binomial_tail(self.n, self.probability, f)
 
     def columns_exceeding(self, f: int) -> float:
         """Return the expected number of columns with more than f hits, over all rounds."""

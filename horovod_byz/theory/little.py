@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from scipy.special import ndtri
-
 from horovod_byz.theory import checks
+from horovod_byz.theory.normal import quantile
 
 
 def supporters(n: int, f: int) -> int:
@@ -38,4 +37,4 @@ def z_max(n: int, f: int) -> float:
     needed = supporters(n, f)
     if f >= n:
         raise ValueError(f"z_max needs an honest worker: n > f, got n = {n}, f = {f}")
-    return float("inf") if needed <= 0 else float(ndtri((n - f - needed) / (n - f)))
+    return float("inf") if needed <= 0 else quantile((n - f - needed) / (n - f))

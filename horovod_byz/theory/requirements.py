@@ -10,15 +10,17 @@ from horovod_byz.rules import (
     BoundedRule,
     BrSGD,
     Bulyan,
+    Draco,
     GeometricMedian,
     Krum,
+    MajorityVote,
     Mean,
     MeanAroundMedian,
     Median,
     Medoid,
     MultiKrum,
-    Rule,
     SignMajority,
+    StatedRule,
     TrimmedMean,
     name_of,
 )
@@ -27,18 +29,16 @@ from horovod_byz.theory import checks
 
 @dataclass(frozen=True)
 class Requirement:
-    """What a class of rules asks for, and its cost; the condition is read from the class.
+    """What a class of rules needs, and its cost; condition and cost are read from the class.
 
     Attributes:
         kind: the class.
         threat: "none", "classic" (whole rows) or "dimensional" (values anywhere).
-        cost: leading-order cost, as text.
-        operations: the same as a function of n and d.
+        operations: leading-order number of operations as a function of n and d, as the papers count them.
     """
 
-    kind: type[Rule]
+    kind: type[StatedRule]
     threat: str
-    cost: str
     operations: Callable[[int, int], float]
 
     @property
@@ -49,11 +49,16 @@ class Requirement:
     @property
     def condition(self) -> str:
         """What n and f must satisfy, as text."""
-        return str(self.kind.condition)
+        return self.kind.facts.tolerates
+
+    @property
+    def cost(self) -> str:
+        """Arithmetic for n rows of d coordinates, as text."""
+        return self.kind.facts.cost
 
     @property
     def needs_f(self) -> bool:
-        """Whether the rule must be told f."""
+        """Whether f is a parameter of the rule."""
         return issubclass(self.kind, BoundedRule)
 
     def minimum(self, f: int) -> float:
@@ -82,19 +87,21 @@ def _pairs(n: int, d: int) -> float:
 
 
 REQUIREMENTS: tuple[Requirement, ...] = (
-    Requirement(Mean, "none", "O(n d)", _linear),
-    Requirement(Median, "dimensional", "O(n log n d)", _sorting),
-    Requirement(TrimmedMean, "dimensional", "O(n log n d)", _sorting),
-    Requirement(MeanAroundMedian, "dimensional", "O(n log n d)", _sorting),
-    Requirement(GeometricMedian, "classic", "O(n^2 d)", _pairs),
-    Requirement(Medoid, "none", "O(n^2 d)", _pairs),
-    Requirement(Krum, "classic", "O(n^2 d)", _pairs),
-    Requirement(MultiKrum, "classic", "O(n^2 d)", _pairs),
-    Requirement(Bulyan, "classic", "O(n^2 d)", _pairs),
-    Requirement(BrSGD, "classic", "O(n d)", _linear),
-    Requirement(SignMajority, "dimensional", "O(n d)", _linear),
+    Requirement(Mean, "none", _linear),
+    Requirement(Median, "dimensional", _sorting),
+    Requirement(TrimmedMean, "dimensional", _sorting),
+    Requirement(MeanAroundMedian, "dimensional", _sorting),
+    Requirement(GeometricMedian, "classic", _pairs),
+    Requirement(Medoid, "none", _pairs),
+    Requirement(Krum, "classic", _pairs),
+    Requirement(MultiKrum, "classic", _pairs),
+    Requirement(Bulyan, "classic", _pairs),
+    Requirement(BrSGD, "classic", _linear),
+    Requirement(SignMajority, "dimensional", _linear),
+    Requirement(MajorityVote, "classic", _linear),
+    Requirement(Draco, "classic", _linear),
 )
-"""One entry per rule. The medoid tolerates none: Blanchard et al. 2017 prove that it is not resilient."""
+"""One entry per rule with a condition of its own. By Blanchard et al. 2017 the medoid tolerates none."""
 
 
 def requirement(rule: str) -> Requirement:

@@ -16,7 +16,7 @@ from horovod_byz.theory import checks
 
 
 def eta_krum(n: int, f: int) -> float | None:
-    """Return eta_0 of Krum, or None where 2f + 2 < n fails.
+    """Return eta_0 of Krum, or None where Krum's condition fails.
 
         eta_0^2 = 2 (n - f + [f (n - f - 2) + f^2 (n - f - 1)] / (n - 2f - 2))
 
@@ -29,19 +29,22 @@ def eta_krum(n: int, f: int) -> float | None:
 
 
 def eta_geometric_median(n: int, f: int) -> float | None:
-    """Return eta_1 = (2n - 2f) / (n - 2f) * sqrt(n - f), or None where 2f < n fails. Reference: Theorem 3."""
+    """Return eta_1 = (2n - 2f) / (n - 2f) * sqrt(n - f), or None without an honest majority.
+
+    Reference: Theorem 3.
+    """
     checks.counts(n, f, "eta_geometric_median")
     return geometric_median_factor(n, f) * math.sqrt(n - f) if MAJORITY.holds(n, f) else None
 
 
 def eta_median(n: int, f: int) -> float | None:
-    """Return eta_2 = sqrt(n - f) of the marginal median, None where 2f < n fails. Reference: Theorem 4."""
+    """Return eta_2 = sqrt(n - f) of the marginal median, None without an honest majority. Theorem 4."""
     checks.counts(n, f, "eta_median")
     return math.sqrt(n - f) if MAJORITY.holds(n, f) else None
 
 
 def eta_mean_around_median(n: int, f: int) -> float | None:
-    """Return eta_3 = sqrt(10 (n - f)), or None where 2f < n fails. Reference: Theorem 5."""
+    """Return eta_3 = sqrt(10 (n - f)), or None without an honest majority. Reference: Theorem 5."""
     checks.counts(n, f, "eta_mean_around_median")
     return math.sqrt(10 * (n - f)) if MAJORITY.holds(n, f) else None
 
@@ -87,7 +90,10 @@ def second_moment_bound(rule: str, n: int, f: int, d: int, sigma: float) -> floa
 
     Args:
         rule: a key of `etas`.
-        n, f, d, sigma: as the module's legend.
+        n: as in the module's legend.
+        f: as in the module's legend.
+        d: as in the module's legend.
+        sigma: as in the module's legend.
 
     Raises:
         ValueError: unknown rule.
@@ -105,7 +111,7 @@ def geometric_median_factor(n: int, f: int) -> float:
     """Return c_f = (2n - 2f) / (n - 2f) of Lemma 3.
 
     Raises:
-        ValueError: 2f >= n, where no majority is honest.
+        ValueError: no majority is honest.
     """
     checks.counts(n, f, "Lemma 3")
     MAJORITY.check(n, f, f"Lemma 3 with f = {f}")
@@ -120,13 +126,14 @@ def geometric_median_bound(
     c_z = objective / (n - 2f), and c_f is `geometric_median_factor`.
 
     Args:
-        n, f: number of points; at most f of them lie outside the ball.
+        n: number of points.
+        f: at most so many of them lie outside the ball.
         radius: r, all other points lie within this distance of the origin.
         epsilon: the point is a (1 + epsilon)-approximation.
         objective: the minimum of sum |z - z_i|, which a row at 1e20 makes huge.
 
     Raises:
-        ValueError: 2f >= n.
+        ValueError: no majority is honest.
 
     Reference: Lemma 3.
     """
@@ -134,7 +141,7 @@ def geometric_median_bound(
 
 
 def median_interval(honest: Sequence[float]) -> tuple[float, float]:
-    """Return [min, max] of the honest values: the median of all lies there if 2f < n. Reference: Lemma 4."""
+    """Return [min, max] of the honest values: the median of all lies there if most are honest. Lemma 4."""
     return min(honest), max(honest)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from horovod_byz.common.errors import ExplainedError
+
 __all__ = ["RunError", "replace_file", "sweep"]
 
 
-class RunError(RuntimeError):
+class RunError(ExplainedError, RuntimeError):
     """A run folder that cannot be used as asked; the message says what to do."""
 
 

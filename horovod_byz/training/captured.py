@@ -17,8 +17,8 @@ _WARM_UP = 3  # passes before the capture, in which libraries choose their algor
 class CapturedPass:
     """The gradient of one batch, computed by replaying what the first passes launched.
 
-    The kernels are those of the plain passes, in their order, so the bits are the same; dropout draws from
-    the seed that is set before each replay.
+    Dropout draws from the seed that is set before each replay. The gradients are those of plain passes to
+    rounding, since cuDNN may choose another algorithm in a capture; replays repeat bit for bit.
 
     Args:
         model: on a GPU, in training mode; its parameters and buffers keep their memory.

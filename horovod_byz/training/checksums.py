@@ -6,6 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from horovod_byz.common.errors import ExplainedError
+
 __all__ = ["OWN_DATA", "DatasetDamaged", "own_data", "verify"]
 
 OWN_DATA = "HOROVOD_BYZ_OWN_DATA"
@@ -41,7 +43,7 @@ _MD5 = {
 }
 
 
-class DatasetDamaged(ValueError):  # noqa: N818 - reads as what it says
+class DatasetDamaged(ExplainedError, ValueError):  # noqa: N818 - reads as what it says
     """A file of a data set is not what its name says; the message names it and what to do."""
 
 

@@ -16,11 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from horovod_byz import attacks
 from horovod_byz.attacks import Attack, Wire
 from horovod_byz.collect import Collector, Compression, Root, Sharded, SignCompression, Symmetric
+from horovod_byz.common.registry import imported
 from horovod_byz.common.words import known, parse_literal, parse_word
 from horovod_byz.redundancy.batches import Sampling
 from horovod_byz.redundancy.groups import Redundancy
-from horovod_byz.rules import Rule
-from horovod_byz.training import models, pipelines
+from horovod_byz.rules import Rule, pipelines
+from horovod_byz.training import models
 from horovod_byz.training.data import DATASETS, Normalise
 from horovod_byz.training.explain import explain
 
@@ -149,10 +150,7 @@ class RunConfig(_Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        known(self.data.name, DATASETS, "data set")
-        known(self.model.name, models.MODELS, "model")
-        for option in self.model.options:
-            known(option, models.default_options(self.model.name), f"option of model {self.model.name!r}")
+        DATASETS[self.data.name]
         models.check_options(self.model.name, self.model.options)
         known(self.collect.name, _COLLECTORS, "way to collect")
         for option in self.collect.options:
@@ -169,8 +167,8 @@ class RunConfig(_Table):
             raise ValueError(f"attack {self.attack.name!r} with byzantine = 0 attacks nobody: set byzantine")
         if self.script and self.attack.name != "none":
             raise ValueError("a script says itself who attacks and how: leave out attack, or script")
-        name, options = pipelines.with_f(self.rule.name, self.rule.options, self.byzantine)
-        object.__setattr__(self, "rule", Named.model_validate({"name": name, **options}))
+        options = pipelines.with_f(self.rule.name, self.rule.options, self.byzantine)
+        object.__setattr__(self, "rule", Named.model_validate({"name": self.rule.name, **options}))
         self.make_redundancy().groups_of(self.workers)
         self.make_rule().check(self.workers)
         for event in self.script:
@@ -180,7 +178,7 @@ class RunConfig(_Table):
 
     @property
     def attacked(self) -> bool:
-        """Whether anybody misbehaves by an attack; a script of faults does not count."""
+        """Whether workers misbehave by an attack; a script is separate."""
         return self.attack.name != "none"
 
     def make_redundancy(self) -> Redundancy:
@@ -218,6 +216,12 @@ class RunConfig(_Table):
         """What gradients are compressed to on their way; None for nothing."""
         return SignCompression() if self.compression == "sign" else None
 
+    @property
+    def own_code(self) -> dict[str, dict[str, str]]:
+        """The run's names that lead out of this package, each with its module and its source's digest."""
+        text = write(self)
+        return {name: origin for name, origin in imported().items() if name in text}
+
     def to_data(self) -> dict[str, Any]:
         """Plain data from which `RunConfig.model_validate` makes an equal value; None is left out."""
         return self.model_dump(exclude_none=True)
@@ -231,7 +235,8 @@ class RunConfig(_Table):
     def slug(self) -> str:
         """A folder name that shows the run's main choices."""
         attack = "script" if self.script else self.attack.name
-        return "-".join([self.data.name, self.model.name, self.rule.name, attack, f"seed{self.seed}"])
+        names = [self.data.name, self.model.name, self.rule.name, attack, f"seed{self.seed}"]
+        return "-".join(names).replace(":", ".")
 
 
 def make(data: Mapping[str, Any]) -> RunConfig:

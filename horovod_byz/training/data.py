@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from horovod_byz.common.errors import ExplainedError
+from horovod_byz.common.registry import Registry
 from horovod_byz.training import files
 from horovod_byz.training.checksums import OWN_DATA, DatasetDamaged, own_data
 from horovod_byz.training.cifar import read_cifar
@@ -31,7 +33,7 @@ __all__ = [
 ]
 
 
-class DatasetMissing(FileNotFoundError):  # noqa: N818 - reads as what it says
+class DatasetMissing(ExplainedError, FileNotFoundError):  # noqa: N818 - reads as what it says
     """The data set is in none of the folders that were searched and could not be downloaded."""
 
 
@@ -95,8 +97,15 @@ class _Spec:
     read: Callable[[Path], Sequence[Pixels]] | None
 
 
+Load = Callable[[str | os.PathLike[str] | None, Normalise], Dataset]
+"""A data set of one's own: (data_dir, normalise) -> Dataset."""
+
+DATASETS: Registry[_Spec | Load] = Registry(
+    "data set", "horovod_byz.data", callable, "a function (data_dir, normalise) -> Dataset"
+)
+
 # CIFAR's mean and std are (125.3, 123.0, 113.9) / 255 and (63.0, 62.1, 66.7) / 255, as in the DETOX code.
-DATASETS: dict[str, _Spec] = {
+_SPECS: dict[str, _Spec] = {
     "digits": _Spec(10, (0.3054,), (0.3760,), None),
     "mnist": _Spec(10, (0.1307,), (0.3081,), lambda root: files.read_mnist(root, "MNIST")),
     "fashion-mnist": _Spec(10, (0.2860,), (0.3530,), lambda root: files.read_mnist(root, "FashionMNIST")),
@@ -110,6 +119,8 @@ DATASETS: dict[str, _Spec] = {
         lambda root: read_cifar(root, "CIFAR100"),
     ),
 }
+for _name, _spec in _SPECS.items():
+    DATASETS.add(_name, _spec)
 
 
 def load_dataset(
@@ -129,7 +140,8 @@ def load_dataset(
 
     Args:
         name: one of `DATASETS`: "digits" (bundled with scikit-learn, needs no folder), "mnist",
-            "fashion-mnist", "cifar-10", "cifar-100".
+            "fashion-mnist", "cifar-10", "cifar-100"; or "package.module:function", for a function that takes
+            `data_dir` and `normalise` and returns a `Dataset`.
         data_dir: the folder to look in first, and to download to.
         normalise: "unit" scales pixels to 0..1; "standard" also subtracts the mean and divides by the
             standard deviation of the training set, per channel.
@@ -139,14 +151,14 @@ def load_dataset(
         The data set, float32 images and int64 labels.
 
     Raises:
-        ValueError: when `name` is not a known set.
+        ValueError: when `name` is not a known set, or a function of one's own returns none that fits.
         DatasetMissing: when the set is nowhere and cannot be downloaded; the message says where it was looked
             for.
         DatasetDamaged: when a file is not the published one, or not what its name says.
     """
-    if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}: use one of {', '.join(DATASETS)}")
     spec = DATASETS[name]
+    if not isinstance(spec, _Spec):
+        return _checked(name, spec(data_dir, normalise))
     if spec.read is None:
         arrays: Sequence[Pixels] = files.read_digits()
         source = "bundled with scikit-learn"
@@ -167,6 +179,32 @@ def load_dataset(
         name=name,
         source=source,
     )
+
+
+def _checked(name: str, made: object) -> Dataset:
+    """What a user's function returned, under the name that the configuration has for it.
+
+    Raises:
+        ValueError: if it is no data set, or its tensors do not fit one another.
+    """
+    if not isinstance(made, Dataset):
+        raise ValueError(
+            f"data set {name!r} returned {type(made).__name__}: return a horovod_byz.training.data.Dataset"
+        )
+    for part, images, labels in (("train", made.train_x, made.train_y), ("test", made.test_x, made.test_y)):
+        if images.dtype != torch.float32 or images.shape != (len(images), *made.shape) or not len(images):
+            raise ValueError(
+                f"data set {name!r}: {part}_x must be float32 of shape (count, *{made.shape}), got "
+                f"{images.dtype} of shape {tuple(images.shape)}"
+            )
+        if labels.dtype != torch.int64 or labels.shape != (len(images),):
+            raise ValueError(
+                f"data set {name!r}: {part}_y must be int64 of shape ({len(images)},), got {labels.dtype} of "
+                f"shape {tuple(labels.shape)}"
+            )
+        if int(labels.min()) < 0 or int(labels.max()) >= made.classes:
+            raise ValueError(f"data set {name!r}: {part}_y must hold labels from 0 to {made.classes - 1}")
+    return replace(made, name=name)
 
 
 def _check(name: str, arrays: Sequence[Pixels], classes: int) -> None:

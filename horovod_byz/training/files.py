@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from horovod_byz.common.extras import require
 from horovod_byz.training.checksums import DatasetDamaged, verify
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
@@ -34,6 +35,7 @@ def read_digits() -> Arrays:
 
     They come in the order of their writers, so they are shuffled by a fixed permutation before the split.
     """
+    require("train", "sklearn")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from horovod_byz.common.errors import ExplainedError
 from horovod_byz.training.following import lines, stopping
 from horovod_byz.training.progress import Reporter, parse_event, replay
 
@@ -18,7 +19,7 @@ __all__ = ["LaunchError", "horovod_missing", "run_ranks"]
 _KEPT = 40  # lines of other output that an error message repeats
 
 
-class LaunchError(RuntimeError):
+class LaunchError(ExplainedError, RuntimeError):
     """The ranks could not be started, or ended with an error.
 
     Attributes:

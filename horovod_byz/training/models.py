@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from horovod_byz.common.registry import Registry
+from horovod_byz.common.words import known
 from horovod_byz.training.layers import BasicBlock, BatchNorm2d, convolution, size_after, xavier
 
 __all__ = ["MODELS", "build", "check_options", "default_options"]
@@ -199,7 +201,15 @@ def vgg13_bn(shape: Shape, classes: int, *, width: int = 64) -> nn.Sequential:
     return model
 
 
-MODELS: dict[str, Callable[..., nn.Sequential]] = {
+MODELS: Registry[Callable[..., nn.Module]] = Registry(
+    "model",
+    "horovod_byz.models",
+    callable,
+    "a function (shape, classes, *, options) -> torch.nn.Module",
+)
+"""Functions of an image's shape and the number of classes; their other parameters are options."""
+
+for _name, _build in {
     "mlp": mlp,
     "lenet": lenet,
     "lenet-20-50": lenet_20_50,
@@ -207,19 +217,26 @@ MODELS: dict[str, Callable[..., nn.Sequential]] = {
     "cnn-empires": cnn_empires,
     "resnet18": resnet18,
     "vgg13-bn": vgg13_bn,
-}
+}.items():
+    MODELS.add(_name, _build)
 
 
-def default_options(name: str) -> dict[str, int | float]:
-    """The options that a model takes, with their values in the paper.
+def default_options(name: str) -> dict[str, Any]:
+    """The options that a model takes, with their defaults; the paper's for our models.
 
     Raises:
-        ValueError: when no model has that name.
+        ValueError: when no model has that name, or an own one has an option without a default.
     """
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}: use one of {', '.join(MODELS)}")
-    parameters = inspect.signature(MODELS[name]).parameters.values()
-    return {part.name: part.default for part in parameters if part.kind is part.KEYWORD_ONLY}
+    parameters = list(inspect.signature(MODELS[name]).parameters.values())[2:]
+    options = {
+        option.name: option.default
+        for option in parameters
+        if option.kind not in (option.VAR_KEYWORD, option.VAR_POSITIONAL)
+    }
+    bare = [option for option, default in options.items() if default is inspect.Parameter.empty]
+    if bare:
+        raise ValueError(f"model {name!r} has no default for {bare[0]!r}: give it one, {bare[0]}=...")
+    return options
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
@@ -228,42 +245,47 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: when it does not.
     """
-    known = default_options(name)
+    defaults = default_options(name)
     for option, value in options.items():
-        if option not in known:
-            raise ValueError(f"model {name!r} has no option {option!r}: it takes {', '.join(known)}")
-        fraction = isinstance(known[option], float)
-        number = isinstance(value, int | float if fraction else int) and not isinstance(value, bool)
-        if not number or not (0 <= value < 1 if fraction else 1 <= value <= _WIDEST):
-            wanted = (
-                "a number of at least 0 and below 1" if fraction else f"a whole number from 1 to {_WIDEST}"
-            )
-            raise ValueError(
-                f"model {name!r} got {option} = {value!r}: use {wanted}; the paper's is {known[option]}"
-            )
+        known(option, defaults, f"option of model {name!r}")
+        if name in MODELS.own:
+            _check_size(name, option, value, defaults[option])
 
 
-def build(name: str, shape: Sequence[int], classes: int, *, seed: int = 0, **options: float) -> nn.Sequential:
+def _check_size(name: str, option: str, value: Any, default: int | float) -> None:
+    """Checks a width or a dropout; own models judge their values themselves."""
+    fraction = isinstance(default, float)
+    number = isinstance(value, int | float if fraction else int) and not isinstance(value, bool)
+    if not number or not (0 <= value < 1 if fraction else 1 <= value <= _WIDEST):
+        wanted = "a number of at least 0 and below 1" if fraction else f"a whole number from 1 to {_WIDEST}"
+        raise ValueError(f"model {name!r} got {option} = {value!r}: use {wanted}; the paper's is {default}")
+
+
+def build(name: str, shape: Sequence[int], classes: int, *, seed: int = 0, **options: Any) -> nn.Module:
     """Build a model with weights that depend on `seed` only.
 
     Args:
-        name: a key of `MODELS`.
+        name: a name of `MODELS`, or "package.module:function".
         shape: `(channels, height, width)` of one image.
         classes: number of classes.
         seed: seed of the initial weights; the caller's random state is left as it was.
         options: changes to `default_options(name)`, such as `width`.
 
     Raises:
-        ValueError: when the name or an option is unknown, or the images are too small for the model.
+        ValueError: when the name or an option is unknown, the images are too small for the model, or an own
+            model is no `torch.nn.Module`.
     """
     check_options(name, options)
     channels, height, width = shape
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
         try:
-            return MODELS[name]((channels, height, width), classes, **options)
+            model = MODELS[name]((channels, height, width), classes, **options)
         except RuntimeError as error:
             raise ValueError(
                 f"model {name!r} does not fit images of {height}x{width} pixels ({error}): "
                 "use larger images, or mlp or resnet18, which take any size"
             ) from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model {name!r} returned {type(model).__name__}: return a torch.nn.Module")
+    return model

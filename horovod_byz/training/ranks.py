@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from horovod_byz.collect import TransportError
 from horovod_byz.collect.errors import names
 from horovod_byz.collect.layout import Layout, split
-from horovod_byz.collect.transport import Transport, connect
+from horovod_byz.collect.protocol import Transport
+from horovod_byz.collect.transport import connect
 from horovod_byz.host import launchers
 from horovod_byz.training.atomic import RunError
 

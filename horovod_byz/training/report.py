@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from horovod_byz.cli.terminal import console as terminal
+from horovod_byz.common.terminal import console as terminal
 from horovod_byz.training.runs import RunError, RunFolder
 
 __all__ = ["show"]

@@ -26,6 +26,7 @@ CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
 
 _PACKED = "run.json"
 _ENDS = ("summary.json", "verdicts.json", "metrics.jsonl")  # what only a complete run has together
+_KEPT = ("summary", "environment", "verdicts")  # what `pack` puts into one file, beside its notes
 _FILES = (*_ENDS, "timings.jsonl", "environment.json", *CHECKPOINTS, "metrics.jsonl.gz", _PACKED)
 
 
@@ -236,6 +237,13 @@ class RunFolder:
             raise _damaged(path) from error
 
     @property
+    def record(self) -> dict[str, Any]:
+        """Summary, environment and verdicts as written, and notes, of a packed run or any other."""
+        if self.packed:
+            return self.read_json(_PACKED)
+        return {name: self.read_json(f"{name}.json") for name in _KEPT} | {"notes": {}}
+
+    @property
     def metrics(self) -> list[dict[str, Any]]:
         """One record per evaluation: step, accuracy, top3, loss, train_loss, lr."""
         return self.read_lines("metrics.jsonl")
@@ -251,7 +259,7 @@ class RunFolder:
         Raises:
             RunError: when the run is not complete.
         """
-        kept = {name: self.read_json(f"{name}.json") for name in ("summary", "environment", "verdicts")}
+        kept = {name: self.read_json(f"{name}.json") for name in _KEPT}
         metrics = (self.path / "metrics.jsonl").read_bytes()
         replace_file(self.path / "metrics.jsonl.gz", gzip.compress(metrics, mtime=0))
         lines = [

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from horovod_byz.collect import Root, TransportError
-from horovod_byz.training import device, environment, resume
+from horovod_byz.host import environment
+from horovod_byz.training import device, resume
 from horovod_byz.training.config import RunConfig
 from horovod_byz.training.data import Dataset, load_dataset
 from horovod_byz.training.interrupts import Interrupts
 from horovod_byz.training.progress import Reporter, Silent
 from horovod_byz.training.ranks import Ranks, describe, spread
-from horovod_byz.training.runs import RunFolder
+from horovod_byz.training.runs import RunError, RunFolder
 from horovod_byz.training.trainer import Trainer
 
 __all__ = ["Launch", "Stopped", "prepare", "train"]
@@ -171,7 +172,7 @@ class _Run:
         trainer, state = self.trainer, None
         if resumed:
             state, notes = resume.take_up(self.folder, trainer)
-            for note in notes:
+            for note in [*notes, *self._changed_code()]:
                 self.reporter.note(note)
         if state is not None:
             trainer.load(state)
@@ -187,9 +188,27 @@ class _Run:
                     self._write_lines()
                 self.folder.write_json("environment.json", {**environment.describe(), **self._job()})
 
+    def _changed_code(self) -> list[str]:
+        """Notes on the user's own code that is not what the run began with."""
+        try:
+            before = self.folder.read_json("environment.json").get("own", {})
+        except RunError:  # lost or damaged: it is written anew, and there is nothing to compare with
+            return []
+        now = self.trainer.config.own_code
+        changed = sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
+        return [
+            f"the source of {name} changed since this run began: the result is not that of one run"
+            for name in changed
+        ]
+
     def _job(self) -> dict[str, Any]:
-        dataset = self.trainer.dataset
-        return {**describe(self.trainer.ranks), "device": self.launch.device, "data_source": dataset.source}
+        dataset, own = self.trainer.dataset, self.trainer.config.own_code
+        return {
+            **({"own": own} if own else {}),
+            **describe(self.trainer.ranks),
+            "device": self.launch.device,
+            "data_source": dataset.source,
+        }
 
     def go(self) -> dict[str, Any]:
         """Step to the end and finish the folder."""

@@ -1,6 +1,7 @@
 """Horovod Elastic with a robust rule: a host dies, and the others train on.
 
-    horovodrun -np 3 --min-np 2 --host-discovery-script ./discover.sh python launch/examples/elastic.py
+    horovodrun -np 3 --min-np 2 --network-interface eth0 --host-discovery-script ./discover.sh \\
+        python launch/examples/elastic.py
 
 `discover.sh` prints the hosts that are there, one `name:slots` per line. A host that goes takes at most the
 steps since the last commit with it. Set HOROVOD_GLOO_TIMEOUT_SECONDS=5 or so: that is how soon a dead host is

@@ -7,7 +7,9 @@ import horovod.torch as hvd
 import numpy as np
 
 import horovod_byz as hb
-from horovod_byz.collect import bind
+from horovod_byz.collect import bind, departure
+
+departure.EXIT_SECONDS = 3.0
 
 hvd.init()
 session = bind("sharded", 1000, np.float32, 1, timeout=60)

@@ -5,22 +5,23 @@ import pathlib
 
 import pytest
 
-pytestmark = [pytest.mark.horovod, pytest.mark.slow]
+from rank_jobs import jobs
+
+pytestmark = [pytest.mark.horovod, pytest.mark.slow, pytest.mark.checks("dedicated")]
+
+job = jobs((4, "gloo"), (4, "mpi"))
 
 
-def checks():
+@pytest.fixture(scope="module")
+def wanted_models():
+    """This process is a job of one rank: what it trains, and over which ways to collect the ranks do."""
     path = pathlib.Path(__file__).parent / "checks" / "dedicated.py"
     spec = importlib.util.spec_from_file_location("dedicated", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    here = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(here)
+    return {name: dict.fromkeys(here.COLLECTORS, here.model(name, "root")) for name in here.EXPERIMENTS}
 
 
-@pytest.mark.parametrize("backend", ["gloo", "mpi"])
-def test_one_root_and_three_ranks_with_three_workers_each(results, backend):
-    found = results("check_dedicated", 4, backend, "dedicated")
-    here = checks()  # this process is a job of one rank
-    for name in here.EXPERIMENTS:
-        want = here.model(name, "root")
-        for rank in found:
-            assert rank["models"][name] == dict.fromkeys(here.COLLECTORS, want), (name, rank["rank"])
+def test_one_root_and_three_ranks_with_three_workers_each(checked, wanted_models):
+    for rank in checked("check_dedicated"):
+        assert rank["models"] == wanted_models, rank["rank"]

@@ -24,7 +24,7 @@ def test_training_goes_on_when_a_host_dies(cluster, ranks, tmp_path):
     discover.chmod(0o755)
     command = [tmp_path / "on", "1", "horovodrun", "--gloo", "-np", "3", "--min-np", "2", "--max-np", "3"]
     command += ["--host-discovery-script", discover, "--network-interface", "eth0", "--start-timeout", "200"]
-    command += [sys.executable, EXAMPLE, "--dataset", "digits", "--epochs", "12"]
+    command += [sys.executable, EXAMPLE, "--dataset", "digits", "--epochs", "8"]
     killed = False
     with Job(command, env) as job:
         for line in job.lines():

@@ -6,19 +6,11 @@ MPI reported a crash of the rank that joined.
 
 import pytest
 
-pytestmark = [pytest.mark.horovod, pytest.mark.slow]
+from rank_jobs import jobs
 
-JOBS = [(4, "gloo"), (4, "mpi")]
+pytestmark = [pytest.mark.horovod, pytest.mark.slow, pytest.mark.checks("joining")]
 
-
-@pytest.fixture(params=JOBS, ids=lambda job: f"{job[0]}-{job[1]}", scope="module")
-def job(request):
-    return request.param
-
-
-@pytest.fixture
-def found(results, job):
-    return lambda check: results(check, *job, "joining", "failures")
+job = jobs((4, "gloo"), (4, "mpi"))
 
 
 def named(result, ranks):
@@ -28,37 +20,37 @@ def named(result, ranks):
     assert "DistributedSampler" in result["text"]
 
 
-def test_after_equal_steps_all_ranks_join(found):
-    ranks = found("check_equal_steps_then_join")
+def test_after_equal_steps_all_ranks_join(checked):
+    ranks = checked("check_equal_steps_then_join")
     for collect, case in ranks[0].items():
         assert all(0 <= last < 4 for last in case["last"])
         assert all(rank[collect] == case for rank in ranks)
 
 
-def test_ranks_that_join_while_others_step_are_named_on_every_rank_at_once(found):
-    for rank, cases in enumerate(found("check_uneven_steps")):
+def test_ranks_that_join_while_others_step_are_named_on_every_rank_at_once(checked):
+    for rank, cases in enumerate(checked("check_uneven_steps")):
         for name, case in cases.items():
             assert (rank, name, case["kind"]) == (rank, name, "JoinedRanksError")
             named(case, case["early"])
             assert case["steps"] == 2
 
 
-def test_join_imported_by_name_before_is_caught(found):
-    for result in found("check_the_name_imported_before"):
+def test_join_imported_by_name_before_is_caught(checked):
+    for result in checked("check_the_name_imported_before"):
         named(result, [2])
 
 
-def test_the_others_may_be_in_another_session_or_bind_one(found):
-    for result in found("check_other_sessions"):
+def test_the_others_may_be_in_another_session_or_bind_one(checked):
+    for result in checked("check_other_sessions"):
         named(result["stepping"], [2])
         named(result["binding"], [2])
 
 
-def test_a_rank_without_any_data_is_named(found):
-    for result in found("check_a_rank_without_any_step"):
+def test_a_rank_without_any_data_is_named(checked):
+    for result in checked("check_a_rank_without_any_step"):
         named(result, [2])
 
 
-def test_horovods_join_is_its_own_where_nothing_is_bound(found):
-    for result in found("check_without_sessions"):
+def test_horovods_join_is_its_own_where_nothing_is_bound(checked):
+    for result in checked("check_without_sessions"):
         assert result == {"total": 1.0, "after": 1.0}

@@ -5,18 +5,17 @@ Version 0.1.0: it called our step(), a collective, on the ranks without a state 
 
 import pytest
 
-pytestmark = [pytest.mark.horovod, pytest.mark.slow]
+from rank_jobs import jobs
 
+pytestmark = [pytest.mark.horovod, pytest.mark.slow, pytest.mark.checks("resume")]
 
-@pytest.fixture(params=[(2, "gloo"), (2, "mpi")], ids=lambda job: f"{job[0]}-{job[1]}", scope="module")
-def job(request):
-    return request.param
+job = jobs((2, "gloo"), (2, "mpi"))
 
 
 @pytest.fixture
-def cases(results, job):
+def cases(checked):
     """For each optimizer, what each rank had."""
-    ranks = results("check_broadcasts", *job, "resume")
+    ranks = checked("check_broadcasts")
     assert len(ranks[0]) >= 15
     return {label: [rank[label] for rank in ranks] for label in ranks[0]}
 

@@ -53,7 +53,9 @@ def test_the_build_system_and_the_requirements_agree():
 
 def test_the_run_requirements_cover_the_packages_dependencies():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = {re.split(r"[<>=]", dependency)[0] for dependency in project["dependencies"]}
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *extras["train"], *extras["report"]]
+    names = {re.split(r"[<>=]", dependency)[0] for dependency in asked}
     assert names - {"torch"} <= set(wanted("run.txt"))
 
 

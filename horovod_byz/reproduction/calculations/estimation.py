@@ -24,15 +24,15 @@ def calculate() -> dict[str, Any]:
 
     1 is what averaging all honest workers would reach without an attack.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for attack in (attacks.ReversedGradient(c=100.0), attacks.ALittleIsEnough(z=1.0)):
         for f in _BYZANTINE:
             for name in ("median", "multi-krum", "bulyan"):
                 at = f"{attack.name}, q = {f}:"
                 vanilla, detox = (_error(name, attack, f, redundant) for redundant in (False, True))
-                found |= {f"{at} {name}": vanilla, f"{at} D-{name}": detox}
-                found[f"{at} D-{name} minus {name}"] = detox - vanilla
-    return found
+                values |= {f"{at} {name}": vanilla, f"{at} D-{name}": detox}
+                values[f"{at} D-{name} minus {name}"] = detox - vanilla
+    return values
 
 
 def _error(name: str, attack: attacks.Attack, f: int, detox: bool) -> float:

@@ -33,7 +33,7 @@ def _moments() -> dict[str, Any]:
         attacks.ReversedGradient(),
         attacks.Constant(value=-1.0),
     ]
-    found = {}
+    values = {}
     for name, rule in cases.items():
         bound = resilience.second_moment_bound(name, _N, _F, _D, 1.0)
         worst = 0.0
@@ -44,8 +44,8 @@ def _moments() -> dict[str, Any]:
                 attack(rows, range(_F), step=trial)
                 total += float((rule(rows) ** 2).sum())
             worst = max(worst, total / _TRIALS / (bound or np.nan))
-        found[f"{name}: second moment over its bound, worst of six attacks"] = worst
-    return found
+        values[f"{name}: second moment over its bound, worst of six attacks"] = worst
+    return values
 
 
 def _geometric_median() -> dict[str, Any]:

@@ -20,17 +20,17 @@ _ROUNDS = 5
 
 def complexity() -> dict[str, Any]:
     """Slopes of log time against log n and log d, and DETOX's aggregation against the vanilla rules'."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     sizes = (20, 40, 80, 160, 320)
     times = [_rule_seconds(hb.Krum(f=n // 4), _rows(n, 100_000)) for n in sizes]
-    found["Krum: slope of log time against log n"] = _slope(sizes, times)
+    values["Krum: slope of log time against log n"] = _slope(sizes, times)
     lengths = (200_000, 400_000, 800_000, 1_600_000)
     rules: list[Rule] = [hb.Median(), hb.MeanAroundMedian(f=6), hb.BrSGD(), hb.Krum(f=6)]
     for rule in rules:
         name = type(rule).__name__
         times = [_rule_seconds(rule, _rows(20, d)) for d in lengths]
-        found[f"{name}: slope of log time against log d"] = _slope(lengths, times)
-    return {**found, **_against_detox(2_000_000)}
+        values[f"{name}: slope of log time against log d"] = _slope(lengths, times)
+    return {**values, **_against_detox(2_000_000)}
 
 
 def runtime() -> dict[str, Any]:
@@ -39,12 +39,12 @@ def runtime() -> dict[str, Any]:
     Compute is one worker's forward and backward pass on one core, at 32 images and at 96. The time on the
     network depends on the cluster: what can be said here is how many bytes a worker sends.
     """
-    found: dict[str, Any] = {"d": RESNET18}
+    values: dict[str, Any] = {"d": RESNET18}
     model = models.build("resnet18", (3, 32, 32), 10)
     for batch, kind in ((32, "vanilla"), (96, "DETOX")):
-        found[f"compute: one worker's gradient, {batch} images ({kind}), s"] = _gradient(model, batch)
-    found["communication: bytes that a worker sends, vanilla and DETOX alike"] = 4 * RESNET18
-    return {**found, **_against_detox(RESNET18, rounds=2)}
+        values[f"compute: one worker's gradient, {batch} images ({kind}), s"] = _gradient(model, batch)
+    values["communication: bytes that a worker sends, vanilla and DETOX alike"] = 4 * RESNET18
+    return {**values, **_against_detox(RESNET18, rounds=2)}
 
 
 def _against_detox(d: int, rounds: int = 3) -> dict[str, Any]:
@@ -58,15 +58,15 @@ def _against_detox(d: int, rounds: int = 3) -> dict[str, Any]:
     rows = _rows(45, d)
     for group in redundancy.groups_of(45):
         rows[list(group)] = rows[group[0]]
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, (rule, preset) in pairs.items():
         detox = Detox.preset(preset, redundancy, 45, 5)
         vanilla = _rule_seconds(rule, rows, rounds)
         ours = _rule_seconds(detox, rows, rounds)
-        found[f"aggregation: {name}, s"] = vanilla
-        found[f"aggregation: D-{name}, s"] = ours
-        found[f"aggregation: D-{name} over {name}"] = ours / vanilla
-    return found
+        values[f"aggregation: {name}, s"] = vanilla
+        values[f"aggregation: D-{name}, s"] = ours
+        values[f"aggregation: D-{name} over {name}"] = ours / vanilla
+    return values
 
 
 def _gradient(model: torch.nn.Module, batch: int) -> float:

@@ -39,8 +39,8 @@ def calculate() -> dict[str, Any]:
 
 
 def _squared(rows: np.ndarray) -> np.ndarray:
-    found: np.ndarray = ((rows[:, None] - rows[None]) ** 2).sum(axis=2)
-    return found
+    squares: np.ndarray = ((rows[:, None] - rows[None]) ** 2).sum(axis=2)
+    return squares
 
 
 def _empires() -> dict[str, Any]:
@@ -56,16 +56,16 @@ def _empires() -> dict[str, Any]:
 def _witness() -> dict[str, Any]:
     """Theorem 2 of empires at the paper's own n = 25, f = 11: a regular simplex satisfies all hypotheses."""
     rows = examples.simplex_witness(1.45)
-    found, bounds = scores(_squared(rows), 11), empires.krum_attack(rows[11:], 11, 1.45)
+    krum_scores, bounds = scores(_squared(rows), 11), empires.krum_attack(rows[11:], 11, 1.45)
 
     def byzantine(epsilon: float) -> bool:
         return bool(hb.Krum(f=11)(examples.simplex_witness(epsilon))[0] < 0)
 
     return {
         "simplex witness: Theorem 2 applies": int(bounds.applies),
-        "simplex witness: score of a Byzantine row": float(found[0]),
+        "simplex witness: score of a Byzantine row": float(krum_scores[0]),
         "simplex witness: Theorem 2's bound on it": float(bounds.byzantine_bound),
-        "simplex witness: score of an honest row": float(found[11]),
+        "simplex witness: score of an honest row": float(krum_scores[11]),
         "simplex witness: Theorem 2's bound on it from below": float(bounds.honest_bound),
         "simplex: Byzantine row chosen, of epsilon 0.1, 0.5, 1, 1.45, 2": sum(
             byzantine(epsilon) for epsilon in (0.1, 0.5, 1.0, 1.45, 2.0)
@@ -101,10 +101,10 @@ def _tables() -> dict[str, Any]:
     given, wanted = np.array(FLIPS).T
     flipped = flip_bits(given.astype(np.float32)).astype(np.float64)
     etas = [
-        abs(one - printed)
+        abs(eta - printed)
         for (n, f), row in ETAS.items()
-        for one, printed in zip(theory.etas(n, f).values(), row, strict=True)
-        if one is not None
+        for eta, printed in zip(theory.etas(n, f).values(), row, strict=True)
+        if eta is not None
     ]
     return {
         "bit flips: largest relative error of eight values": float(np.abs(flipped / wanted - 1).max()),
@@ -121,10 +121,10 @@ def _inner_product() -> dict[str, Any]:
     g = 0.02 * random.standard_normal(20_000)
     honest = g + random.standard_normal((13, 20_000))
     mean = honest.mean(axis=0)
-    found = {}
+    values = {}
     for epsilon in (10.0, 0.1, 0.0, -10.0):
         median = hb.Median()(np.concatenate([np.tile(-epsilon * mean, (12, 1)), honest]))
-        found[f"median against epsilon = {epsilon:g}: <median, g> / <mean, g>"] = float(
+        values[f"median against epsilon = {epsilon:g}: <median, g> / <mean, g>"] = float(
             (median @ g) / (mean @ g)
         )
-    return found
+    return values

@@ -18,7 +18,7 @@ def calculate() -> dict[str, Any]:
     lost = _lost_votes(n, f, r, np.random.default_rng(0))
     error = float(lost.std() / np.sqrt(len(lost)))
     pmf = detox.byzantine_votes_pmf(n, f, r)
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "E[q_hat], exact": exact,
         "E[q_hat], simulated": float(lost.mean()),
         "simulated minus exact, in standard errors": abs(float(lost.mean()) - exact) / error,
@@ -37,16 +37,16 @@ def calculate() -> dict[str, Any]:
     }
     tail = _lost_votes(n, f, 9, np.random.default_rng(1))
     share = float((tail > detox.byzantine_votes_tail(0.05)).mean())
-    found["share of simulations with r = 9 over Corollary 2's bound"] = share
-    return {**found, **_variances(n, r, b)}
+    values["share of simulations with r = 9 over Corollary 2's bound"] = share
+    return {**values, **_variances(n, r, b)}
 
 
 def _lost_votes(n: int, f: int, r: int, random: np.random.Generator) -> np.ndarray:
     """Byzantine majorities in random groups, `(trials,)`: which of the n places the f workers take."""
     places = np.argsort(random.random((_TRIALS, n), dtype=np.float32), axis=1)[:, :f] // r
     counts = np.zeros((_TRIALS, n // r), np.int8)
-    for one in places.T:
-        counts[np.arange(_TRIALS), one] += 1
+    for places_of_run in places.T:
+        counts[np.arange(_TRIALS), places_of_run] += 1
     lost: np.ndarray = (2 * counts > r).sum(axis=1)
     return lost
 

@@ -1,5 +1,7 @@
 """A dedicated root and workers on the other ranks, against the same experiment in one process."""
 
+from functools import cache
+
 import horovod.torch as hvd
 
 from horovod_byz.training import config as configs
@@ -7,7 +9,7 @@ from horovod_byz.training.data import load_dataset
 from horovod_byz.training.ranks import Ranks
 from horovod_byz.training.trainer import Trainer
 
-STEPS = 20
+STEPS = 8
 SMALL = {
     "steps": STEPS,
     "model": "mlp:width=48",
@@ -29,18 +31,22 @@ EXPERIMENTS = {
 COLLECTORS = ["root:dedicated=true", "root", "sharded", "symmetric"]
 
 
+@cache
+def digits():
+    return load_dataset("digits")
+
+
 def model(name, collect):
-    """A digest of the model after 20 steps on the ranks of this job."""
-    dataset = load_dataset("digits")
-    trainer = Trainer(configs.make({**SMALL, **EXPERIMENTS[name], "collect": collect}), dataset, Ranks())
+    """A digest of the model after some steps on the ranks of this job."""
+    trainer = Trainer(configs.make({**SMALL, **EXPERIMENTS[name], "collect": collect}), digits(), Ranks())
     while trainer.step < STEPS:
         trainer.compute()
-        trainer.apply(*trainer.collect())
+        trainer.apply(trainer.collect())
     return trainer.digest().hex()
 
 
 def check_dedicated():
-    found = {name: {collect: model(name, collect) for collect in COLLECTORS} for name in EXPERIMENTS}
+    models = {name: {collect: model(name, collect) for collect in COLLECTORS} for name in EXPERIMENTS}
     # Over MPI the first rank to leave ends MPI under those that still read their last message.
     hvd.barrier()
-    return {"rank": hvd.rank(), "models": found}
+    return {"rank": hvd.rank(), "models": models}

@@ -11,6 +11,7 @@ import torch
 from common import fingerprint, gap, loss, model, raised
 from horovod.common.exceptions import HorovodInternalError
 from horovod.torch import mpi_ops
+from outcomes import meet
 
 import horovod_byz as hb
 from horovod_byz.collect import Sharded, bind
@@ -30,7 +31,7 @@ def _rows(d=10_000, seed=None):
 
 def check_nan_worker():
     """Rank 1 sends NaN at every step: training goes on, and the verdicts name it."""
-    found = {}
+    results = {}
     for collect in ("symmetric", "root", "sharded"):
         for rule in (hb.Mean(), hb.Median(), hb.GeometricMedian()):
             net = model()
@@ -38,7 +39,7 @@ def check_nan_worker():
                 torch.optim.SGD(net.parameters(), lr=0.3), rule=rule, collect=collect
             )
             losses = []
-            for step in range(15):
+            for step in range(9):
                 optimizer.zero_grad()
                 value = loss(net, step % 3)
                 value.backward()
@@ -46,14 +47,14 @@ def check_nan_worker():
                     net[0].weight.grad[0, 0] = float("nan")
                 optimizer.step()
                 losses.append(float(value.detach()))
-            found[f"{collect} {type(rule).__name__}"] = {
+            results[f"{collect} {type(rule).__name__}"] = {
                 "losses": [losses[0], losses[-1]],
                 "finite": all(bool(p.isfinite().all()) for p in net.parameters()),
                 "suspects": optimizer.ledger.suspects,
                 "reason": optimizer.last.verdicts[1].reason,
             }
             optimizer.remove_hooks()
-    return found
+    return results
 
 
 class _Tampering:
@@ -101,35 +102,35 @@ def check_wrong_aggregator():
             block *= 3
 
     rows = np.concatenate([_rows(20_000, rank) for rank in range(hvd.size())])
-    found = {}
+    results = {}
     for rule in (hb.Median(), hb.GeometricMedian()):
         session = _bound(Sharded(replicas=3), 20_000)
         for _ in range(3):
             collected = session.step(rows[hvd.rank()][None], rule, spoil)
         ledger = hb.Ledger()
         ledger.add(collected)
-        found[repr(rule)] = {
+        results[repr(rule)] = {
             **gap(rule(rows), collected.value),
             "ranks": collected.outvoted_ranks,
             "ledger": ledger.report()["outvoted_ranks"],
         }
-    return found
+    return results
 
 
 def check_headers():
     """One rank is about to send something else: all ranks say which one, and may go on afterwards."""
     odd = hvd.rank() == 2
-    found = {}
+    results = {}
     session = _bound("sharded")
-    found["step"] = raised(lambda: session.step(_rows(), hb.Mean(), step=8 if odd else 7))
-    found["rule"] = raised(lambda: session.step(_rows(), hb.TrimmedMean(f=1) if odd else hb.Mean(), step=9))
-    found["length"] = raised(lambda: _bound("symmetric", 9_999 if odd else 10_000))
-    found["mode"] = raised(lambda: _bound("root" if odd else "sharded"))
-    found["dtype"] = raised(lambda: bind("root", 10, np.float64 if odd else np.float32, 1, timeout=30))
+    results["step"] = raised(lambda: session.step(_rows(), hb.Mean(), step=8 if odd else 7))
+    results["rule"] = raised(lambda: session.step(_rows(), hb.TrimmedMean(f=1) if odd else hb.Mean(), step=9))
+    results["length"] = raised(lambda: _bound("symmetric", 9_999 if odd else 10_000))
+    results["mode"] = raised(lambda: _bound("root" if odd else "sharded"))
+    results["dtype"] = raised(lambda: bind("root", 10, np.float64 if odd else np.float32, 1, timeout=30))
     optimizer = hb.DistributedOptimizer(torch.optim.SGD(torch.nn.Linear(6 if odd else 3, 5).parameters()))
-    found["model"] = raised(optimizer.step)
-    found["after"] = fingerprint(session.step(_rows(), hb.Mean(), step=10).value)
-    return found
+    results["model"] = raised(optimizer.step)
+    results["after"] = fingerprint(session.step(_rows(), hb.Mean(), step=10).value)
+    return results
 
 
 def check_skipped_step():
@@ -146,9 +147,9 @@ def check_skipped_step():
     step()
     if hvd.rank() == 2:
         step(skip=True)
-    found = raised(step)
+    results = raised(step)
     optimizer.remove_hooks()
-    return found
+    return results
 
 
 def check_one_skips():
@@ -159,7 +160,7 @@ def check_one_skips():
     transport, layout = session.transport, session.layout
     transport.watchdog.begin(7)
     if hvd.rank() == 2:
-        time.sleep(12)
+        meet("skipped", hvd.size())
         return {"kind": "elsewhere"}
 
     def rest():
@@ -167,9 +168,9 @@ def check_one_skips():
         transport.gather(_rows(), room, layout)
         transport.hand_out(np.empty(session.d, np.float32))
 
-    found = raised(rest)
-    time.sleep(3)
-    return found
+    result = raised(rest)
+    meet("skipped", hvd.size())
+    return result
 
 
 def _spoof(rank, until):
@@ -192,16 +193,14 @@ def check_late():
     session.step(_rows(), hb.Mean())
     session.transport.watchdog.timeout = 1.5
     if hvd.rank() == 2:
-        time.sleep(12)
-        return {"kind": "asleep"}
-    start = time.monotonic()
+        meet("late", hvd.size())
+        return {"kind": "away"}
     if hvd.rank() == 0 and hvd.gloo_enabled():
-        threading.Thread(target=_spoof, args=(2, start + 6), daemon=True).start()
+        threading.Thread(target=_spoof, args=(2, time.monotonic() + 6), daemon=True).start()
     try:
         session.step(_rows(), hb.Mean())
-        found = {"kind": "none"}
+        results = {"kind": "none"}
     except HorovodInternalError as error:  # what hvd.elastic.run recovers from
-        found = {"kind": type(error).__name__, "text": str(error), "ranks": error.ranks, "elastic": True}
-    seconds = time.monotonic() - start
-    time.sleep(4)  # a rank that leaves ends the job for those that have not reported yet
-    return {**found, "seconds": seconds}
+        results = {"kind": type(error).__name__, "text": str(error), "ranks": error.ranks, "elastic": True}
+    meet("late", hvd.size())  # a rank that leaves ends the job for those that have not reported yet
+    return results

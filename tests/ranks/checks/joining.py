@@ -24,7 +24,7 @@ def _optimizer(net, collect):
 
 def check_equal_steps_then_join():
     """Every rank joins after each of two epochs of equal length, as Horovod's users do."""
-    found = {}
+    results = {}
     for collect in ("symmetric", "sharded", "root"):
         net = model()
         optimizer = _optimizer(net, collect)
@@ -35,14 +35,14 @@ def check_equal_steps_then_join():
                 loss(net, 3 * epoch + step).backward()
                 optimizer.step()
             last.append(hvd.join())
-        found[collect] = {"last": last, "parameters": fingerprint(flat(net))}
+        results[collect] = {"last": last, "parameters": fingerprint(flat(net))}
         optimizer.remove_hooks()
-    return found
+    return results
 
 
 def check_uneven_steps():
     """Some ranks join after two steps; the others go on. All may go on together afterwards."""
-    found = {}
+    results = {}
     for name, early in {"one": [1], "root": [0], "all but one": [0, 1, 3]}.items():
         for collect in ("symmetric", "sharded", "root"):
             session = _bound(collect)
@@ -55,8 +55,8 @@ def check_uneven_steps():
             result = raised(epoch)
             result["steps"] = session.next_step
             session.step(ROW, hb.Mean(), step=10)
-            found[f"{name} {collect}"] = {**result, "early": early}
-    return found
+            results[f"{name} {collect}"] = {**result, "early": early}
+    return results
 
 
 def check_the_name_imported_before():

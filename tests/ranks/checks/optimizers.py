@@ -10,7 +10,7 @@ from common import batch, fingerprint, flat, gap, loss, model, raised
 
 import horovod_byz as hb
 
-STEPS = 12
+STEPS = 8
 
 
 def _wrap_horovod(optimizer, net, **options):
@@ -111,11 +111,11 @@ def check_missing_gradients():
 
 
 def check_every_way_to_collect():
-    found = {}
+    results = {}
     want = _train(_wrap_horovod, _sgd, _plain)
     for collect in ("symmetric", "root", "sharded"):
-        found[collect] = gap(want, _train(_wrap_byzantine, _sgd, _plain, collect=collect))
-    return found
+        results[collect] = gap(want, _train(_wrap_byzantine, _sgd, _plain, collect=collect))
+    return results
 
 
 def check_state_round_trip():
@@ -158,7 +158,7 @@ def check_copies():
 
 
 def check_mixed_dtypes():
-    found = {}
+    results = {}
     for dtypes in ((torch.float16, torch.bfloat16, torch.float32), (torch.float32, torch.float64)):
         torch.manual_seed(hvd.rank())
         parameters = [torch.nn.Parameter(torch.ones(5000, dtype=dtype)) for dtype in dtypes]
@@ -173,13 +173,13 @@ def check_mixed_dtypes():
         optimizer.zero_grad(set_to_none=False)
         parameters[0].grad += 1
         optimizer.step()
-        found[str(dtypes[-1])] = {
+        results[str(dtypes[-1])] = {
             "errors": errors,
             "largest": float(parameters[0].grad.max()),
             "finite": all(bool(p.isfinite().all()) for p in parameters),
             "row": str(optimizer.last.value.dtype),
         }
-    return found
+    return results
 
 
 def _explode(block, offset, d, step):
@@ -235,30 +235,30 @@ def check_refusals():
     inner = _sgd(net.parameters())
     theirs = model()
     wrapped = _wrap_horovod(_sgd(theirs.parameters()), theirs)
-    found = {"hvd": raised(lambda: hb.DistributedOptimizer(wrapped))}
+    results = {"hvd": raised(lambda: hb.DistributedOptimizer(wrapped))}
     optimizer = hb.DistributedOptimizer(inner)
-    found["twice"] = raised(lambda: hb.DistributedOptimizer(optimizer))
-    found["parameters"] = raised(lambda: hb.DistributedOptimizer(_sgd(net.parameters())))
+    results["twice"] = raised(lambda: hb.DistributedOptimizer(optimizer))
+    results["parameters"] = raised(lambda: hb.DistributedOptimizer(_sgd(net.parameters())))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         optimizer.remove_hooks()
         hb.DistributedOptimizer(inner).remove_hooks()
-    found["adasum"] = raised(lambda: hb.DistributedOptimizer(inner, op=hvd.Adasum))
-    found["fp16"] = raised(lambda: hb.DistributedOptimizer(inner, compression=hvd.Compression.fp16))
-    found["predivide"] = raised(lambda: hb.DistributedOptimizer(inner, gradient_predivide_factor=2.0))
-    found["rule"] = raised(lambda: hb.DistributedOptimizer(inner, rule=hb.Krum(f=3)))
-    found["collect"] = raised(lambda: hb.DistributedOptimizer(inner, collect="ring"))
+    results["adasum"] = raised(lambda: hb.DistributedOptimizer(inner, op=hvd.Adasum))
+    results["fp16"] = raised(lambda: hb.DistributedOptimizer(inner, compression=hvd.Compression.fp16))
+    results["predivide"] = raised(lambda: hb.DistributedOptimizer(inner, gradient_predivide_factor=2.0))
+    results["rule"] = raised(lambda: hb.DistributedOptimizer(inner, rule=hb.Krum(f=3)))
+    results["collect"] = raised(lambda: hb.DistributedOptimizer(inner, collect="ring"))
     allowed = hb.DistributedOptimizer(
         inner, op=hvd.Average, compression=hvd.Compression.none, process_set=hvd.global_process_set, groups=2
     )
     loss(net, 0).backward()
-    found["passes"] = raised(lambda: loss(net, 1).backward())
+    results["passes"] = raised(lambda: loss(net, 1).backward())
     allowed.zero_grad()
     loss(net, 0).backward()
     allowed.synchronize()
-    found["sealed"] = raised(lambda: loss(net, 1).backward())
+    results["sealed"] = raised(lambda: loss(net, 1).backward())
     allowed.remove_hooks()
-    return found
+    return results
 
 
 def check_batch_norm():

@@ -1,4 +1,4 @@
-"""Runs the recipes of docs/horovod.md as they stand there, each on a model of its own."""
+"""Runs the recipes of docs/horovod.md and docs/redundancy.md as they stand there, each on its own model."""
 
 import pathlib
 import re
@@ -10,28 +10,15 @@ from common import fingerprint, flat
 from torch.nn import functional
 
 import horovod_byz as hb
+from sharpness import SharpnessAware
 
-PAGE = pathlib.Path(__file__).parents[3] / "docs" / "horovod.md"
-
-
-class SharpnessAware(torch.optim.SGD):
-    @torch.no_grad()
-    def first_step(self):
-        for p in self.param_groups[0]["params"]:
-            self.state[p]["old"] = p.clone()
-            p.add_(0.05 * p.grad)
-            p.grad = None
-
-    @torch.no_grad()
-    def second_step(self):
-        for p in self.param_groups[0]["params"]:
-            p.copy_(self.state[p].pop("old"))
-        self.step()
+DOCS = pathlib.Path(__file__).parents[3] / "docs"
+PAGES = ("horovod.md", "redundancy.md")
 
 
 def _recipes():
-    text = PAGE.read_text()
-    for section in text.split("\n## ")[1:]:
+    text = "\n".join((DOCS / page).read_text() for page in PAGES)
+    for section in re.split(r"^##? ", text, flags=re.MULTILINE)[1:]:
         title = section.partition("\n")[0]
         for number, block in enumerate(re.findall(r"```python\n(.*?)```", section, re.DOTALL)):
             yield f"{title} {number}", block
@@ -53,6 +40,7 @@ def _scope(path):
         "SharpnessAware": SharpnessAware,
         "model": model,
         "data": data,
+        "train": data,
         "loader": torch.utils.data.DataLoader(own, batch_size=8),
         "device": "cpu",
         "path": path,
@@ -62,7 +50,7 @@ def _scope(path):
 def _run(name, block, path):
     scope = _scope(path)
     before = flat(scope["model"])
-    exec(compile(block, f"{PAGE.name}: {name}", "exec"), scope)
+    exec(compile(block, f"docs: {name}", "exec"), scope)
     scope["optimizer"].remove_hooks()
     after = flat(scope["model"])
     return {"bits": fingerprint(after), "moved": not torch.equal(before, after)}

@@ -1,0 +1,43 @@
+"""How a statistic is reduced: summed over a shard node by node, then over all shards in the tree's order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from horovod_byz.aggregation.shard import Shard
+from horovod_byz.aggregation.source import Source
+from horovod_byz.aggregation.statistic import Statistic
+from horovod_byz.aggregation.tiles import nodes, shards, tree_sum
+from horovod_byz.kernels.rows import TILE
+
+
+def reduced(statistic: Statistic, source: Source, shard: Shard) -> npt.NDArray[Any]:
+    """The sum over all coordinates, with the same bits on every rank.
+
+    Args:
+        statistic: what is summed.
+        source: the rows over this rank's shard.
+        shard: the shard.
+    """
+    begin, tiles = shard.offset, -(-shard.d // TILE)
+
+    def leaf(first: int, size: int) -> Any:
+        low, high = first * TILE, min((first + size) * TILE, shard.d)
+        if size > 1 and (size * TILE > source.at_once or not statistic.in_one_call(low, high)):
+            return None
+        return statistic.on(source, low - begin, min(high - begin, source.d), shard)
+
+    own = [tree_sum(first, size, tiles, leaf) for first, size in nodes(begin, begin + source.d, shard.d)]
+    partials = shard.reduce(np.stack(own or [statistic.on(source, 0, 0, shard)]))
+    known: dict[tuple[int, int], Any] = {}
+    for (low, high), partial in zip(shards(shard.d, len(partials)), partials, strict=True):
+        known.update(zip(nodes(low, high, shard.d), partial, strict=False))
+    if not known:  # no coordinates at all
+        return np.asarray(partials[0][0])
+    root = 1
+    while root < tiles:
+        root *= 2
+    return np.asarray(tree_sum(0, root, tiles, lambda first, size: known.get((first, size))))

@@ -1,0 +1,100 @@
+"""One step of a session: what it is given, and what it gives back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from horovod_byz.aggregation import engine
+from horovod_byz.aggregation.verdict import Verdict
+from horovod_byz.collect.header import Header
+from horovod_byz.collect.protocol import Array
+
+if TYPE_CHECKING:
+    from horovod_byz.rules.base import Rule
+
+Wire = Callable[[Array, int, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Collected:
+    """One step's aggregate, the same on every rank.
+
+    Attributes:
+        value: the aggregate, (d,), of the rows' dtype; the memory is used again at the next step.
+        outcome: how each worker's row was treated.
+        rewritten: workers whose row was rewritten by a peer on its way, as the ranks that received it
+            say; it was fetched directly.
+        timings: seconds spent in "collect", "aggregate" and "return".
+        step: the optimizer step.
+        outvoted_ranks: ranks whose work as aggregators lost a vote, as seen by this rank.
+        complainers: ranks whose complaints about what they received nobody confirms: the way to them
+            is disturbed, or they lie.
+    """
+
+    value: Array
+    outcome: engine.Outcome
+    rewritten: tuple[int, ...]
+    timings: dict[str, float]
+    step: int
+    outvoted_ranks: tuple[int, ...] = ()
+    complainers: tuple[int, ...] = ()
+
+    @property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """What share of the result each worker's row got, (n,)."""
+        return self.outcome.weights
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """One verdict per worker, in worker order."""
+        return self.outcome.verdicts
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether over half of the rows held NaN or infinities: more than a Byzantine minority can explain.
+
+        With scaled losses the scale is then too large. No optimizer can see that in the value, which is
+        finite always.
+        """
+        return bool(2 * np.count_nonzero(self.outcome.nonfinite) > len(self.outcome.nonfinite))
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent in each named part of a step."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One call of `Session.step`, after the ranks greeted one another.
+
+    Attributes:
+        number: the optimizer step.
+        rule: the aggregation rule.
+        wire: the simulated attack, or None.
+        headers: what each rank announced.
+        clock: takes the time of the step's parts.
+    """
+
+    number: int
+    rule: Rule
+    wire: Wire | None
+    headers: list[Header]
+    clock: Stopwatch

@@ -1,0 +1,18 @@
+"""What this process is to Horovod: whether it has started there, and as which rank."""
+
+from __future__ import annotations
+
+import sys
+
+
+def initialized() -> bool:
+    """Whether `hvd.init()` was called in this process."""
+    hvd = sys.modules.get("horovod.torch")
+    return bool(hvd is not None and hvd.is_initialized())
+
+
+def ranks() -> tuple[int, int]:
+    """This rank and the number of ranks, as Horovod has them now."""
+    import horovod.torch as hvd
+
+    return int(hvd.rank()), int(hvd.size())

@@ -1,0 +1,98 @@
+"""What a collector may ask of the ranks' network.
+
+Every operation is direct (sender to receiver) but `allgather`, which Horovod relays through peers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from horovod_byz.collect.errors import HeaderMismatchError, names
+from horovod_byz.collect.layout import Layout
+from horovod_byz.collect.watchdog import Watchdog
+
+Array = npt.NDArray[Any]
+Bytes = npt.NDArray[np.uint8]
+
+# Horovod counts the elements of an operation, all ranks together, in a C int.
+MOST_ELEMENTS = 2**31 - 1
+# The phase in which ranks compare what they are about to do; messages of one length in every session.
+HEADER_EXCHANGE = "header exchange"
+# Elements of the workspace through which larger matrices go: 256 MiB of float32.
+WORKSPACE = 2**26
+
+
+class Transport(Protocol):
+    """The ranks of a job, and how they send to one another. Arrays are C-contiguous.
+
+    Attributes:
+        rank: this rank.
+        size: number of ranks.
+        watchdog: bounds every wait.
+        most: most elements that one operation may move.
+    """
+
+    rank: int
+    size: int
+    watchdog: Watchdog
+    most: int
+
+    @property
+    def is_current(self) -> bool:
+        """Whether these are still the ranks of this process's job: Horovod may have been initialised anew."""
+
+    def exchange(self, message: Bytes, phase: str) -> Bytes:
+        """Sends (m,) bytes, m equal on all ranks, to every rank; returns (size, m)."""
+
+    def exchange_any(self, message: Bytes, phase: str) -> list[Bytes]:
+        """Sends bytes of any length to every rank; returns what each rank sent."""
+
+    def allgather(self, own: Array, out: Array, phase: str) -> None:
+        """Concatenates the ranks' 1-D arrays, of any lengths, into `out`. Relayed: check it."""
+
+    def alltoall(
+        self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
+    ) -> None:
+        """Sends consecutive pieces of `send` to the ranks; receives `expected[r]` elements of each.
+
+        Raises:
+            HeaderMismatchError: if a rank sent another number of elements.
+        """
+
+    def gather(self, rows: Array, out: Array | None, layout: Layout) -> None:
+        """Brings every rank's (k, d) rows to rank 0, where `out` is (n, d); None elsewhere."""
+
+    def hand_out(self, value: Array) -> None:
+        """Sends rank 0's (d,) `value` to every rank, into its `value`."""
+
+
+def check_received(expected: Sequence[int], received: Sequence[int], phase: str) -> None:
+    """Names the ranks that sent another number of elements than they had announced.
+
+    Raises:
+        HeaderMismatchError: if there are any.
+    """
+    pairs = enumerate(zip(expected, received, strict=True))
+    odd = {rank: (want, got) for rank, (want, got) in pairs if want != got}
+    if odd:
+        detail = ", ".join(f"rank {rank}: {got} elements, not {want}" for rank, (want, got) in odd.items())
+        raise HeaderMismatchError(
+            f"{names(list(odd))} sent another length in the {phase} ({detail})", list(odd)
+        )
+
+
+def pieces(width: int, rows: int, most: int) -> Iterator[tuple[int, int]]:
+    """Splits columns so that one operation moves at most `most` elements of a (rows, width) matrix.
+
+    One piece where everything fits; otherwise pieces of at most `WORKSPACE` elements.
+    """
+    if width * rows <= most:
+        yield 0, width
+        return
+    step = max(1, min(WORKSPACE, most) // max(1, rows))
+    for begin in range(0, width, step):
+        yield begin, min(begin + step, width)

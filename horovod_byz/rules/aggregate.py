@@ -1,0 +1,74 @@
+"""`hb.aggregate`: a rule, or its name, on rows as a caller holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from horovod_byz.aggregation import engine
+from horovod_byz.aggregation import rows as reading
+from horovod_byz.aggregation.source import Floats
+from horovod_byz.aggregation.verdict import Verdict
+from horovod_byz.rules.base import Rule
+from horovod_byz.rules.naming import as_rule
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregate:
+    """The result of `aggregate`.
+
+    Attributes:
+        value: the aggregate, (d,), of the rows' type, dtype and device.
+        weights: what share of the result each row got, (n,) float64. A coordinate-wise rule gives
+            each row that took part an equal share.
+        verdicts: one `Verdict` per row, in row order.
+    """
+
+    value: Any
+    weights: Floats
+    verdicts: tuple[Verdict, ...]
+
+
+def aggregate(
+    rows: Any,
+    rule: Rule | str,
+    *,
+    step: int = 0,
+    threads: int | None = None,
+    segments: Sequence[int] | None = None,
+) -> Aggregate:
+    """Aggregates n rows and says how each was treated.
+
+    Args:
+        rows: (n, d) array or tensor, or a sequence of n one-dimensional ones; floating point. They
+            are never written to.
+        rule: an aggregation rule such as `MultiKrum(f=2)`, or its name, such as "multi-krum:f=2".
+        step: optimizer step, for rules that draw at random.
+        threads: threads for the kernels (default: torch's number of threads); the result does not
+            depend on it.
+        segments: the coordinate after each tensor's last, for rules that treat tensors separately, such as
+            `MajorityVote(scope="tensor")`; the last is d.
+
+    Returns:
+        The aggregate with weights and verdicts.
+
+    Raises:
+        TypeError: if `rows` are not floating point, or mix types, dtypes or devices, or `rule` is no rule.
+        ValueError: if the shape is not (n, d), the rule does not hold for n rows, or no rule has that name.
+
+    Examples:
+        >>> import numpy as np
+        >>> import horovod_byz as hb
+        >>> rows = np.array([[1.0, 2.0], [1.0, 4.0], [float("nan"), 0.0]])
+        >>> result = hb.aggregate(rows, hb.Mean())
+        >>> result.value, result.verdicts[2].reason
+        (array([1., 3.]), 'non-finite')
+    """
+    rule = as_rule(rule)
+    source, restore = reading.read(rows)
+    out = np.empty(source.d, source.dtype)
+    outcome = engine.run(rule, source, out, engine.whole(source, step, threads, segments))
+    return Aggregate(restore(out), outcome.weights, outcome.verdicts)
