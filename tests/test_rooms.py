@@ -48,23 +48,8 @@ NEVER = (
     ),
 )
 
+
 # Still wrong, each to be removed with its cause: (importing module, imported module).
-KNOWN = {
-    # The terminal's console belongs below its users.
-    ("horovod_byz.training.report", "horovod_byz.cli.terminal"),
-    ("horovod_byz.reproduction.overview", "horovod_byz.cli.terminal"),
-    # Three special functions; scipy is to become an extra, or they are to be written out.
-    ("horovod_byz.theory.bias", "scipy.special"),
-    ("horovod_byz.theory.gambling", "scipy.special"),
-    ("horovod_byz.theory.little", "scipy.special"),
-}
-
-KNOWN_CIRCLES: list[list[str]] = [
-    # One module is to choose the transport.
-    ["horovod_byz.collect.over_horovod", "horovod_byz.collect.over_mpi", "horovod_byz.collect.transport"],
-]
-
-
 @dataclass(frozen=True)
 class Import:
     """An import statement: `module` imports `target`."""
@@ -183,28 +168,22 @@ def test_every_room_has_its_place(graph):
 
 
 def test_the_nevers(graph):
-    assert [each for each in forbidden(graph) if each.pair not in KNOWN] == []
+    assert forbidden(graph) == []
 
 
 def test_no_import_runs_back_up(graph):
-    assert [each for each in upward(graph) if each.pair not in KNOWN] == []
+    assert upward(graph) == []
 
 
 def test_no_circle_between_modules(graph):
     inside = [each.pair for each in graph if each.runs and lies_in(each.target, "horovod_byz")]
-    assert [each for each in circles((a, b) for a, b in inside if a != b) if each not in KNOWN_CIRCLES] == []
+    assert circles((a, b) for a, b in inside if a != b) == []
 
 
 def test_no_circle_between_rooms(graph):
-    inside = [each for each in graph if lies_in(each.target, "horovod_byz") and each.pair not in KNOWN]
+    inside = [each for each in graph if lies_in(each.target, "horovod_byz")]
     pairs = [(room(each.module), room(each.target)) for each in inside]
     assert circles((a, b) for a, b in pairs if a != b) == []
-
-
-def test_what_is_put_right_leaves_the_lists(graph):
-    pairs = {each.pair for each in graph}
-    assert KNOWN - pairs == set()
-    assert [each for each in KNOWN_CIRCLES if each not in circles(pairs)] == []
 
 
 MADE_UP = {
