@@ -58,8 +58,8 @@ def train(here, dataset, size, collect, **changes):
         trainer = training.Trainer(config, dataset, ThreadRanks(transport))
         while trainer.step < config.steps:
             trainer.compute()
-            trainer.apply(*trainer.collect())
-        return trainer.digest(), trainer.flat.theta.detach().clone(), trainer.tally.summary()
+            trainer.apply(trainer.collect())
+        return trainer.digest(), trainer.theta, trainer.ledger.summary()
 
     found = on_ranks(size, work)
     for one in found:

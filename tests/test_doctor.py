@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from horovod_byz.common import remedies
-from horovod_byz.host import doctor, machine
+from horovod_byz.host import doctor, launchers, machine
 from horovod_byz.host.doctor import Check
 
 
@@ -184,9 +184,9 @@ def test_the_named_data_folder_comes_first(tmp_path):
 
 
 def test_ranks_of_a_job():
-    assert machine.ranks_here({}) == 1
-    assert machine.ranks_here({"HOROVOD_LOCAL_SIZE": "4"}) == 4
-    assert machine.ranks_here({"OMPI_COMM_WORLD_LOCAL_SIZE": "3"}) == 3
+    assert launchers.local_size({}) == 1
+    assert launchers.local_size({"HOROVOD_LOCAL_SIZE": "4"}) == 4
+    assert launchers.local_size({"OMPI_COMM_WORLD_LOCAL_SIZE": "3"}) == 3
 
 
 def test_host_facts_are_sane():

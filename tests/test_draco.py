@@ -236,21 +236,21 @@ def trained(**options):
 
 class TestTraining:
     def test_cyclic_trains_as_the_mean_of_all_batches(self):
-        mean = trained(rule="mean").flat.theta
+        mean = trained(rule="mean").theta
         for attack in ({}, {"byzantine": 2, "attack": "omniscient"}):
-            theta = trained(rule="draco:f=2,code=cyclic", **attack).flat.theta
+            theta = trained(rule="draco:f=2,code=cyclic", **attack).theta
             assert float((theta - mean).detach().abs().max()) < 1e-6
 
     def test_repetition_is_not_moved_by_a_bit(self):
         clean = trained(rule="draco:f=1", redundancy=3)
         attacked = trained(rule="draco", redundancy=3, byzantine=1, attack="omniscient")
-        assert torch.equal(clean.flat.theta, attacked.flat.theta)
+        assert torch.equal(clean.theta, attacked.theta)
 
     def test_a_poisoned_worker_is_located(self):
         options = {"byzantine": 1, "attack": "label-flip", "schedule": "first"}
         poisoned = trained(rule="draco:code=cyclic", **options)
         clean = trained(rule="draco:f=1,code=cyclic")
-        assert float((poisoned.flat.theta - clean.flat.theta).detach().abs().max()) < 1e-6
+        assert float((poisoned.theta - clean.theta).abs().max()) < 1e-6
 
     @pytest.mark.parametrize(("redundancy", "rule"), [(1, "draco:f=1"), (3, "draco:f=1,code=cyclic")])
     def test_redundancy_must_fit(self, redundancy, rule):

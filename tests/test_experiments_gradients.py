@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from horovod_byz.training.gradients import FlatModel, Gradients
+import horovod_byz as hb
+from horovod_byz.optimizer.buffers import Buffers
+from horovod_byz.redundancy.batches import Batches
+from horovod_byz.training.gradients import Gradients, take
+from horovod_byz.training.layers import BatchNorm2d
 from horovod_byz.training.models import MODELS, build, default_options
-from horovod_byz.training.sampling import Sampler, take
 
 torch.set_num_threads(1)
 
@@ -73,8 +76,8 @@ def test_unknown_models_and_options_are_named():
 
 def made(name, workers, seed=0):
     shape, options = SMALL[name]
-    flat = FlatModel(build(name, shape, 10, seed=seed, **options))
-    return flat, Gradients(flat, workers)
+    model = build(name, shape, 10, seed=seed, **options)
+    return model, Gradients(model, workers, Buffers(model.named_buffers(), count=workers))
 
 
 def batches(shape, workers, batch=4):
@@ -115,7 +118,7 @@ def test_the_papers_mlp_has_the_same_bits_for_any_number_of_workers(workers):
     images, labels = batches(GREY, 45, batch=32)
     rows = []
     for chosen in (slice(0, workers), slice(0, 1)):
-        gradients = Gradients(FlatModel(build("mlp", GREY, 10)), len(labels[chosen]))
+        gradients = Gradients(build("mlp", GREY, 10), len(labels[chosen]))
         gradients.compute(images[chosen], labels[chosen])
         rows.append(gradients.rows)
     assert torch.equal(rows[0][0], rows[1][0])
@@ -131,31 +134,62 @@ def test_workers_with_the_same_batch_send_the_same_bits(name):
     assert not torch.equal(gradients.rows[0], gradients.rows[1])
 
 
-def test_parameters_and_statistics_are_views_of_one_vector():
-    flat, gradients = made("resnet18", 2)
-    running = flat.statistics.clone()
+def test_each_worker_starts_from_the_same_statistics_and_the_aggregate_moves_them():
+    model, gradients = made("resnet18", 2)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     images, labels = batches((3, 8, 8), 2)
+    images[1], labels[1] = images[0], labels[0]
     gradients.compute(images, labels)
-    assert torch.equal(flat.statistics, running)
-    assert flat.model[1].running_mean.data_ptr() == flat.statistics.data_ptr()
-    flat.update_statistics(gradients.statistics[0])
-    torch.testing.assert_close(flat.statistics, running * 0.9 + gradients.statistics[0] * 0.1)
-    with torch.no_grad():
-        flat.theta.zero_()
-    assert not any(one.any() for one in flat.model.parameters())
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    gradients.buffers._sent = [0]  # this process has one worker
+    gradients.buffers.collect()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    gradients.buffers.write()
+    alone = build("resnet18", (3, 8, 8), 10, **SMALL["resnet18"][1])
+    alone(images[0])
+    for name, buffer in alone.named_buffers():
+        assert torch.equal(buffer, model.get_buffer(name)), name
+    assert model[1].num_batches_tracked == 1
+
+
+def test_batch_normalisation_is_torchs_but_for_rounding():
+    ours, theirs = BatchNorm2d(3), torch.nn.BatchNorm2d(3)
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(3):
+        images = 3 + 2 * torch.randn(4, 3, 5, 5, generator=generator)
+        assert torch.equal(ours(images), theirs(images))
+    for name, buffer in theirs.named_buffers():
+        torch.testing.assert_close(ours.get_buffer(name), buffer)
+    ours.eval(), theirs.eval()
+    torch.testing.assert_close(ours(images), theirs(images))
+
+
+def test_an_aggregate_becomes_the_gradients_without_a_copy():
+    model, gradients = made("mlp", 2)
+    images, labels = batches(GREY, 2)
+    gradients.compute(images, labels)
+    value = gradients.rows[1].numpy().copy()
+    gradients.memory.write(value, copy=False)
+    for parameter, view in zip(model.parameters(), gradients.memory.views[1], strict=True):
+        assert torch.equal(parameter.grad, view)
+    value[:] = 7
+    assert all(bool((parameter.grad == 7).all()) for parameter in model.parameters())
+    gradients.memory.write(value)  # where there are gradients, they are written to
+    gradients.memory.write(np.zeros_like(value))
+    assert not any(parameter.grad.any() for parameter in model.parameters())
 
 
 def test_a_sampler_is_a_function_of_seed_step_and_worker():
-    one = Sampler(3, 1000, 8, range(6))
-    whole = one.indices(17, range(6))
+    batches = Batches(3, 1000, 8, range(6))
+    whole = batches.indices(17, range(6))
     assert whole.shape == (6, 8)
-    assert np.array_equal(Sampler(3, 1000, 8, range(6)).indices(17, [4, 2]), whole[[4, 2]])
-    assert not np.array_equal(one.indices(18, range(6)), whole)
-    assert not np.array_equal(Sampler(4, 1000, 8, range(6)).indices(17, range(6)), whole)
+    assert np.array_equal(Batches(3, 1000, 8, range(6)).indices(17, [4, 2]), whole[[4, 2]])
+    assert not np.array_equal(batches.indices(18, range(6)), whole)
+    assert not np.array_equal(Batches(4, 1000, 8, range(6)).indices(17, range(6)), whole)
 
 
-def test_workers_of_one_stream_get_the_same_batches_and_seeds():
-    sampler = Sampler(0, 1000, 8, [0, 1, 0, 1])
+def test_workers_of_one_group_get_the_same_batches_and_seeds():
+    sampler = Batches(0, 1000, 8, [0, 1, 0, 1])
     drawn = sampler.indices(2, range(4))
     assert np.array_equal(drawn[0], drawn[2])
     assert not np.array_equal(drawn[0], drawn[1])
@@ -163,7 +197,7 @@ def test_workers_of_one_stream_get_the_same_batches_and_seeds():
 
 
 def test_epochs_deal_out_every_image_once():
-    sampler = Sampler(0, 100, 5, range(4), "epochs")
+    sampler = Batches(0, 100, 5, range(4), "epochs")
     first = np.concatenate([sampler.indices(step, range(4)).ravel() for step in range(5)])
     second = np.concatenate([sampler.indices(step, range(4)).ravel() for step in range(5, 10)])
     assert sorted(first) == sorted(second) == list(range(100))
@@ -173,7 +207,20 @@ def test_epochs_deal_out_every_image_once():
 @pytest.mark.parametrize(("sampling", "batch"), [("random", 101), ("random", 0), ("epochs", 26)])
 def test_a_batch_that_the_data_cannot_fill_is_an_error(sampling, batch):
     with pytest.raises(ValueError, match="use a smaller batch"):
-        Sampler(0, 100, batch, range(4), sampling)
+        Batches(0, 100, batch, range(4), sampling)
+
+
+def test_the_public_sampler_deals_what_the_trainers_deals_in_batches_of_one():
+    """They drew from different generators, and in different orders; see also `Redundancy.seed_step`."""
+    redundancy = hb.Redundancy(2, seed=3)
+    groups = [redundancy.group_of(worker, 6) for worker in range(6)]
+    batches = Batches(3, 100, 1, groups, "epochs")
+    for worker in range(6):
+        sampler = redundancy.sampler(range(100), seed=3, worker=worker, workers=6)
+        drawn = [*sampler, *sampler]
+        assert drawn == [batches.indices(step, [worker]).item() for step in range(66)]
+    redundancy.seed_step(4, 6, step=9)
+    assert torch.initial_seed() == batches.model_seed(9, 4)
 
 
 def test_take_gathers_images_and_labels():

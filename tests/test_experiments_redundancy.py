@@ -51,7 +51,7 @@ def test_replicas_agree_and_computing_once_changes_no_bit():
     every = trained(rule="detox-median", redundancy={"r": 3, "compute": "every"})
     assert len(once.gradients.rows) == 3
     assert len(every.gradients.rows) == 9
-    assert torch.equal(once.flat.theta, every.flat.theta)
+    assert torch.equal(once.theta, every.theta)
     for group in hb.Redundancy(3).groups_of(9):
         assert all(torch.equal(every.gradients.rows[i], every.gradients.rows[group[0]]) for i in group)
 
@@ -59,7 +59,7 @@ def test_replicas_agree_and_computing_once_changes_no_bit():
 def test_one_byzantine_worker_changes_no_bit():
     clean = trained(rule="detox-median")
     attacked = trained(rule="detox-median", byzantine=1, attack="omniscient")
-    assert torch.equal(clean.flat.theta, attacked.flat.theta)
+    assert torch.equal(clean.theta, attacked.theta)
 
 
 def test_poisoned_replicas_compute_for_themselves():

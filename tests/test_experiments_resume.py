@@ -1,6 +1,7 @@
 """Checkpoints: a damaged one is never trusted, each case ends in one sentence; and resuming to more steps."""
 
 import errno
+import math
 import os
 import pickle
 import re
@@ -11,6 +12,7 @@ import threading
 import pytest
 import torch
 
+import horovod_byz as hb
 from horovod_byz.training import checkpoint, models
 from horovod_byz.training import config as configs
 from horovod_byz.training.atomic import replace_file
@@ -96,6 +98,16 @@ def resumed(folder, **changes):
     return recorder.notes
 
 
+def entered(steps, **changes):
+    """The state of a ledger with one account."""
+    ledger = hb.Ledger()
+    ledger.steps = steps
+    ledger.absent([changes.pop("worker", 0)])
+    state = ledger.state_dict()
+    state["accounts"][0].update(changes)
+    return state
+
+
 def reseal(path, **changes):
     """Write a checkpoint with some entries changed, and the right digest."""
     state, _ = checkpoint.read(path)
@@ -156,9 +168,15 @@ def test_a_damaged_checkpoint_falls_back_with_a_warning_or_ends_in_a_sentence(ru
         ({"evaluated": 9}, "was evaluated at step 9, and is of step 7"),
         ({"diverged_at": 8}, "diverged at step 8, and is of step 7"),
         ({"config": "0" * 64}, "belongs to a run with another configuration"),
-        ({"theta": torch.zeros(3)}, r"holds theta of shape \(3,\)"),
+        ({"model": {}}, r"holds the parameters of another model: 1\.bias, 1\.weight, 3\.bias"),
+        ({"model": {"1.weight": 3}}, r"holds the parameters of another model: 1\.bias, 3\.bias"),
+        ({"parameters": ["1.weight"]}, "holds the state of another optimizer"),
         ({"losses": torch.zeros(4, 3)}, r"holds losses of shape \(4, 3\) and torch.float32"),
-        ({"tally": {"steps": 3, "sums": torch.zeros(4, 9)}}, "holds no verdicts of its step"),
+        ({"ledger": {}}, "holds no verdicts of its step"),
+        ({"ledger": {"byzantine": hb.Ledger().state_dict()}}, "holds no verdicts of its step"),
+        ({"ledger": {"byzantine": {"steps": 7, "accounts": [3]}}}, "holds no verdicts of its step"),
+        ({"ledger": {"byzantine": entered(7, worker=4)}}, "holds no verdicts of its step"),
+        ({"ledger": {"byzantine": entered(7, weight=math.nan)}}, "holds verdicts that are not finite"),
         ({"optimizer": {"state": {}}}, "holds the state of another optimizer"),
         ({"optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}}, "holds the state of another optimizer"),
         ({"optimizer": {"state": {0: {"momentum_buffer": torch.zeros(3)}}}}, "holds a moment of the"),
@@ -175,6 +193,24 @@ def test_a_checkpoint_of_the_right_digest_and_the_wrong_content_is_refused(run, 
         checkpoint.check(state, run / CURRENT, blank, 12)
 
 
+def test_a_tensor_of_the_wrong_shape_is_named(run, blank):
+    state, _ = checkpoint.read(run / CURRENT)
+    reseal(run / CURRENT, model={**state["model"], "3.bias": torch.zeros(3)})
+    state, _ = checkpoint.read(run / CURRENT)
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint.pt holds 3\.bias of shape \(3,\) and torch.float32"
+    ):
+        checkpoint.check(state, run / CURRENT, blank, 12)
+
+
+def test_any_program_loads_the_model_of_a_checkpoint(interrupted):
+    """It held the parameters as one vector, which nothing but the trainer could read."""
+    state = torch.load(interrupted / CURRENT, weights_only=True)
+    model = models.build("mlp", (1, 8, 8), 10, width=4)
+    model.load_state_dict(state["model"])
+    assert state["parameters"] == [name for name, _ in model.named_parameters()]
+
+
 def test_every_entry_is_needed(run, blank):
     whole, _ = checkpoint.read(run / CURRENT)
     checkpoint.check(whole, run / CURRENT, blank, 12)
@@ -186,10 +222,9 @@ def test_every_entry_is_needed(run, blank):
 
 def test_parameters_that_are_not_finite_do_not_train_on_unnoticed(run, tmp_path):
     state, _ = checkpoint.read(run / CURRENT)
-    theta = state["theta"].clone()
-    theta[5] = float("nan")
+    state["model"]["1.weight"][0, 5] = float("nan")
     (run / PREVIOUS).unlink()
-    reseal(run / CURRENT, theta=theta)
+    reseal(run / CURRENT, model=state["model"])
     with pytest.raises(RunError, match="parameters that are not finite"):
         resumed(run)
     # A run that diverged by itself says so in its checkpoint, and may be finished: with a warning.
@@ -210,10 +245,11 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-def test_a_later_format_is_named(run):
-    content = (run / CURRENT).read_bytes()[:-64].replace(b"checkpoint 2 ", b"checkpoint 3 ")
+@pytest.mark.parametrize("number", [2, 4])
+def test_another_format_is_named(run, number):
+    content = (run / CURRENT).read_bytes()[:-64].replace(b"checkpoint 3 ", b"checkpoint %d " % number)
     (run / CURRENT).write_bytes(content + checkpoint.blake3(content).hexdigest().encode())
-    with pytest.raises(CheckpointError, match="has format 3, and this version reads format 2 only"):
+    with pytest.raises(CheckpointError, match=f"has format {number}, and this version reads format 3 only"):
         RunFolder(run).load_checkpoint()
 
 
@@ -285,7 +321,7 @@ def test_a_finished_run_goes_on_to_more_steps_as_if_it_had_been_asked_for_them(w
     train(small(steps=steps), Launch(tmp_path / "long"))
     assert contents(run) == contents(tmp_path / "long")
     one, two = (RunFolder(folder).load_checkpoint() for folder in (run, tmp_path / "long"))
-    assert torch.equal(one["theta"], two["theta"])
+    assert all(torch.equal(part, two["model"][name]) for name, part in one["model"].items())
     assert torch.equal(one["losses"], two["losses"])
 
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 import horovod_byz as hb
-from horovod_byz.collect import bind, launchers, process, transport
-from horovod_byz.collect.launchers import launched
+from horovod_byz.collect import bind, process, transport
 from horovod_byz.collect.local import Local
+from horovod_byz.host import launchers
+from horovod_byz.host.launchers import launched
 from horovod_byz.training.ranks import Ranks
 
 TORCHRUN = {"WORLD_SIZE": "4", "RANK": "1", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "none"}
@@ -109,3 +110,12 @@ def test_the_trainer_refuses_too(environment, monkeypatch):
     environment(TORCHRUN)
     with pytest.raises(RuntimeError, match="WORLD_SIZE=4"):
         Ranks()
+
+
+def test_ranks_of_this_host_are_counted_by_any_launcher():
+    """The doctor had a list of its own, which knew two launchers."""
+    assert launchers.local_size({}) == 1
+    assert launchers.local_size({"HOROVOD_LOCAL_SIZE": "2", "LOCAL_WORLD_SIZE": "4"}) == 2
+    assert launchers.local_size({"LOCAL_WORLD_SIZE": "4"}) == 4
+    assert launchers.local_size({"MPI_LOCALNRANKS": "3"}) == 3
+    assert launchers.local_size({"HOROVOD_LOCAL_SIZE": "many"}) == 1

@@ -13,7 +13,7 @@ import horovod_byz as hb
 from horovod_byz.aggregation.tiles import overlaps
 from horovod_byz.collect import Root, Sharded, Symmetric
 from horovod_byz.kernels.rows import TILE
-from horovod_byz.optimizer.flat import FlatGradient
+from horovod_byz.optimizer.rows import WorkerRows
 from horovod_byz.training import config as configs
 from sharding import run_sharded
 from thread_ranks import collect
@@ -137,7 +137,7 @@ def test_every_way_to_collect_gives_the_same_bits(collector, vote):
 def test_the_optimizer_says_where_tensors_end():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
-    flat = FlatGradient(list(net.parameters()), [name for name, _ in net.named_parameters()])
+    flat = WorkerRows(list(net.parameters()), [name for name, _ in net.named_parameters()])
     assert flat.segments == (12, 15, 21, 23)
     rule = hb.Detox(hb.Redundancy(1), hb.Mean(), hb.Mean(), vote=EXACT)
     with hb.DistributedOptimizer(

@@ -15,5 +15,5 @@ def trained(**settings: Any) -> Trainer:
     trainer = Trainer(configs.make(settings), load_dataset("digits"), Ranks())
     for _ in range(trainer.config.steps):
         trainer.compute()
-        trainer.apply(*trainer.collect())
+        trainer.apply(trainer.collect())
     return trainer

@@ -1,11 +1,9 @@
 """Counter-based randomness: a number depends on where it is used, never on how the work was split.
 
-Philox is a keyed bijection of a 256-bit counter, so a stream is addressed instead of being advanced:
+The streams of `common.streams`, addressed by
 
     key     = (seed, purpose)           purpose = CRC-32 of a name, so that two attacks never share numbers
     counter = (0, tile, worker, step)   the low word counts the draws inside one tile
-
-Reference: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
 
 from __future__ import annotations
@@ -14,22 +12,15 @@ import zlib
 
 import numpy as np
 
+from horovod_byz.common.streams import check_seed, generator
+
+__all__ = ["SHARED", "TILE", "check_seed", "stream", "subset"]
+
 TILE = 4096
 """Coordinates per tile. A tile is always drawn from its start, whatever part of it is asked for."""
 
 SHARED = 2**64 - 1
 """The `worker` of draws that belong to no single worker (which row is hit, who is Byzantine)."""
-
-
-def check_seed(seed: int) -> int:
-    """Return `seed` if it is an integer in [0, 2^64), the range that a Philox key word holds.
-
-    Raises:
-        ValueError: `seed` is not such an integer.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= int(seed) < 2**64:
-        raise ValueError(f"seed must be an integer in [0, 2^64), got {seed!r}: pass a non-negative integer")
-    return int(seed)
 
 
 def stream(
@@ -50,9 +41,7 @@ def stream(
     Raises:
         ValueError: `seed` is out of range.
     """
-    key = np.array([check_seed(seed), zlib.crc32(purpose.encode())], dtype=np.uint64)
-    counter = np.array([0, tile, worker, step], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    return generator(seed, zlib.crc32(purpose.encode()), tile, worker, step)
 
 
 def subset(seed: int, purpose: str, n: int, k: int, *, step: int = 0) -> tuple[int, ...]:

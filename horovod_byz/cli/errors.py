@@ -10,8 +10,9 @@ from typing import NoReturn
 
 import typer
 
-from horovod_byz.collect import TransportError, launchers
+from horovod_byz.collect import TransportError
 from horovod_byz.common.errors import ExplainedError
+from horovod_byz.host import launchers
 
 __all__ = ["explained", "leave"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from horovod_byz.collect import launchers, process
+from horovod_byz.collect import process
 from horovod_byz.collect.local import Local
 from horovod_byz.collect.protocol import Transport
+from horovod_byz.host import launchers
 
 # Seconds; long enough for a rank that evaluates or writes a checkpoint while the others wait.
 DEFAULT_TIMEOUT = 300.0

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from horovod_byz.common.extras import missing
 from horovod_byz.common.remedies import choose, install, pinned
-from horovod_byz.host import machine
+from horovod_byz.host import launchers, machine
 
 __all__ = ["Check", "exit_code", "main", "render", "report"]
 
@@ -245,7 +245,7 @@ def report() -> list[Check]:
         torchvision(),
         data(data_folders(os.environ)),
         this_machine(cores, machine.memory_mib()),
-        threads(cores, own, machine.ranks_here(os.environ)),
+        threads(cores, own, launchers.local_size()),
         replicas(),
     ]
 

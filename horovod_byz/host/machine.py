@@ -1,11 +1,11 @@
-"""What this host offers: installed versions, cores, memory, and the ranks that a job started here."""
+"""What this host offers: installed versions, cores and memory."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -48,11 +48,3 @@ def memory_mib() -> int:
     except (OSError, ValueError):  # no control group, or no limit ("max")
         pass
     return available >> 20
-
-
-def ranks_here(environ: Mapping[str, str]) -> int:
-    """The ranks that this job started on this host; 1 outside a job."""
-    for name in ("HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"):
-        if environ.get(name, "").isdigit():
-            return max(1, int(environ[name]))
-    return 1

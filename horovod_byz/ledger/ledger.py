@@ -149,7 +149,7 @@ class Ledger:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up what `state_dict` gave, in place of what is here: a resumed run goes on counting."""
-        accounts = (Account(**{**one, "reasons": Counter(one["reasons"])}) for one in state["accounts"])
+        accounts = (Account(**{**kept, "reasons": Counter(kept["reasons"])}) for kept in state["accounts"])
         self._accounts = {account.worker: account for account in accounts}
         self.steps, self._outvoted_ranks = state["steps"], Counter(state["outvoted_ranks"])
         self._complainers = Counter(state.get("complainers", {}))  # 0.1.0 kept none
@@ -166,6 +166,10 @@ class Ledger:
         return "\n".join(
             "  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines
         )
+
+    def account(self, worker: int) -> Account:
+        """What is entered of one worker; an empty account where nothing is."""
+        return self._accounts.get(worker, Account(worker))
 
     def _account(self, worker: int) -> Account:
         return self._accounts.setdefault(worker, Account(worker))

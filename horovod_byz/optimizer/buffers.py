@@ -6,13 +6,14 @@ of one rank, which may be the Byzantine one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import numpy.typing as npt
 import torch
 
 from horovod_byz.collect import Collector, Session, bind
+from horovod_byz.optimizer.rows import FlatRows, cut, layout_of, row_dtype
 from horovod_byz.rules import Median, as_rule
 
 if TYPE_CHECKING:
@@ -28,10 +29,16 @@ class Buffers:
     is below. Counters such as `num_batches_tracked` go by vote: their median, which is the value that
     a majority of workers holds wherever there is one.
 
+    What a worker sends is its buffers as its own forward passes left them. Where a rank holds several
+    workers, each forward pass starts from the same buffers: `hold` once, then `read` and `put_back` after
+    each worker.
+
     Args:
         named: (name, tensor) pairs, as `model.named_buffers()` gives them.
         rule: rule for floating-point buffers, or its name; default `Median()`.
         collect: the way to collect.
+        count: number of rows on this rank, one for each worker whose forward pass it computes.
+        sent: for each worker of this rank, which of these rows it sends; default each its own.
         options: further options of `Collector.bind`.
 
     Raises:
@@ -43,50 +50,101 @@ class Buffers:
         named: NamedBuffers,
         rule: Rule | str | None = None,
         collect: str | Collector = "symmetric",
+        *,
+        count: int = 1,
+        sent: Sequence[int] | None = None,
         **options: Any,
     ) -> None:
-        found = dict(named)
-        for name, buffer in found.items():
+        pairs = dict(named)
+        for name, buffer in pairs.items():
             if not isinstance(name, str) or not isinstance(buffer, torch.Tensor):
                 raise TypeError("buffers must be (name, tensor) pairs, such as model.named_buffers()")
-        self._rule = Median() if rule is None else as_rule(rule, "the rule for buffers")
-        self._statistics = {name: b for name, b in found.items() if b.is_floating_point()}
-        self._counters = {name: b for name, b in found.items() if _is_counter(b)}
+        self._rules = {
+            "statistics": Median() if rule is None else as_rule(rule, "the rule for buffers"),
+            "counters": Median(),
+        }
+        kinds = {
+            "statistics": {name: b for name, b in pairs.items() if b.is_floating_point()},
+            "counters": {name: b for name, b in pairs.items() if _is_counter(b)},
+        }
+        self._kinds = {kind: buffers for kind, buffers in kinds.items() if buffers}
+        self._count, self._sent = count, list(range(count)) if sent is None else list(sent)
         self._collect, self._options = collect, options
         self._sessions: dict[str, Session] = {}
+        self._rows: dict[str, FlatRows] = {}
+        self._values: dict[str, npt.NDArray[Any]] = {}
 
     def synchronize(self, step: int | None = None) -> None:
         """Replaces each buffer by the aggregate over all workers. All ranks call it together."""
-        self._aggregate("statistics", self._statistics, self._rule, step)
-        self._aggregate("counters", self._counters, Median(), step)
+        self.read()
+        self.collect(step)
+        self.write()
+
+    def adopt(self) -> None:
+        """Moves the buffers next to one another; see `FlatRows.adopt`."""
+        for kind in self._kinds:
+            self._memory(kind).adopt()
+
+    def hold(self) -> None:
+        """Remembers the buffers as they are before the workers' forward passes."""
+        self.read(self._count)
+
+    def read(self, row: int = 0) -> None:
+        """Copies the buffers into a row."""
+        for kind in self._kinds:
+            self._memory(kind).read(row)
+
+    def put_back(self) -> None:
+        """Makes the buffers again what they were at `hold`."""
+        for kind in self._kinds:
+            self._rows[kind].put_back(self._count)
+
+    def collect(self, step: int | None = None) -> None:
+        """Aggregates the rows over all workers; the buffers stay as they are until `write`."""
+        for kind in self._kinds:
+            session = self._session(kind)
+            rows = self._memory(kind).rows[self._sent].cpu().numpy()
+            collected = session.step(rows[: len(session.workers)], self._rules[kind], step=step)
+            self._values[kind] = collected.value
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Replaces the buffers by what was collected last."""
+        for kind, value in self._values.items():
+            buffers = self._kinds[kind]
+            parts = cut(torch.from_numpy(value), [*buffers.values()])
+            for (name, buffer), part in zip(buffers.items(), parts, strict=True):
+                buffer.copy_(_fitting(name, part, buffer.dtype))
+        self._values.clear()
 
     def rebind(self) -> None:
         """Forgets the ranks; the next `synchronize()` agrees anew with those that are there then."""
         self._sessions.clear()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_sessions": {}}  # a session belongs to this process and job
+        # A session belongs to this process and job, and rows belong to its tensors.
+        return {**self.__dict__, "_sessions": {}, "_rows": {}, "_values": {}}
 
-    @torch.no_grad()
-    def _aggregate(self, kind: str, buffers: dict[str, torch.Tensor], rule: Rule, step: int | None) -> None:
-        if not buffers:
-            return
-        # float64 holds float32 and counters up to 2^53 exactly.
-        row = torch.cat([b.detach().reshape(-1).to("cpu", torch.float64) for b in buffers.values()]).numpy()
-        session = self._session(kind, buffers, row.size)
-        value = session.step(row.reshape(1, -1)[: len(session.workers)], rule, step=step).value
-        at = 0
-        for name, buffer in buffers.items():
-            part = torch.from_numpy(value[at : at + buffer.numel()]).view(buffer.shape)
-            at += buffer.numel()
-            buffer.copy_(_fitting(name, part, buffer.dtype))
+    def _memory(self, kind: str) -> FlatRows:
+        """The rows of a kind, and one more for `hold`; made and bound anew where buffers were changed."""
+        buffers = [*self._kinds[kind].values()]
+        memory = self._rows.get(kind)
+        if memory is None or not memory.fits(buffers):
+            # float64 holds counters up to 2^53 exactly.
+            dtype = row_dtype(buffers) if kind == "statistics" else torch.float64
+            # On one device, so that a step copies to the CPU once.
+            devices = {buffer.device for buffer in buffers}
+            device = devices.pop() if len(devices) == 1 else torch.device("cpu")
+            memory = self._rows[kind] = FlatRows(buffers, self._count + 1, dtype, device)
+            self._sessions.pop(kind, None)
+        return memory
 
-    def _session(self, kind: str, buffers: dict[str, torch.Tensor], d: int) -> Session:
-        session = self._sessions.get(kind)
+    def _session(self, kind: str) -> Session:
+        session, memory = self._sessions.get(kind), self._memory(kind)
         if session is None or not session.is_current:
-            layout = ";".join(f"{name}{tuple(b.shape)}{b.dtype}" for name, b in buffers.items())
+            layout = layout_of([*self._kinds[kind]], memory.tensors)
             options = {"name": f"buffers.{kind}", "layout": layout, **self._options}
-            self._sessions[kind] = bind(self._collect, d, np.float64, **options)
+            self._sessions[kind] = bind(self._collect, memory.d, memory.dtype, **options)
         return self._sessions[kind]
 
 

@@ -35,13 +35,14 @@ from horovod_byz.optimizer.arguments import (
     resolve_compression,
 )
 from horovod_byz.optimizer.buffers import Buffers, NamedBuffers
-from horovod_byz.optimizer.flat import FlatGradient
 from horovod_byz.optimizer.forwarding import ForwardingOptimizer
 from horovod_byz.optimizer.guard import guarded
 from horovod_byz.optimizer.hooks import Hooks
 from horovod_byz.optimizer.loss import SharedLoss, Trials, is_finite
+from horovod_byz.optimizer.rows import WorkerRows
 from horovod_byz.optimizer.scaling import LossScale
 from horovod_byz.optimizer.state import digest
+from horovod_byz.optimizer.synchronizer import Synchronizer
 from horovod_byz.optimizer.uncompiled import uncompiled
 from horovod_byz.redundancy import replicas
 from horovod_byz.rules import Mean, as_rule
@@ -57,7 +58,7 @@ _KEPT = (
 )
 # What it makes anew.
 _MADE = (
-    *("last", "_parameter_names", "_should_synchronize", "_session", "_flat", "_hooks", "_loss"),
+    *("last", "_parameter_names", "_should_synchronize", "_session", "_rows", "_hooks", "_loss"),
     *("grad_scale", "found_inf"),  # GradScaler sets and deletes them around a step
 )
 _LEFT_OUT = "step left out: over half of the workers' gradients held NaN or infinities"
@@ -178,7 +179,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._loss = SharedLoss(self._collector, **self._options)
         self._hooks = Hooks()
         self.set_backward_passes_per_step(backward_passes_per_step)
-        self._flat = self._flatten()
+        self._rows = self._flatten()
         self._hooks.attach(self._parameter_names)
 
     @property
@@ -240,7 +241,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         """
         collected = self._aggregate()
         if collected.overflowed:
-            self._flat.invalidate()
+            self._rows.invalidate()
         return collected
 
     def _aggregate(self) -> Collected:
@@ -249,29 +250,28 @@ class DistributedOptimizer(ForwardingOptimizer):
         if all(session.layout.rows):  # a dedicated root computes nothing, so it cannot count what is skipped
             session.next_step += self._hooks.skipped
         self._hooks.skipped = 0
-        rows = self._flat.fill()[: len(session.workers)]
-        with self._recovering(session):
-            self.last = session.step(rows, self.rule, self.wire, state=state)
-            self._flat.write(self.last.value)
-            if self._buffers:
-                self._buffers.synchronize()
-        redundancy = getattr(self.rule, "redundancy", None)
-        groups = None if redundancy is None else redundancy.groups_of(session.n)
-        self.ledger.add(self.last, self.last.step, groups)
+        rows = self._rows.fill()[: len(session.workers)]
+        if self._buffers:
+            self._buffers.read()
+        with self._recovering():
+            self.last = self._synchronizer(session).step(rows, self.wire, state=state)
+        self._rows.write(self.last.value)
         self._hooks.seal()
         return self.last
 
+    def _synchronizer(self, session: Session) -> Synchronizer:
+        """Made at each step: rule and ledger may be replaced in between."""
+        return Synchronizer(session, self.rule, self.ledger, self._buffers)
+
     @contextmanager
-    def _recovering(self, session: Session) -> Iterator[None]:
+    def _recovering(self) -> Iterator[None]:
         """Elastic training goes on after a LateRanksError, whichever session was waiting.
 
-        Ranks may have ended it a step apart, so all sessions bind anew; and nobody sees the error's text.
+        Ranks may have ended it a step apart, so all sessions bind anew.
         """
         try:
             yield
-        except LateRanksError as error:
-            late = [worker for rank in error.ranks for worker in session.layout.workers(rank)]
-            self.ledger.absent(late, session.next_step)
+        except LateRanksError:
             self.rebind()
             raise
 
@@ -379,7 +379,7 @@ class DistributedOptimizer(ForwardingOptimizer):
                 return loss
             self._aggregate()
             assert self.last is not None
-            with self._recovering(self._bind()):
+            with self._recovering(), self._synchronizer(self._bind()).absences():
                 loss = self._loss(loss)
             if not self._overflowed and is_finite(loss):
                 trials.note(loss)
@@ -387,7 +387,7 @@ class DistributedOptimizer(ForwardingOptimizer):
                 raise _LeftOutError
             elif not first and (self._overflowed or trials.known):
                 # The optimizer has moved parameters, and is to find its way back.
-                self._flat.write(np.zeros_like(self.last.value))
+                self._rows.write(np.zeros_like(self.last.value))
                 loss = trials.worse(loss)
             trials.last, first = loss, False
             return loss
@@ -432,11 +432,11 @@ class DistributedOptimizer(ForwardingOptimizer):
                 self._parameter_names.setdefault(parameter, f"group{i}.{j}")
         self._hooks.attach(self._parameter_names)
 
-    def _flatten(self) -> FlatGradient:
+    def _flatten(self) -> WorkerRows:
         trained = self._trained()
         names = [self._parameter_names[p] for p in trained]
         sparse_only = isinstance(self.optimizer, torch.optim.SparseAdam)
-        return FlatGradient(trained, names, sparse_only)
+        return WorkerRows(trained, names, sparse=sparse_only)
 
     def _bind(self) -> Session:
         """The session for the parameters and ranks as they are; agrees with the others if they changed."""
@@ -444,19 +444,18 @@ class DistributedOptimizer(ForwardingOptimizer):
         if session is not None and not session.is_current:  # Horovod was initialised again
             self.rebind()
         elif session is not None:
-            if self._flat.fits(self._trained()):
+            if self._rows.fits(self._trained()):
                 return session
             start = session.next_step
         self._session = None  # if the ranks do not agree now, what was bound no longer fits the row
         self._adopt()
-        self._flat = self._flatten()
-        row = self._flat.row.numpy()
+        self._rows = self._flatten()
         session = self._collector.bind(
-            row.size,
-            row.dtype,
-            layout=self._flat.layout,
+            self._rows.d,
+            self._rows.dtype,
+            layout=self._rows.layout,
             compression=self.compression,
-            segments=self._flat.segments,
+            segments=self._rows.segments,
             start=start,
             **self._options,
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from horovod_byz.aggregation.source import Groups
 from horovod_byz.common.checks import count
-from horovod_byz.redundancy.seeds import stream
+from horovod_byz.common.streams import Purpose, torch_seed
 
 if TYPE_CHECKING:
     from horovod_byz.redundancy.sampler import RedundantSampler, SeededDataset
@@ -92,7 +92,7 @@ class Redundancy:
         """Seeds torch's generators alike on all replicas of a group, so that dropout bits agree."""
         import torch
 
-        torch.manual_seed(stream(self.seed, self.group_of(worker, n), step))
+        torch.manual_seed(torch_seed(self.seed, Purpose.MODEL, self.group_of(worker, n), step))
 
     def sampler(
         self,

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from horovod_byz.redundancy.seeds import stream
+from horovod_byz.common.streams import Purpose, generator
+from horovod_byz.redundancy.batches import Batches
 
 
 class Drawn(int):
@@ -44,7 +45,8 @@ class SeededDataset(Dataset[Any]):
         return len(self.data)
 
     def __getitem__(self, index: int) -> Any:
-        seed = stream(self.seed, getattr(index, "epoch", 0), index)
+        epoch = getattr(index, "epoch", 0)
+        seed = int(generator(self.seed, Purpose.SAMPLE, int(index), epoch).integers(0, 2**62))
         # NumPy's global generator is legacy, and what transforms draw from.
         before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
         torch.manual_seed(seed)
@@ -61,9 +63,9 @@ class SeededDataset(Dataset[Any]):
 class RedundantSampler(Sampler[int]):
     """The samples of one worker's redundancy group; replicas draw equal ones, groups disjoint ones.
 
-    Each epoch's order is one permutation by (seed, epoch), dealt to the groups in turn; as many
-    samples as do not deal evenly are left out of that epoch. The epoch advances by itself with each
-    pass; `set_epoch` sets it, and `state_dict` lets a run resume in the middle of an epoch.
+    Each epoch's order is one permutation by (seed, epoch), dealt to the groups in turn, as `Batches` deals it
+    in batches of one; as many samples as do not deal evenly are left out of that epoch. The epoch advances by
+    itself with each pass; `set_epoch` sets it, and `state_dict` lets a run resume in the middle of an epoch.
     """
 
     def __init__(self, length: int, group: int, groups: int, seed: int, shuffle: bool) -> None:
@@ -72,19 +74,16 @@ class RedundantSampler(Sampler[int]):
             raise ValueError(
                 f"{length} samples cannot serve {self.groups} redundancy groups: one each at least"
             )
-        self.length, self.seed, self.shuffle = length, seed, shuffle
+        self._batches = Batches(seed, length, 1, range(self.groups), "epochs", shuffle=shuffle)
+        self.length = length
         self.epoch, self._drawn = 0, 0
 
     def __len__(self) -> int:
-        return self.length // self.groups
+        return self._batches.steps_per_epoch
 
     def __iter__(self) -> Iterator[int]:
-        order = np.arange(self.length)
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        mine = order[self.group : len(self) * self.groups : self.groups]
         epoch = self.epoch
-        for index in mine[self._drawn :]:
+        for index in self._batches.epoch(epoch, self.group)[self._drawn :]:
             self._drawn += 1
             yield Drawn.at(int(index), epoch)
         self.epoch, self._drawn = self.epoch + 1, 0

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from horovod_byz.attacks import Gambler
+from horovod_byz.redundancy.batches import Batches
 from horovod_byz.theory import Gamble
 from horovod_byz.training import models
 from horovod_byz.training.config import RunConfig
 from horovod_byz.training.data import Dataset, augment
-from horovod_byz.training.sampling import Sampler, take
+from horovod_byz.training.gradients import take
 
 __all__ = ["of"]
 
@@ -68,17 +69,17 @@ def _first_gradients(
 ) -> NDArray[np.float32]:
     """The coordinates [begin, end) of every worker's gradient at step 0, (workers, end - begin)."""
     redundancy, workers = config.make_redundancy(), range(config.workers)
-    streams = [redundancy.group_of(worker, config.workers) for worker in workers]
+    groups = [redundancy.group_of(worker, config.workers) for worker in workers]
     data = config.data
-    sampler = Sampler(config.seed, len(dataset.train_y), data.batch, streams, data.sampling)
-    images, labels = take(dataset.train_x, dataset.train_y, sampler.indices(0, workers))
+    batches = Batches(config.seed, len(dataset.train_y), data.batch, groups, data.sampling)
+    images, labels = take(dataset.train_x, dataset.train_y, batches.indices(0, workers))
     rows = np.empty((config.workers, end - begin), np.float32)
     with torch.random.fork_rng(devices=[]):
         for worker in workers:
             batch = (
-                augment(images[worker], sampler.augmentation(0, worker)) if data.augment else images[worker]
+                augment(images[worker], batches.augmentation(0, worker)) if data.augment else images[worker]
             )
-            torch.manual_seed(sampler.model_seed(0, worker))  # for dropout
+            torch.manual_seed(batches.model_seed(0, worker))  # for dropout
             loss = nn.functional.cross_entropy(model(batch), labels[worker])
             gradients = torch.autograd.grad(loss, list(model.parameters()))
             rows[worker] = torch.cat([part.reshape(-1) for part in gradients])[begin:end].cpu().numpy()

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from horovod_byz.optimizer.rows import cut
+
 __all__ = ["CapturedPass"]
 
 _WARM_UP = 3  # passes before the capture, in which libraries choose their algorithms and allocate workspaces
@@ -30,13 +32,13 @@ class CapturedPass:
     """
 
     def __init__(
-        self, model: nn.Module, parameters: Sequence[nn.Parameter], images: Tensor, labels: Tensor
+        self, model: nn.Module, parameters: Sequence[Tensor], images: Tensor, labels: Tensor
     ) -> None:
         self._images, self._labels = images.clone(), labels.clone()
         first = parameters[0]
         self.row = torch.zeros(sum(p.numel() for p in parameters), dtype=first.dtype, device=first.device)
-        for parameter, part in zip(parameters, self.row.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = part.view(parameter.shape)  # backward adds to it in place
+        for parameter, view in zip(parameters, cut(self.row, parameters), strict=True):
+            parameter.grad = view  # backward adds to it in place
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):

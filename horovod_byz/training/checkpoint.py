@@ -1,14 +1,16 @@
 """The checkpoint file: tensors and plain values behind a digest, and the checks before a run trusts them.
 
 The file is what `torch.save` writes, a zip archive, with a seal in the place of the archive's comment:
-`horovod-byz checkpoint 2 ` and the BLAKE3 digest, in hexadecimal, of every byte before it. So
-`torch.load(path, weights_only=True)` reads it anywhere, and no bit of it can change unnoticed.
+`horovod-byz checkpoint 3 ` and the BLAKE3 digest, in hexadecimal, of every byte before it. So
+`torch.load(path, weights_only=True)` reads it anywhere, and no bit of it can change unnoticed. Its entry
+`model` is the model's `state_dict`, which `model.load_state_dict` takes without this library.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import struct
 from collections.abc import Mapping
@@ -19,25 +21,26 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
+from horovod_byz.ledger.ledger import Ledger
 from horovod_byz.training.atomic import RunError
 
 __all__ = ["CheckpointError", "check", "digest_of", "pack", "read", "sealed"]
 
-FORMAT = 2
+FORMAT = 3  # 2 held the parameters as one vector, and sums of verdicts
 _MARK = f"horovod-byz checkpoint {FORMAT} ".encode()
 _SEAL = re.compile(rb"horovod-byz checkpoint (\d{1,3}) ([0-9a-f]{64})\Z")
 _HEX = 64
 _LONGEST_SEAL = len(_MARK) + 2 + _HEX
 
-# What a state holds, and of which type; `optimizer` and `tally` are checked further.
+# What a state holds, and of which type; `model`, `optimizer` and `ledger` are checked further.
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "config": str,
     "step": int,
     "evaluated": int,
-    "theta": Tensor,
-    "statistics": Tensor,
+    "model": dict,
+    "parameters": list,
     "optimizer": dict,
-    "tally": dict,
+    "ledger": dict,
     "diverged_at": (int, type(None)),
     "losses": Tensor,
     "finite": bool,
@@ -127,10 +130,10 @@ def check(state: Mapping[str, Any], path: Path, expected: Mapping[str, Any], mos
         if state["config"] != expected["config"]:
             raise ValueError("belongs to a run with another configuration")
         _check_steps(state, most_steps)
-        for name in ("theta", "statistics", "losses"):
-            _check_tensor(name, state[name], expected[name])
+        _check_tensor("losses", state["losses"], expected["losses"])
+        _check_model(state["model"], expected["model"])
         _check_optimizer(state, expected)
-        _check_tally(state, expected["tally"])
+        _check_ledger(state, len(expected["losses"]))
         _check_records(state)
         if state["finite"] and not finite(state):
             raise ValueError("holds parameters that are not finite, though those that were saved were")
@@ -141,8 +144,7 @@ def check(state: Mapping[str, Any], path: Path, expected: Mapping[str, Any], mos
 def finite(state: Mapping[str, Any]) -> bool:
     """Whether every number that the next step starts from is finite."""
     return all(
-        bool(torch.isfinite(tensor).all())
-        for tensor in (state["theta"], state["statistics"], *_tensors(state["optimizer"]))
+        bool(torch.isfinite(tensor).all()) for tensor in _tensors([state["model"], state["optimizer"]])
     )
 
 
@@ -174,6 +176,16 @@ def _check_tensor(name: str, tensor: Tensor, expected: Tensor) -> None:
         )
 
 
+def _check_model(model: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
+    if [*model] != [*expected]:
+        odd = sorted({*map(str, model)} ^ {*expected}) or ["their order"]
+        raise ValueError(f"holds the parameters of another model: {', '.join(odd[:5])} differ")
+    for name, tensor in model.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"holds a {type(tensor).__name__} as {name}")
+        _check_tensor(name, tensor, expected[name])
+
+
 def _check_optimizer(state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Only the moments are taken from a checkpoint; learning rate and the like are the configuration's."""
     moments = state["optimizer"].get("state")
@@ -184,20 +196,33 @@ def _check_optimizer(state: Mapping[str, Any], expected: Mapping[str, Any]) -> N
     if "betas" in options:
         names = {"step", "exp_avg", "exp_avg_sq"}
     held = {name for entries in moments.values() for name, value in entries.items() if value is not None}
-    if {*moments} - {0} or held != (names if state["step"] else set()):
+    # The optimizer numbers its parameters.
+    numbered = dict(enumerate(expected["parameters"]))
+    if (
+        state["parameters"] != expected["parameters"]
+        or not {*moments} <= {*numbered}
+        or held != (names if state["step"] else set())
+    ):
         raise ValueError("holds the state of another optimizer")
-    for tensor in _tensors(moments):
-        if tensor.ndim:  # Adam counts its steps in a scalar
-            _check_tensor("a moment of the optimizer", tensor, expected["theta"])
+    for number, entries in moments.items():
+        for name, tensor in entries.items():
+            if isinstance(tensor, Tensor) and name != "step":  # Adam counts its steps in a scalar
+                _check_tensor("a moment of the optimizer", tensor, expected["model"][numbered[number]])
 
 
-def _check_tally(state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    tally = state["tally"]
-    if not isinstance(tally.get("sums"), Tensor) or tally.get("steps") != state["step"]:
-        raise ValueError("holds no verdicts of its step")
-    _check_tensor("verdicts", tally["sums"], expected["sums"])
-    if not bool(torch.isfinite(tally["sums"]).all()):
-        raise ValueError("holds verdicts that are not finite")
+def _check_ledger(state: Mapping[str, Any], n: int) -> None:
+    for name in ("byzantine", "honest"):
+        ledger = Ledger()
+        try:
+            ledger.load_state_dict(state["ledger"][name])
+            accounts = [ledger.account(account["worker"]) for account in ledger.report()["workers"]]
+            finite = all(math.isfinite(account.weight) for account in accounts)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError("holds no verdicts of its step") from error
+        if ledger.steps != state["step"] or not {account.worker for account in accounts} <= {*range(n)}:
+            raise ValueError("holds no verdicts of its step")
+        if not finite:
+            raise ValueError("holds verdicts that are not finite")
 
 
 def _check_records(state: Mapping[str, Any]) -> None:

@@ -18,12 +18,12 @@ from horovod_byz.attacks import Attack, Wire
 from horovod_byz.collect import Collector, Compression, Root, Sharded, SignCompression, Symmetric
 from horovod_byz.common.registry import imported
 from horovod_byz.common.words import known, parse_literal, parse_word
+from horovod_byz.redundancy.batches import Sampling
 from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules import Rule, pipelines
 from horovod_byz.training import models
 from horovod_byz.training.data import DATASETS, Normalise
 from horovod_byz.training.explain import explain
-from horovod_byz.training.sampling import Sampling
 
 _COLLECTORS: dict[str, type[Collector]] = {"symmetric": Symmetric, "root": Root, "sharded": Sharded}
 

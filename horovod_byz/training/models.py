@@ -11,7 +11,7 @@ from torch import nn
 
 from horovod_byz.common.registry import Registry
 from horovod_byz.common.words import known
-from horovod_byz.training.layers import BasicBlock, convolution, size_after, xavier
+from horovod_byz.training.layers import BasicBlock, BatchNorm2d, convolution, size_after, xavier
 
 __all__ = ["MODELS", "build", "check_options", "default_options"]
 
@@ -127,12 +127,12 @@ def cnn_empires(
     Reference: Xie, Koyejo, Gupta, "Fall of Empires", 2019; layers from the authors' public code of that year.
     """
     features = nn.Sequential(
-        *convolution(shape[0], width, nn.BatchNorm2d(width)),
-        *convolution(width, width, nn.BatchNorm2d(width)),
+        *convolution(shape[0], width, BatchNorm2d(width)),
+        *convolution(width, width, BatchNorm2d(width)),
         nn.MaxPool2d(2),
         nn.Dropout(dropout),
-        *convolution(width, 2 * width, nn.BatchNorm2d(2 * width)),
-        *convolution(2 * width, 2 * width, nn.BatchNorm2d(2 * width)),
+        *convolution(width, 2 * width, BatchNorm2d(2 * width)),
+        *convolution(2 * width, 2 * width, BatchNorm2d(2 * width)),
         nn.MaxPool2d(2),
         nn.Dropout(dropout),
         nn.Flatten(),
@@ -162,7 +162,7 @@ def resnet18(shape: Shape, classes: int, *, width: int = 64) -> nn.Sequential:
             inputs = outputs
     return nn.Sequential(
         nn.Conv2d(shape[0], width, 3, 1, 1, bias=False),
-        nn.BatchNorm2d(width),
+        BatchNorm2d(width),
         nn.ReLU(),
         *blocks,
         nn.AdaptiveAvgPool2d(
@@ -185,7 +185,7 @@ def vgg13_bn(shape: Shape, classes: int, *, width: int = 64) -> nn.Sequential:
     for multiple in (1, 2, 4, 8, 8):
         for _ in range(2):
             outputs = width * multiple
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), BatchNorm2d(outputs), nn.ReLU()]
             inputs = outputs
         layers.append(nn.MaxPool2d(2))
     features = nn.Sequential(*layers, nn.Flatten())

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from horovod_byz.collect import TransportError, launchers
+from horovod_byz.collect import TransportError
 from horovod_byz.collect.errors import names
 from horovod_byz.collect.layout import Layout, split
 from horovod_byz.collect.protocol import Transport
 from horovod_byz.collect.transport import connect
+from horovod_byz.host import launchers
 from horovod_byz.training.atomic import RunError
 
 __all__ = ["Ranks", "launched", "spread"]

@@ -59,10 +59,10 @@ def _metrics(records: list[dict[str, Any]]) -> Table:
     for heading in ("step", "accuracy", "top 3", "test loss", "train loss"):
         table.add_column(heading, justify="right")
     every = max(1, -(-len(records) // 12))
-    for one in [*records[:-1:every], *records[-1:]]:
-        losses = ["-" if one[name] is None else f"{one[name]:.4f}" for name in ("loss", "train_loss")]
+    for record in [*records[:-1:every], *records[-1:]]:
+        losses = ["-" if record[name] is None else f"{record[name]:.4f}" for name in ("loss", "train_loss")]
         table.add_row(
-            str(one["step"]), f"{100 * one['accuracy']:.2f} %", f"{100 * one['top3']:.2f} %", *losses
+            str(record["step"]), f"{100 * record['accuracy']:.2f} %", f"{100 * record['top3']:.2f} %", *losses
         )
     return table
 

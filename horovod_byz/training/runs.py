@@ -288,8 +288,8 @@ class RunFolder:
         Raises:
             CheckpointError: when it is damaged.
         """
-        found = checkpoint.read(self.path / name)
-        return None if found is None else found[0]
+        content = checkpoint.read(self.path / name)
+        return None if content is None else content[0]
 
     def _write(self, name: str, text: str) -> None:
         replace_file(self.path / name, text.encode())

@@ -1,4 +1,4 @@
-"""Which batches a rank computes for its workers, and the rows that they send of them."""
+"""Which batches a rank computes for its workers, and how their rows follow from its computations."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Shares:
         return [rows[0] for rows in self.parts]
 
     def own_of(self, computed: Tensor) -> Tensor:
-        """Of each worker what was computed on its own batch; `(computations, k)` to `(workers, k)`."""
+        """For each worker, the gradient of its own batch; `(computations, k)` to `(workers, k)`."""
         own = self.own
         return computed[own] if own != list(range(len(computed))) else computed
 
@@ -56,8 +56,8 @@ class Shares:
         return torch.stack(rows) if rows else computed[:0]
 
 
-def share(config: RunConfig, workers: range, streams: list[int]) -> Shares:
-    """Shares computations among the workers of a rank.
+def share(config: RunConfig, workers: range, groups: list[int]) -> Shares:
+    """Assigns computations to the workers of a rank.
 
     Replicas' gradients agree bit for bit, so one computation serves all that the rank holds, unless every
     replica is to compute, or labels may be poisoned for some of them.
@@ -65,7 +65,7 @@ def share(config: RunConfig, workers: range, streams: list[int]) -> Shares:
     Args:
         config: the run.
         workers: this rank's workers.
-        streams: for each worker of the job, the number of its batch: that of its redundancy group.
+        groups: for each worker of the job, its redundancy group, which is the number of its batch.
     """
     rule = config.make_rule()
     poisoned = isinstance(config.make_attack(), LabelFlip) or bool(config.script)
@@ -77,9 +77,9 @@ def share(config: RunConfig, workers: range, streams: list[int]) -> Shares:
         return Shares(workers, mine, mine, [[row] for row in range(len(mine))], config.workers)
     first: dict[int, int] = {}
     for worker in workers:
-        first.setdefault(streams[worker], worker)
-    computed, order = list(first.values()), {stream: row for row, stream in enumerate(first)}
-    parts = [[order[streams[worker]]] for worker in workers]
+        first.setdefault(groups[worker], worker)
+    computed, order = list(first.values()), {group: row for row, group in enumerate(first)}
+    parts = [[order[groups[worker]]] for worker in workers]
     return Shares(workers, computed, computed, parts, config.workers)
 
 

@@ -233,10 +233,10 @@ class _Run:
         clock = [time.perf_counter()]
         self.trainer.compute()
         clock.append(time.perf_counter())
-        collected, statistics = self.trainer.collect()
+        collected = self.trainer.collect()
         clock.append(time.perf_counter())
         with self.interrupts.held():
-            self.trainer.apply(collected, statistics)
+            self.trainer.apply(collected)
         clock.append(time.perf_counter())
         self.trainer.remember()
         parts = {"compute": clock[1] - clock[0], **collected.timings, "apply": clock[3] - clock[2]}
@@ -278,14 +278,16 @@ class _Run:
         if self.trainer.ranks.first:
             measured = {"metrics": self.metrics, "timings": self.timings}
             texts = {
-                name: "\n".join(json.dumps(one) for one in records if one["step"] <= state["evaluated"])
+                name: "\n".join(
+                    json.dumps(record) for record in records if record["step"] <= state["evaluated"]
+                )
                 for name, records in measured.items()
             }
             self.folder.save_checkpoint({**state, **texts})
 
     def _finish(self) -> dict[str, Any]:
         state = self.before_end or self.trainer.state()
-        best = max(self.metrics, key=lambda one: float(one["accuracy"]))
+        best = max(self.metrics, key=lambda record: float(record["accuracy"]))
         summary = {
             "steps": self.trainer.step,
             "first_step": 0,
@@ -298,7 +300,7 @@ class _Run:
         with self.trainer.ranks.together("results"):
             self._save(state)
             if self.trainer.ranks.first:
-                self.folder.write_json("verdicts.json", self.trainer.tally.summary())
+                self.folder.write_json("verdicts.json", self.trainer.ledger.summary())
                 self.folder.write_json("summary.json", summary)
         return summary
 

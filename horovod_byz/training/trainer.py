@@ -11,19 +11,21 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from horovod_byz import Median
 from horovod_byz.attacks import LabelFlip, Script
 from horovod_byz.collect import Collected, Root
+from horovod_byz.collect import Wire as Tampering
+from horovod_byz.ledger.truth import GroundTruth
+from horovod_byz.optimizer.buffers import Buffers
+from horovod_byz.optimizer.synchronizer import Synchronizer
 from horovod_byz.redundancy import replicas
+from horovod_byz.redundancy.batches import Batches
 from horovod_byz.training import checkpoint, models
 from horovod_byz.training.config import Optimizer, RunConfig
 from horovod_byz.training.data import Dataset, augment
-from horovod_byz.training.gradients import FlatModel, Gradients
+from horovod_byz.training.gradients import Gradients, take
 from horovod_byz.training.ranks import Ranks
 from horovod_byz.training.runs import finite
-from horovod_byz.training.sampling import Sampler, take
 from horovod_byz.training.shares import share
-from horovod_byz.training.tally import Tally
 
 __all__ = ["Trainer"]
 
@@ -34,6 +36,10 @@ _CHUNK = 1000  # test images evaluated at once; fixed, so that a loss does not d
 
 class Trainer:
     """A training run in memory; every rank of the job makes one from the same configuration.
+
+    A step is what `DistributedOptimizer` does, with k rows on this rank instead of one: a `Synchronizer`
+    takes the workers' gradients (`WorkerRows`) and buffers (`Buffers`) to the aggregate, and a torch
+    optimizer steps with it.
 
     The result depends on the configuration and the data only: not on the number of ranks, nor on whether the
     run was interrupted and taken up again.
@@ -56,7 +62,7 @@ class Trainer:
         model = models.build(
             config.model.name, dataset.shape, dataset.classes, seed=config.seed, **config.model.options
         )
-        self.flat = FlatModel(model.to(device))
+        self.model = model.to(device)
         self.rule = config.make_rule()
         self.wire = config.make_wire()
         collector = config.make_collector()
@@ -64,40 +70,57 @@ class Trainer:
         layout = ranks.layout(config.workers, dedicated_root=dedicated)
         self.workers = ranks.workers(config.workers, dedicated_root=dedicated)
         redundancy = config.make_redundancy()
-        streams = [redundancy.group_of(worker, config.workers) for worker in range(config.workers)]
-        self.sampler = Sampler(
-            config.seed, len(dataset.train_y), config.data.batch, streams, config.data.sampling
+        of_worker = [redundancy.group_of(worker, config.workers) for worker in range(config.workers)]
+        self.sampler = Batches(
+            config.seed, len(dataset.train_y), config.data.batch, of_worker, config.data.sampling
         )
-        self.shares = share(config, self.workers, streams)
-        self.gradients = Gradients(self.flat, len(self.shares.batches))
-        self.optimizer = _optimizer(self.flat.theta, config.optimizer)
-        self.session = collector.bind(
-            self.flat.d,
-            np.float32,
+        self.shares = share(config, self.workers, of_worker)
+        computed = len(self.shares.batches)
+        self.buffers = Buffers(
+            self.model.named_buffers(),
+            collect=collector,
+            count=computed,
+            sent=self.shares.own,
+            local_workers=layout,
+        )
+        self.gradients = Gradients(self.model, computed, self.buffers, device)
+        self.optimizer = _optimizer(self.model, config.optimizer)
+        memory = self.gradients.memory
+        # A library may choose its method, and so the last bits, by where an operand lies: the results in
+        # results/ were computed with this layout.
+        memory.adopt()
+        self.buffers.adopt()
+        session = collector.bind(
+            memory.d,
+            memory.dtype,
             layout,
+            layout=memory.layout,
             compression=config.make_compression(),
-            segments=self.flat.segments,
+            segments=memory.segments,
         )
-        replicas.compare(self.session.transport, self.rule)
-        self._statistics_session = None
-        if count := self.flat.statistics.numel():
-            self._statistics_session = collector.bind(count, np.float32, layout, name="statistics")
+        replicas.compare(session.transport, self.rule)
+        groups = redundancy.groups_of(config.workers) if redundancy.r > 1 else None
+        self.ledger = GroundTruth(config.workers, self.byzantine_at, groups)
+        self._synchronizer = Synchronizer(session, self.rule, self.ledger, self.buffers)
         self.step = 0
         self.evaluated = -1
         self.diverged_at: int | None = None
-        groups = redundancy.groups_of(config.workers) if redundancy.r > 1 else None
-        self.tally = Tally(config.workers, groups)
         # Per worker since the last evaluation: sum of honest losses, honest steps, and one more than the
         # first step with a bad loss. Only this rank's workers; the others' rows stay 0.
         self._losses = np.zeros((config.workers, 3))
         self._resumable: dict[str, Any] | None = None
         ranks.agree(self.digest(), "first parameters")
 
+    @property
+    def theta(self) -> Tensor:
+        """A copy of the parameters as one vector, `(d,)`."""
+        return nn.utils.parameters_to_vector(self.model.parameters()).detach()
+
     def digest(self) -> bytes:
-        """A digest of the step, the parameters and the training labels."""
+        """A digest of the step, the parameters and buffers, and the training labels."""
         hasher = blake3(str(self.step).encode())
-        for part in (self.flat.theta.detach(), self.flat.statistics, self.dataset.train_y):
-            hasher.update(part.cpu().numpy().tobytes())
+        for part in (*self.model.state_dict().values(), self.dataset.train_y):
+            hasher.update(part.detach().cpu().numpy().tobytes())
         return hasher.digest(16)
 
     def compute(self) -> None:
@@ -117,32 +140,26 @@ class Trainer:
         images = self._laid_out(images.flatten(0, 1)).unflatten(0, labels.shape)
         self.gradients.compute(images, labels, seeds)
 
-    def collect(self) -> tuple[Collected, Tensor | None]:
+    def collect(self, wire: Tampering | None = None) -> Collected:
         """Bring the rows together and aggregate them; this changes nothing that the next step depends on.
 
-        Returns:
-            The aggregate gradient, and the aggregate of the batch normalisation statistics where there are
-            any.
+        Args:
+            wire: what happens to the collected rows at this step in place of the configured attack, such as a
+                fault that a test injects.
         """
+        # What a Byzantine worker would report about its batch's statistics is not simulated; the median
+        # tolerates it.
         rows = self.shares.sent(self.gradients.on_host())
-        collected = self.session.step(rows, self.rule, self.wire, self.step)
-        if self._statistics_session is None:
-            return collected, None
-        # What a Byzantine worker would report about its batch is not simulated; the median would bear it.
-        rows = self.shares.own_of(self.gradients.statistics.cpu())
-        statistics = self._statistics_session.step(rows, Median(), step=self.step)
-        return collected, torch.from_numpy(statistics.value)
+        return self._synchronizer.collect(rows, self.wire if wire is None else wire, step=self.step)
 
-    def apply(self, collected: Collected, statistics: Tensor | None) -> None:
+    def apply(self, collected: Collected) -> None:
         """Let the optimizer step with the aggregate, and count the step."""
         byzantine = self.byzantine
-        self.flat.theta.grad = torch.from_numpy(collected.value).to(self.device)
+        self.gradients.memory.write(collected.value, copy=False)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.optimizer.lr_at(self.step)
         self.optimizer.step()
-        if statistics is not None:
-            self.flat.update_statistics(statistics.to(self.device))
-        self.tally.add(collected.verdicts, byzantine)
+        self._synchronizer.settle(collected)
         self.step += 1
         losses = self.gradients.losses.tolist()
         for row, worker in zip(self.shares.own, self.workers, strict=True):
@@ -152,7 +169,11 @@ class Trainer:
     @property
     def byzantine(self) -> tuple[int, ...]:
         """Who is Byzantine at the current step."""
-        return self.wire.workers(self.step) if self.wire is not None else ()
+        return self.byzantine_at(self.step)
+
+    def byzantine_at(self, step: int) -> tuple[int, ...]:
+        """Who is Byzantine at a step."""
+        return self.wire.workers(step) if self.wire is not None else ()
 
     @property
     def loss(self) -> float:
@@ -166,7 +187,7 @@ class Trainer:
         mine = np.zeros((chunks, 3))
         for chunk in range(self.ranks.rank, chunks, self.ranks.size):
             part = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-            mine[chunk] = _scores(self.flat.model, self._laid_out(test_x[part]), test_y[part])
+            mine[chunk] = _scores(self.model, self._laid_out(test_x[part]), test_y[part])
         sent = np.concatenate([mine.ravel(), self._losses.ravel()])
         shared = self.ranks.share(sent, "evaluation")
         scores = shared[: mine.size].reshape(mine.shape).sum(axis=0)
@@ -208,10 +229,10 @@ class Trainer:
             "config": self.config.identity,
             "step": self.step,
             "evaluated": self.evaluated,
-            "theta": self.flat.theta.detach().cpu().clone(),
-            "statistics": self.flat.statistics.cpu().clone(),
+            "model": {name: part.detach().cpu().clone() for name, part in self.model.state_dict().items()},
+            "parameters": [*self.gradients.memory.names],  # as the optimizer numbers them
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
-            "tally": self.tally.state(),
+            "ledger": self.ledger.state_dict(),
             "diverged_at": self.diverged_at,
             "losses": torch.from_numpy(losses.copy()),
         }
@@ -232,13 +253,11 @@ class Trainer:
         Raises:
             RunError: when the ranks do not hold the same afterwards.
         """
-        with torch.no_grad():
-            self.flat.theta.copy_(state["theta"])
-            self.flat.statistics.copy_(state["statistics"])
+        self.model.load_state_dict(state["model"])
         # Learning rate, momentum and the like are the configuration's, never a file's.
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
-        self.tally.load(state["tally"])
+        self.ledger.load_state_dict(state["ledger"])
         mine = list(self.workers)
         self._losses[mine] = state["losses"].numpy()[mine]
         self.step, self.evaluated = int(state["step"]), int(state["evaluated"])
@@ -261,17 +280,22 @@ class Trainer:
             return []
         if isinstance(self.wire.schedule, Script):
             events = self.wire.schedule.events
-            found = [one.attack for one in events if one.active(self.step) and worker in one.workers]
+            active = [e.attack for e in events if e.active(self.step) and worker in e.workers]
         else:
-            found = [self.wire.attack] if self.wire.attack is not None else []
-        return [attack for attack in found if isinstance(attack, LabelFlip)]
+            active = [self.wire.attack] if self.wire.attack is not None else []
+        return [attack for attack in active if isinstance(attack, LabelFlip)]
 
 
-def _optimizer(theta: nn.Parameter, options: Optimizer) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, options: Optimizer) -> torch.optim.Optimizer:
+    parameters = model.parameters()
     if options.name == "adam":
-        return torch.optim.Adam([theta], options.lr, weight_decay=options.weight_decay)
+        return torch.optim.Adam(parameters, options.lr, weight_decay=options.weight_decay)
     return torch.optim.SGD(
-        [theta], options.lr, options.momentum, weight_decay=options.weight_decay, nesterov=options.nesterov
+        parameters,
+        options.lr,
+        options.momentum,
+        weight_decay=options.weight_decay,
+        nesterov=options.nesterov,
     )
 
 

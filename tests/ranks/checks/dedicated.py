@@ -41,7 +41,7 @@ def model(name, collect):
     trainer = Trainer(configs.make({**SMALL, **EXPERIMENTS[name], "collect": collect}), digits(), Ranks())
     while trainer.step < STEPS:
         trainer.compute()
-        trainer.apply(*trainer.collect())
+        trainer.apply(trainer.collect())
     return trainer.digest().hex()
 
 

@@ -18,6 +18,14 @@ _OTHERS = {
     "JSM_NAMESPACE_SIZE": "jsrun",
     "WORLD_SIZE": "torchrun, or another launcher for torch.distributed,",
 }
+# How many ranks there are on this host, by whichever launcher; the first that says so counts.
+_LOCAL = (
+    "HOROVOD_LOCAL_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "MV2_COMM_WORLD_LOCAL_SIZE",
+    "MPI_LOCALNRANKS",
+    "LOCAL_WORLD_SIZE",
+)
 # Where Horovod's own launcher says how many ranks there are.
 _OWN = (_HOROVOD, "HOROVOD_ELASTIC", "HOROVOD_GLOO_RENDEZVOUS_ADDR")
 
@@ -54,6 +62,13 @@ def launched(environment: Mapping[str, str] | None = None) -> Launch:
         return Launch(own, "horovodrun", _HOROVOD)
     sizes = [Launch(_number(env, name) or 1, launcher, name) for name, launcher in _OTHERS.items()]
     return max([*sizes, _slurm(env)], key=lambda launch: launch.size)
+
+
+def local_size(environment: Mapping[str, str] | None = None) -> int:
+    """How many ranks the job started on this host; 1 outside a job."""
+    env = os.environ if environment is None else environment
+    sizes = (_number(env, name) for name in _LOCAL)
+    return next((size for size in sizes if size is not None), 1)
 
 
 def refuse_uninitialized(launch: Launch) -> None:

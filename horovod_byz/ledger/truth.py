@@ -1,0 +1,113 @@
+"""The ledger of a simulated run, in which it is known who is Byzantine at each step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from horovod_byz.aggregation.source import Groups
+from horovod_byz.aggregation.verdict import Verdict
+from horovod_byz.ledger.ledger import Account, Ledger
+
+__all__ = ["GroundTruth"]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a step says of some of the workers."""
+
+    verdicts: tuple[Verdict, ...]
+    rewritten: tuple[int, ...]
+    outvoted_ranks: tuple[int, ...] = ()
+    complainers: tuple[int, ...] = ()
+
+
+class GroundTruth:
+    """Two ledgers: of the steps in which a worker was Byzantine, and of those in which it was honest.
+
+    A worker that is redrawn is judged by what it was at each step.
+
+    Args:
+        n: number of workers.
+        who: says which workers are Byzantine at a step.
+        groups: redundancy groups, where there are any.
+
+    Attributes:
+        byzantine: each worker's steps in which it was Byzantine.
+        honest: each worker's other steps, and what is known of ranks.
+    """
+
+    def __init__(self, n: int, who: Callable[[int], Sequence[int]], groups: Groups | None = None) -> None:
+        self.n, self._who = n, who
+        self._group = {worker: k for k, group in enumerate(groups or ()) for worker in group}
+        self.byzantine, self.honest = Ledger(), Ledger()
+
+    @property
+    def steps(self) -> int:
+        """Steps entered."""
+        return self.honest.steps
+
+    def add(self, result: Any, step: int | None = None, groups: Groups | None = None) -> None:
+        """Enters one step; see `Ledger.add`."""
+        at = self.steps if step is None else step
+        who = frozenset(self._who(at))
+        rewritten = getattr(result, "rewritten", ())
+        for ledger, guilty in ((self.byzantine, True), (self.honest, False)):
+            verdicts = tuple(v for v in result.verdicts if (v.worker in who) is guilty)
+            part = _Part(verdicts, tuple(worker for worker in rewritten if (worker in who) is guilty))
+            if not guilty:  # ranks are no workers: counted once
+                ranks = (getattr(result, name, ()) for name in ("outvoted_ranks", "complainers"))
+                part = _Part(verdicts, part.rewritten, *ranks)
+            ledger.add(part, at, groups)
+
+    def absent(self, workers: Any, step: int | None = None) -> None:
+        """Enters that workers did not arrive in time for a step."""
+        at = self.steps if step is None else step
+        who = frozenset(self._who(at))
+        self.byzantine.absent([worker for worker in workers if worker in who], at)
+        self.honest.absent([worker for worker in workers if worker not in who], at)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both ledgers, in plain values."""
+        return {"byzantine": self.byzantine.state_dict(), "honest": self.honest.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up what `state_dict` gave."""
+        self.byzantine.load_state_dict(state["byzantine"])
+        self.honest.load_state_dict(state["honest"])
+
+    def summary(self) -> dict[str, Any]:
+        """The run's verdicts: one record per worker, and the sums that matter; steps count from 0."""
+        steps = max(self.steps, 1)
+        byzantine = [self.byzantine.account(worker) for worker in range(self.n)]
+        honest = [self.honest.account(worker) for worker in range(self.n)]
+        return {
+            "steps": self.steps,
+            "first_step": 0,
+            "byzantine_share_of_weight": round(sum(account.weight for account in byzantine) / steps, 6),
+            "byzantine_rows_named": _named(byzantine),
+            "honest_rows_named": _named(honest),
+            "workers": [self._record(*pair) for pair in zip(byzantine, honest, strict=True)],
+        }
+
+    def _record(self, byzantine: Account, honest: Account) -> dict[str, Any]:
+        reasons: Counter[str] = byzantine.reasons + honest.reasons
+        last = max(byzantine.last_suspect, honest.last_suspect)
+        return {
+            "worker": honest.worker,
+            "byzantine_steps": byzantine.steps,
+            "mean_weight": round((byzantine.weight + honest.weight) / max(self.steps, 1), 6),
+            "nonfinite_steps": reasons["non-finite"],
+            "far_steps": reasons["far"],
+            "outvoted_steps": reasons["outvoted"],
+            "last_suspect_step": last if last >= 0 else None,
+            **({"group": self._group[honest.worker]} if self._group else {}),
+        }
+
+
+def _named(accounts: Sequence[Account]) -> float | None:
+    """The share of rows that were suspect."""
+    rows = sum(account.steps for account in accounts)
+    return round(sum(account.suspect for account in accounts) / rows, 6) if rows else None

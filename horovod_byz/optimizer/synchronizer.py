@@ -1,0 +1,102 @@
+"""One step from this rank's rows to the aggregate of all workers: gradients, buffers, ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from horovod_byz.collect import Collected, LateRanksError, Session, Wire
+
+if TYPE_CHECKING:
+    from horovod_byz.aggregation.source import Groups
+    from horovod_byz.optimizer.buffers import Buffers
+    from horovod_byz.rules import Rule
+
+
+class KeepsLedger(Protocol):
+    """What a step is entered in: a `Ledger`, or a `GroundTruth` where it is known who is Byzantine."""
+
+    def add(self, result: Any, step: int | None = None, groups: Groups | None = None) -> None: ...
+
+    def absent(self, workers: Any, step: int | None = None) -> None: ...
+
+
+@dataclass(frozen=True)
+class Synchronizer:
+    """What `DistributedOptimizer` (one row a rank) and the trainer (k rows) both do at a step.
+
+    A step has two halves. `collect` waits for other ranks and may fail; it changes neither model nor ledger.
+    `settle` waits for nobody. A caller that must be interruptible calls them separately; others call `step`.
+
+    Args:
+        session: collects and aggregates the rows.
+        rule: the aggregation rule.
+        ledger: gets each step's verdicts, and who was late.
+        buffers: model buffers that are aggregated at each step, or None. The caller reads them
+            (`Buffers.read`).
+    """
+
+    session: Session
+    rule: Rule
+    ledger: KeepsLedger
+    buffers: Buffers | None = None
+
+    def step(
+        self,
+        rows: Any,
+        wire: Wire | None = None,
+        *,
+        step: int | None = None,
+        state: bytes | Callable[[int], bytes] = b"",
+    ) -> Collected:
+        """Aggregates rows and buffers; writes the buffers, and enters the verdicts in the ledger.
+
+        Args:
+            rows: `(k, d)`, this rank's rows.
+            wire: what happens to the collected rows before they are aggregated: a simulated attack, or in
+                tests a fault. This is the one place where rows are tampered with on purpose.
+            step: number of the step; default the session's next.
+            state: a digest of what all ranks must share; see `Session.step`.
+
+        Raises:
+            LateRanksError, HeaderMismatchError, EquivocationError: as `Session.step`; late workers are
+            entered.
+        """
+        collected = self.collect(rows, wire, step=step, state=state)
+        self.settle(collected)
+        return collected
+
+    def collect(
+        self,
+        rows: Any,
+        wire: Wire | None = None,
+        *,
+        step: int | None = None,
+        state: bytes | Callable[[int], bytes] = b"",
+    ) -> Collected:
+        """The first half of `step`, with the same arguments."""
+        with self.absences():
+            collected = self.session.step(rows, self.rule, wire, step, state)
+            if self.buffers is not None:
+                self.buffers.collect(step)
+        return collected
+
+    def settle(self, collected: Collected) -> None:
+        """The second half: writes the buffers' aggregate, and enters the verdicts."""
+        if self.buffers is not None:
+            self.buffers.write()
+        redundancy = getattr(self.rule, "redundancy", None)
+        groups = None if redundancy is None else redundancy.groups_of(self.session.n)
+        self.ledger.add(collected, collected.step, groups)
+
+    @contextmanager
+    def absences(self) -> Iterator[None]:
+        """Enters the workers of late ranks in the ledger, whichever session was waiting."""
+        try:
+            yield
+        except LateRanksError as error:
+            late = [worker for rank in error.ranks for worker in self.session.layout.workers(rank)]
+            self.ledger.absent(late, self.session.next_step)
+            raise
