@@ -69,7 +69,7 @@ __all__ = [
     "theory",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # What needs torch or scipy, which take long to import: found when it is first used.
 _LATER = {
