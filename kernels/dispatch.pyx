@@ -26,10 +26,10 @@ def level() -> str:
 
 
 def use(name: str) -> None:
-    """Use the instruction set ``name`` from now on, in the whole process (for tests and measurements).
+    """Uses the instruction set `name` from now on, in the whole process (for tests and measurements).
 
     Args:
-        name: one of :func:`levels`.
+        name: one of `levels`.
 
     Raises:
         ValueError: if this machine or this build has no such level; nothing changes.

@@ -30,10 +30,11 @@ class Gambler(Attack):
             paper does not say which one it is).
 
     Raises:
-        ValueError: `scale` is not finite, `probability` is not in [0, 1], or the server does not exist. On a
-            call with offset > 0: d is missing.
+        ValueError: if `scale` is not finite, `probability` is not in [0, 1], or the server does not exist. On
+            a call with offset > 0: d is missing.
 
-    Reference: Xie, Koyejo, Gupta 2018, section 5.5.
+    Reference:
+        Xie, Koyejo, Gupta 2018, section 5.5.
     """
 
     scale: float = -1e20
@@ -61,7 +62,7 @@ class Gambler(Attack):
             )
 
     def attacked(self, d: int, seed: int = 0) -> tuple[int, int]:
-        """Return the range [begin, end) of the coordinates that the attacked server holds."""
+        """Returns the range [begin, end) of the coordinates that the attacked server holds."""
         server = self.server
         if server is None:
             server = int(stream(seed, self.name + " server").random() * self.servers)

@@ -31,9 +31,10 @@ class ALittleIsEnough(Attack):
         sign: +1 (DETOX) or -1 (public code of the attack's authors).
 
     Raises:
-        ValueError: an argument is not one of those; or, when called with z="zmax", f is too large for n.
+        ValueError: if an argument is not one of those; or, when called with z="zmax", f is too large for n.
 
-    Reference: Baruch, Baruch, Goldberg 2019; Rajput et al. 2019 (DETOX), section 5.2.
+    Reference:
+        Baruch, Baruch, Goldberg 2019; Rajput et al. 2019 (DETOX), section 5.2.
     """
 
     z: float | Literal["zmax"] = 1.0

@@ -1,11 +1,12 @@
-"""Counter-based randomness: a number depends on where it is used, never on how the work was split.
+"""Counter-based randomness: a number depends on its address, never on how the work was split.
 
-Philox is a keyed bijection of a 256-bit counter, so a stream is addressed instead of being advanced:
+Philox is a keyed bijection of a 256-bit counter, so any number can be computed without those before it:
 
     key     = (seed, purpose)           purpose = CRC-32 of a name, so that two attacks never share numbers
     counter = (0, tile, worker, step)   the low word counts the draws inside one tile
 
-Reference: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+Reference:
+    J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ SHARED = 2**64 - 1
 
 
 def check_seed(seed: int) -> int:
-    """Return `seed` if it is an integer in [0, 2^64), the range that a Philox key word holds.
+    """Returns `seed` if it is an integer in [0, 2^64), the range that a Philox key word holds.
 
     Raises:
-        ValueError: `seed` is not such an integer.
+        ValueError: if `seed` is not such an integer.
     """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= int(seed) < 2**64:
         raise ValueError(f"seed must be an integer in [0, 2^64), got {seed!r}: pass a non-negative integer")
@@ -35,11 +36,11 @@ def check_seed(seed: int) -> int:
 def stream(
     seed: int, purpose: str, *, step: int = 0, worker: int = SHARED, tile: int = 0
 ) -> np.random.Generator:
-    """Return the random stream of one (seed, purpose, step, worker, tile).
+    """Returns the random stream of one (seed, purpose, step, worker, tile).
 
     Args:
         seed: integer in [0, 2^64), the run's seed.
-        purpose: name of what the numbers are for.
+        purpose: name of the use of the numbers.
         step: optimizer step, counted from 0.
         worker: row index, `SHARED` for draws that belong to no single worker.
         tile: index of the tile of `TILE` coordinates.
@@ -48,7 +49,7 @@ def stream(
         A generator. The first k values are the same whether k or more are drawn.
 
     Raises:
-        ValueError: `seed` is out of range.
+        ValueError: if `seed` is out of range.
     """
     key = np.array([check_seed(seed), zlib.crc32(purpose.encode())], dtype=np.uint64)
     counter = np.array([0, tile, worker, step], dtype=np.uint64)
@@ -56,10 +57,10 @@ def stream(
 
 
 def subset(seed: int, purpose: str, n: int, k: int, *, step: int = 0) -> tuple[int, ...]:
-    """Return k of the n workers, drawn uniformly without replacement, sorted.
+    """Returns k of the n workers, drawn uniformly without replacement, sorted.
 
-    The k smallest of n uniform numbers: plain arithmetic on the stream, so that the choice does not hang
-    on the inner workings of a library's `choice`.
+    The k smallest of n uniform numbers: plain arithmetic on the stream, so that the choice does not depend
+    on the algorithm of a library's `choice`.
     """
     order = np.argsort(stream(seed, purpose, step=step).random(n), kind="stable")
     return tuple(sorted(int(worker) for worker in order[:k]))

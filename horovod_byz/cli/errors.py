@@ -18,10 +18,10 @@ __all__ = ["explained", "leave"]
 
 @contextmanager
 def explained(events: bool = False) -> Iterator[None]:
-    """Turn the errors that explain themselves into one message and an exit code: 1, or 2 for wrong usage.
+    """Shows an expected error as one message and ends with an exit code: 1, or 2 for wrong usage.
 
     Args:
-        events: whether a parent process reads the message, as an event.
+        events: whether to write the message as an event for a parent process.
     """
     try:
         yield
@@ -48,7 +48,7 @@ def _fail(message: str, code: int, events: bool) -> NoReturn:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process at once: with ranks gone or silent, Horovod's own shutdown would wait for them."""
+    """Ends this process at once: if ranks are missing, Horovod's own shutdown would wait for them."""
     if launchers.launched().size == 1:
         raise typer.Exit(code)
     sys.stdout.flush()

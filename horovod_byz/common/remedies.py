@@ -1,4 +1,4 @@
-"""What to do about something that is missing: in a checkout by its files, elsewhere without them."""
+"""Commands that install missing parts: from the files of a checkout, or without one."""
 
 from __future__ import annotations
 

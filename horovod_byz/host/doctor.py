@@ -188,7 +188,6 @@ def this_machine(cores: int, memory_mib: int) -> Check:
 
 def threads(cores: int, threads: int, ranks: int) -> Check:
     """Whether this host's ranks and their threads fit its cores."""
-    several = "s" * (threads > 1)
     on_each = f"{threads} thread{'s' * (threads > 1)} each"
     detail = f"{ranks} rank{'s' * (ranks > 1)} here, {on_each}, {cores} cores"
     if ranks * threads <= cores:

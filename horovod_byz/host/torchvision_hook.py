@@ -117,7 +117,7 @@ def load(name: str = "torchvision") -> ModuleType:
     """Imports torchvision or one of its modules, for example `load("torchvision.datasets")`.
 
     Raises:
-        ModuleNotFoundError: when torchvision is not installed; the message says how to install it.
+        ModuleNotFoundError: if torchvision is not installed; the message says how to install it.
     """
     declare_missing_operators()
     try:

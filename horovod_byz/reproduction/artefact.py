@@ -129,7 +129,7 @@ class Artefact(_Part):
     def read(
         cls, path: Path, *, repeats: int | None = None, steps: int | None = None, read: Read = configs.read
     ) -> Artefact:
-        """Read the file of an artefact.
+        """Reads the file of an artefact.
 
         Args:
             path: the file.
@@ -138,7 +138,7 @@ class Artefact(_Part):
             read: reads a TOML file as plain data.
 
         Raises:
-            ConfigError: when it is missing, not TOML, or not an artefact.
+            ConfigError: if it is missing, not TOML, or not an artefact.
         """
         changes = {"name": path.stem, "repeats": repeats, "steps": steps}
         try:

@@ -138,7 +138,7 @@ def table(crossings: Sequence[Crossing], r: int) -> str:
 
 
 def _processor_seconds(call: Callable[[], object]) -> float:
-    """What a call takes of the processor: on a machine with other work to do, what it takes on a free one."""
+    """Processor time of a call: on a busy machine about the time that it takes on a free one."""
     return seconds(call).cpu
 
 

@@ -23,7 +23,7 @@ _BEFORE, _AFTER = "#D55E00", "#0072B2"
 
 
 def draw(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, Series], path: Path) -> None:
-    """Draw an artefact's figure and write it as SVG or PNG; the same series give the same bytes.
+    """Draws an artefact's figure and writes it as SVG or PNG; the same series give the same bytes.
 
     Args:
         artefact: what to draw.

@@ -47,7 +47,7 @@ class Cell:
         """Whether the run is there.
 
         Raises:
-            RunError: when its folder holds another run.
+            RunError: if its folder holds another run.
         """
         folder = self.folder(results)
         if not folder.complete:

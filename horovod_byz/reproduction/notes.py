@@ -1,4 +1,4 @@
-"""What is noted beside a run because a claim's condition depends on it."""
+"""Notes: numbers stored beside a run because a claim's condition depends on them."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ PAPERS = {
 
 @dataclass(frozen=True)
 class Shown:
-    """What an artefact shows, read from its runs alone.
+    """The content of an artefact, read from its runs alone.
 
     Attributes:
         artefact: which.
@@ -48,12 +48,12 @@ class Shown:
 
 
 def reproduce(artefact: Artefact, catalogue: Catalogue, place: Workplace) -> Shown:
-    """Compute what an artefact lacks, and write its table, figure and claims beside each other.
+    """Computes an artefact's missing runs, and writes its table, figure and claims beside each other.
 
     Raises:
-        RunError: when a run is missing or its folder holds another one.
-        ConfigError: when the artefact or its grid is wrong.
-        DatasetMissing: when the data are nowhere.
+        RunError: if a run is missing or its folder holds another one.
+        ConfigError: if the artefact or its grid is wrong.
+        DatasetMissing: if the data cannot be found.
     """
     target = place.results / artefact.folder
     if artefact.calculate:
@@ -75,7 +75,7 @@ def reproduce(artefact: Artefact, catalogue: Catalogue, place: Workplace) -> Sho
 
 
 def look(artefact: Artefact, catalogue: Catalogue, results: Path) -> Shown:
-    """Read an artefact's runs, or its calculated values, and judge its claims.
+    """Reads an artefact's runs, or its calculated values, and judges its claims.
 
     Raises:
         RunError: naming the first run that is missing.

@@ -1,4 +1,4 @@
-"""How long rules take: against n and d, and at DETOX's true size."""
+"""Time of the rules: against n and d, and at DETOX's true size."""
 
 from __future__ import annotations
 
