@@ -16,7 +16,7 @@ cdef object FLOAT64 = np.dtype(np.float64)
 
 
 cdef const void *start(object array):
-    # Not a memoryview, which would refuse read-only arrays.
+    # No typed memoryview: one function then serves both dtypes and any number of dimensions.
     cdef size_t address = array.__array_interface__["data"][0]
     return <const void *>address
 

@@ -24,7 +24,7 @@ app.add_typer(theory_command.app, name="theory")
 
 
 def _option(default: str, text: str, own: bool = False) -> Any:
-    """An option of `train`; without it the TOML file or the configuration's default, which help shows, counts."""
+    """An option of `train`; left out, the TOML file or the configuration's default (shown in help) counts."""
     return typer.Option(help=text + " Or your own: package.module:name." * own, show_default=default)
 
 

@@ -1,1 +1,1 @@
-"""Shared helpers: checks of parameters, names with options, remedies. Imports no other part of the package."""
+"""Shared helpers: checks of parameters, names with options, remedies. Imports no other room."""

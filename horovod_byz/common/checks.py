@@ -34,7 +34,7 @@ def count(owner: object, name: str, value: Any, least: int = 0) -> int:
 
 
 def flag(owner: object, name: str, value: Any) -> bool:
-    """Checks that a parameter is True or False, and returns it. A string is refused, since bool("false") is True."""
+    """Checks that a parameter is True or False, and returns it; bool("false") would be True."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{type(owner).__name__}: {name} must be True or False, got {value!r}")
     return bool(value)

@@ -195,7 +195,7 @@ def show(runs: dict[str, RunConfig], out: Path, console: Console) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the demo: starts the ranks and shows their progress, then the table, the figure and the sentence."""
+    """Runs the demo: starts the ranks, shows their progress, then the table, figure and sentence."""
     parser = argparse.ArgumentParser(
         prog="python -m horovod_byz.reproduction.demo", description=(__doc__ or "").partition(": ")[2]
     )

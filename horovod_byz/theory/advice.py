@@ -53,7 +53,7 @@ class Recommendation:
 
 
 def recommend(n: int, f: int, r: int = 3) -> Recommendation:
-    """Returns the recommended rule for n workers of which f may be Byzantine, and an assessment of every rule.
+    """Returns the recommended rule for n workers, f of them Byzantine, and an assessment of every rule.
 
     A choice, not a theorem: the mean where nothing can go wrong; the mean around the median where fewer than
     half are Byzantine, since it tolerates single wrong values as well as whole rows, uses n - f values per
