@@ -182,9 +182,8 @@ class Statistics:
         """Measures a statistic without keeping it; only the rows that it shows to be finite are recorded."""
         total = reduced(wanted, self.source, self.shard)
         if wanted.sizes is not None:
-            self._shown_finite |= _finite_rows(
-                wanted.sizes(total)
-            )  # in place, since `checked` copies share it
+            # In place, since the copies that `checked` makes share this array.
+            self._shown_finite |= _finite_rows(wanted.sizes(total))
         return total
 
 

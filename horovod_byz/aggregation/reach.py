@@ -1,7 +1,7 @@
 """Rows whose squared distances overflow float64: the one place where all rules handle them.
 
 float64 squares lengths up to about 1e154. Beyond that a statistic is infinite, and infinite sums tie: row 0
-would win, whoever sent it. So a statistic is compared with two limits before a rule reads it. If a majority
+would win, even if Byzantine. So a statistic is compared with two limits before a rule reads it. If a majority
 of the rows lies close together, rows far from it are removed, like rows with NaN. If not, every row is huge,
 and the statistic is measured again in a larger unit.
 

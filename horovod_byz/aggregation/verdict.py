@@ -53,7 +53,7 @@ def judge(
     n = len(weights)
     far = np.full(n, np.nan) if distances is None else np.where(nonfinite > 0, np.nan, distances)
     measured = far[~np.isnan(far)]
-    # The median distance, not the mean, which one far row could stretch until nobody is far.
+    # The median distance, not the mean, which one far row could raise until no row counts as far.
     limit = FAR * float(np.median(measured)) if measured.size else np.inf
     lost = set() if outvoted is None else set(outvoted.tolist())
     return tuple(

@@ -27,7 +27,7 @@ class Gambler(Attack):
         probability: chance p of each value to be hit; 0.05 % in the paper.
         servers: number S of servers; 20 in the paper.
         server: index s of the attacked server, counted from 0. None: drawn by the seed, once per run (the
-            paper does not say which one it is).
+            paper does not name it).
 
     Raises:
         ValueError: if `scale` is not finite, `probability` is not in [0, 1], or the server does not exist. On

@@ -19,7 +19,7 @@ TILE = 4096
 """Coordinates per tile. A tile is always drawn from its start, whatever part of it is asked for."""
 
 SHARED = 2**64 - 1
-"""The `worker` of draws that belong to no single worker (which row is hit, who is Byzantine)."""
+"""The `worker` of draws that belong to no single worker (the row that is hit, the Byzantine workers)."""
 
 
 def check_seed(seed: int) -> int:

@@ -31,7 +31,7 @@ def show(cell: Mapping[str, Any], dtype: str, threads: int) -> None:
 
 
 def conclude(result: Mapping[str, Any]) -> None:
-    """Goals beside what was reached, exponents beside what the papers say, and what was left out."""
+    """Goals beside measured ratios, exponents beside the papers', and the sizes that were left out."""
     goals = _table("Goals (verdict: the worst of d >= 10^6)", "", "n", "goal", "reached at d", "verdict")
     for target in result["targets"]:
         reached = ", ".join(f"{int(d):,}: {value:.2f}" for d, value in target["reached"].items())

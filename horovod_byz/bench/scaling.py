@@ -1,4 +1,4 @@
-"""How time grows with n and d: fitted exponents beside what the papers say."""
+"""Growth of time with n and d: fitted exponents beside those of the papers."""
 
 from __future__ import annotations
 

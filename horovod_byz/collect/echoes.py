@@ -1,6 +1,6 @@
 """Equivocation check: every rank repeats to all ranks the messages that it received from each rank.
 
-If rank r's report about rank s differs from s's own report, r or s lies, and without signatures nobody else
+If rank r's report about rank s differs from s's own report, r or s lies, and without signatures no other rank
 can know which. But an honest rank contradicts liars only. While liars are a minority, a rank that contradicts
 more ranks than a minority can contain is therefore a liar, and the ranks that it contradicts are cleared.
 """

@@ -122,7 +122,7 @@ class Inquiry:
         return notice.session != self._own.session or notice.step >= self._own.step - behind
 
     def _blamed(self) -> set[int]:
-        """Ranks that others blame for giving up; an error with its own reason blames nobody."""
+        """Ranks that others blame for giving up; an error with its own reason blames no rank."""
         gave_up = [self._last[rank] for rank in self._raised() if not self._last[rank].reason]
         return {blamed for notice in gave_up for blamed in notice.blamed}
 

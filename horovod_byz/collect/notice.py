@@ -38,7 +38,7 @@ class State(IntEnum):
     MOVING = 0  # its wait is over, and it goes on
     WAITING = 1  # it waits; announced again and again, so that a frozen rank shows
     RAISED = 2  # it gave up because of other ranks, which it blames
-    LEFT = 3  # it left, or failed by itself: the reason says which
+    LEFT = 3  # it left, or failed by itself: see the reason
     ALIVE = 4  # the job ended while it computed
 
 

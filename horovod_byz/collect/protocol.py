@@ -49,7 +49,7 @@ class Transport(Protocol):
         """Sends (m,) bytes, m equal on all ranks, to every rank; returns (size, m)."""
 
     def exchange_any(self, message: Bytes, phase: str) -> list[Bytes]:
-        """Sends bytes of any length to every rank; returns what each rank sent."""
+        """Sends bytes of any length to every rank; returns the bytes of each rank."""
 
     def allgather(self, own: Array, out: Array, phase: str) -> None:
         """Concatenates the ranks' 1-D arrays, of any lengths, into `out`. Relayed, so check it."""

@@ -2,7 +2,7 @@
 
 Rows are cut at whole tiles and exchanged directly; partial statistics of fixed size go to all ranks, so that
 all decide alike; the aggregated shards are gathered and checked against digests. Every aggregator must be
-trusted: nobody checks its shard.
+trusted: no other rank checks its shard.
 """
 
 from __future__ import annotations

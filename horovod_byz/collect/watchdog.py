@@ -72,7 +72,7 @@ class Watchdog:
         self._said = Notice(rank, State.MOVING, session=session[:32])
         self._speaking = threading.RLock()  # other threads give signs of life
         self._step, self._phase = -1, "start"
-        self._say(State.MOVING)
+        self._say(State.MOVING)  # so that a rank that dies before its first wait has announced itself
 
     def begin(self, step: int) -> None:
         """Marks the start of a step."""
@@ -88,6 +88,7 @@ class Watchdog:
             LateRanksError: if that took longer than the timeout.
         """
         self._phase = phase
+        # Most waits end within `patience`, and need no announcement.
         if not self._poll(ready, self.patience):
             finding = self._linger(ready)
             if finding is not None:
@@ -106,7 +107,7 @@ class Watchdog:
         self._raise(f"{self._place} broke off ({_first_sentence(cause)})", finding, cause)
 
     def ended(self, phase: str, why: str) -> TransportError:
-        """The error for an operation that Horovod cannot do because this process ended it; nobody is late."""
+        """The error for an operation after this process shut Horovod down; no rank is late."""
         self._phase = phase
         self.leave("it shut Horovod down")
         return TransportError(f"{self._place} cannot begin: {why}")
@@ -226,7 +227,7 @@ class Watchdog:
 
 
 _UNKNOWN = (
-    "who is late could not be learnt (with Gloo the launcher's store must answer; MPI needs mpi4py and "
+    "the late ranks could not be learnt (with Gloo the launcher's store must answer; MPI needs mpi4py and "
     "thread support)"
 )
 

@@ -87,7 +87,7 @@ class Artefact(_Part):
         reduced: how the runs are smaller than the paper's; empty if they are not.
         sets: what it belongs to: "quick", "cpu", "gpu".
         minutes: what it takes on two cores, or on the GPU for the set "gpu".
-        published: the paper's numbers; `says` what it says in words.
+        published: the paper's numbers; `says` is its statement in words.
         differences: what differs from the paper and why, in words.
         explanations: why claims fail, by their words: for a file that takes its claims over from another.
     """

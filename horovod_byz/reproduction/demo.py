@@ -53,8 +53,8 @@ class Result:
         label: the curve's name.
         accuracy: final test accuracy in percent.
         diverged_at: step at which an honest loss was no longer finite; None if none.
-        named: shares of Byzantine and of honest rows that the verdicts call suspect, 0..1; None where there
-            are none.
+        named: fractions of the Byzantine and of the honest rows with a suspect verdict, 0..1; None if there
+            are no such rows.
         seconds: time the run took.
     """
 
@@ -157,7 +157,7 @@ def table(seen: list[Result]) -> Table:
     ):
         made.add_column(heading, justify="left" if heading == "rule" else "right", no_wrap=heading == "rule")
     for result in seen:
-        named = ["-" if share is None else f"{100 * share:.0f} %" for share in result.named]
+        named = ["-" if part is None else f"{100 * part:.0f} %" for part in result.named]
         diverged = "-" if result.diverged_at is None else f"step {result.diverged_at}"
         made.add_row(result.label, f"{result.accuracy:.1f} %", diverged, *named, f"{result.seconds:.1f}")
     return made

@@ -29,7 +29,7 @@ def draw(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, S
         artefact: what to draw.
         shown: its series.
         references: by name, what they are compared with.
-        path: the picture; its ending says which kind.
+        path: the picture; its ending, .svg or .png, is its format.
     """
     figure = artefact.figure
     metrics = figure.metrics or (artefact.metric,)

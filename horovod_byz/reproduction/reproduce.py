@@ -98,8 +98,8 @@ def look(artefact: Artefact, catalogue: Catalogue, results: Path) -> Shown:
         if len(groups) != 1:
             raise RunError(f"the reference {reference.name!r} means {len(groups)} series: it has to be one")
         references[reference.name] = Series({**groups[0].labels, **reference.labels}, groups[0].runs)
-    known = [*references.values(), *series]
-    verdicts = tuple(judge(claim, known, values, artefact.metric) for claim in artefact.claims)
+    shown = [*references.values(), *series]
+    verdicts = tuple(judge(claim, shown, values, artefact.metric) for claim in artefact.claims)
     return Shown(artefact, series, references, values, verdicts)
 
 

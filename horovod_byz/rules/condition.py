@@ -75,6 +75,6 @@ class Condition:
         raise ValueError(f"{what} needs {self}{limit}, got n = {n}: use {' or '.join(remedies)}")
 
 
-# An honest majority: a rule that treats all rows alike cannot tell two equal halves apart.
+# An honest majority: a rule that treats all rows alike cannot distinguish two equal halves.
 MAJORITY = Condition(2, 1)
 NO_FAULTS = Condition(math.inf, 1)

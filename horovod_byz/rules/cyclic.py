@@ -113,6 +113,7 @@ def checks_without(n: int, f: int, erased: tuple[int, ...]) -> tuple[Floats, Flo
     for step, row in enumerate(erased):
         column = checks[:, row].tolist()
         x = np.array([_dot(direction, column) for direction in basis.T[step:].tolist()])
+        # Away from zero, as in every Householder reflection: the sum must not cancel.
         x[0] += math.copysign(math.sqrt(_dot(x.tolist(), x.tolist())), x[0])
         x /= math.sqrt(_dot(x.tolist(), x.tolist()))
         along = np.array([_dot(direction, x.tolist()) for direction in basis[:, step:].tolist()])
@@ -189,7 +190,7 @@ def locate(gram: Floats, n: int, f: int, erased: tuple[int, ...], limit: float) 
     Args:
         gram: inner products of the 2f rows of the syndrome, (2f, 2f), without its part along the erased rows.
         n, f: the code.
-        erased: rows known to be wrong.
+        erased: rows that are certainly wrong.
         limit: squared length of the syndrome from rounding alone.
 
     Returns:

@@ -58,7 +58,7 @@ class Draco(BoundedRule):
 
     Tolerates: n > 2f. Cost: O(n d) for repetition, O(n f d) for the cyclic code. Ties: fewest rows that
     explain the syndrome. Non-finite: row erased, and counted among the f. Where more than f rows were wrong,
-    the result is zero and all rows are marked as outvoted: no more is known.
+    the result is zero and all rows are marked as outvoted, since the wrong ones cannot be identified.
 
     Raises:
         ValueError: if called on fewer than 2f + 1 rows.
@@ -224,7 +224,7 @@ def _gram(statistics: Statistics, checks: Floats) -> Floats:
     zero = np.zeros((1, checks.shape[1]))
     sums = [Weighted(weights) for weights in np.concatenate([checks, zero])]
     # The sums are rounded to the rows' dtype, which costs no accuracy: it is relative to the sums, which are
-    # themselves as small as the rounding of the rows where nobody lies. Their distances need float64.
+    # themselves as small as the rounding of the rows without liars. Their distances need float64.
     apart = statistics.over(Virtual(statistics.source, sums, dtype=np.float64)).distances
     length = apart[-1, :-1]
     inner: Floats = 0.5 * (length[:, None] + length[None, :] - apart[:-1, :-1])

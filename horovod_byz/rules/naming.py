@@ -88,7 +88,7 @@ def by_name(name: str, **options: Any) -> Rule:
         known(name, names(), "rule")
     if name in PRESETS or (name == "detox" and "redundancy" not in options):
         raise ValueError(
-            f"rule {name!r} does not say which workers compute the same batch: pass "
+            f"rule {name!r} needs redundancy groups, which a name cannot give: pass "
             "hb.Detox(redundancy, inner=..., outer=..., groups=...) or hb.Detox.preset(...), with the "
             "redundancy whose sampler the loader uses. As texts Python takes all rules but detox and its "
             "pairings; `horovod-byz train` takes those too"

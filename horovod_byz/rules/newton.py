@@ -42,10 +42,10 @@ def newton(gram: Floats, weights: Floats) -> Floats | None:
     # n equations instead of d: the step lies in the span of the rows.
     system = np.diag((1 + _RIDGE) * total * away) - units
     try:
-        share = np.linalg.solve(system, units.sum(axis=1))
+        c = np.linalg.solve(system, units.sum(axis=1))
     except np.linalg.LinAlgError:  # singular: no step, and Weiszfeld's iteration goes on
         return None
-    y = (1 + share) * pull
+    y = (1 + c) * pull
     step = (y - y.sum() * weights) / total
     size = _least(_Along(gram, weights, inner, step))
     ahead: Floats = weights + size * step

@@ -96,7 +96,7 @@ def confidence(n: int, m: int, d: int, lipschitz: float, diameter: float) -> flo
 
 @dataclass(frozen=True)
 class Rates:
-    """Rates up to logarithms: the theorem's, and the lower bound that it is said to match.
+    """Rates up to logarithms: the theorem's, and the lower bound that the paper compares it with.
 
     Attributes:
         proved: 1 / sqrt(n) + 1 / sqrt(n m).
