@@ -142,6 +142,7 @@ class Attack(ABC):
         address = (total, check_seed(seed), int(step), self.name)
         if not targets:
             return
+        # Attacks overflow on purpose; a warning at every step would bury the user's own.
         with np.errstate(over="ignore", invalid="ignore"):
             for begin, end in _tiles(offset, offset + width):
                 block = rows[:, begin - offset : end - offset]
@@ -149,7 +150,7 @@ class Attack(ABC):
 
     def reaches(self, n: int, byzantine: Sequence[int]) -> tuple[int, ...]:
         """Rows that a call with these arguments may write."""
-        if self.acts_on == "labels":
+        if self.acts_on == "labels":  # the loader poisons the data; the rows stay as computed
             return ()
         if self.threat == "dimensional" and len(byzantine):
             return tuple(range(n))

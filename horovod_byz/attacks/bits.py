@@ -37,7 +37,7 @@ class BitFlip(Attack):
         coordinates: number of attacked columns, counted from the first; all of them where d is smaller.
 
     Raises:
-        ValueError: if `bits` is empty, repeats a bit or leaves 0..31; `coordinates` is negative.
+        ValueError: if `bits` is empty, repeats a bit or leaves 0..31, or `coordinates` is negative.
 
     Reference:
         Xie, Koyejo, Gupta 2018, section 5.4.

@@ -64,7 +64,7 @@ class Gambler(Attack):
     def attacked(self, d: int, seed: int = 0) -> tuple[int, int]:
         """Returns the range [begin, end) of the coordinates that the attacked server holds."""
         server = self.server
-        if server is None:
+        if server is None:  # another purpose than the hits, so that it takes none of their numbers
             server = int(stream(seed, self.name + " server").random() * self.servers)
         return server * d // self.servers, (server + 1) * d // self.servers
 
@@ -74,5 +74,6 @@ class Gambler(Attack):
         if first >= last:
             return
         for row in tile.targets:
+            # The whole tile is drawn and then cut, so that a hit does not depend on how the work was split.
             hits = first + np.flatnonzero(tile.uniform(row)[first:last] < self.probability)
             tile.block[row, hits] = self.scale * tile.block[row, hits].astype(np.float64)

@@ -58,6 +58,7 @@ class ALittleIsEnough(Attack):
         n = len(tile.block)
         z = z_max(n, len(tile.byzantine)) if self.z == "zmax" else self.z
         views = {"all": tuple(range(n)), "byzantine": tile.byzantine, "honest": tile.honest}
+        # Before any row is written, since the targets may be in the view.
         mean, std = _moments(tile, views[self.view])
         value = mean + self.sign * z * std
         for row in tile.targets:

@@ -51,6 +51,7 @@ def stream(
     Raises:
         ValueError: if `seed` is out of range.
     """
+    # CRC-32, not hash(), which Python salts anew in every process.
     key = np.array([check_seed(seed), zlib.crc32(purpose.encode())], dtype=np.uint64)
     counter = np.array([0, tile, worker, step], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
@@ -62,5 +63,6 @@ def subset(seed: int, purpose: str, n: int, k: int, *, step: int = 0) -> tuple[i
     The k smallest of n uniform numbers: plain arithmetic on the stream, so that the choice does not depend
     on the algorithm of a library's `choice`.
     """
+    # Stable, so that equal numbers do not depend on the sorting algorithm.
     order = np.argsort(stream(seed, purpose, step=step).random(n), kind="stable")
     return tuple(sorted(int(worker) for worker in order[:k]))

@@ -102,8 +102,9 @@ class Script(Schedule):
 
         Each attack writes the workers of its event only; a dimensional one too.
 
-        Args and Raises: as `Attack.__call__`; ValueError also where the script names a worker >= n.
+        The arguments and errors are those of `Attack.__call__`; a worker >= n is a ValueError too.
         """
+        # All events see the same honest rows, whichever workers an event itself writes.
         byzantine = self.workers(step)
         for event in self.events:
             if event.active(step):
@@ -117,7 +118,7 @@ class Script(Schedule):
         ends), `workers`, and `attack` (a name, or a table with `name` and options).
 
         Raises:
-            ValueError: if a table lacks one of these or has another key; an attack is unknown.
+            ValueError: if a table lacks one of these or has another key, or an attack is unknown.
 
         Examples:
             >>> Script.from_data([{"step": 10, "workers": [3], "attack": "zero"}])

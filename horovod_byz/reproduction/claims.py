@@ -105,7 +105,7 @@ class Verdict(BaseModel):
 
 
 def judge(claim: Claim, shown: Sequence[Series], values: Mapping[str, Any], metric: str) -> Verdict:
-    """Measures a claim.
+    """Measures a claim and compares it with its bounds.
 
     Args:
         claim: the claim.

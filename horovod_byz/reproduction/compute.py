@@ -102,12 +102,13 @@ def _compute(missing: Sequence[Cell], total: int, place: Workplace, title: str) 
 
 
 def _settle() -> None:
-    """In a worker process: leave Ctrl-C to the parent, and end with it, even if it is killed."""
+    """Prepares a worker process: it ignores Ctrl-C, which the parent handles, and ends with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
         if parent is not None:
+            # No signal reaches the children of a killed process; the sentinel becomes readable instead.
             connection.wait([parent.sentinel])
             os._exit(1)
 
@@ -120,6 +121,7 @@ def _train(cell: Cell, place: Workplace) -> float | None:
     from horovod_byz.training.train import Launch, Stopped, train
 
     target = cell.folder(place.results).path
+    # Beside the target, so that the rename stays within a file system and is atomic.
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     data = cell.config.data
     dataset = _dataset(data.name, data.normalise, data.train_limit, place.data_dir, place.device)
@@ -141,7 +143,7 @@ def _train(cell: Cell, place: Workplace) -> float | None:
 
 @lru_cache(maxsize=2)
 def _dataset(name: str, normalise: Any, limit: int | None, data_dir: Path | None, device: str) -> Any:
-    """The data of a run, kept by the worker process for its next ones."""
+    """The data of a run, cached by the worker process for its next runs."""
     from horovod_byz.training.train import prepare
 
     settings = configs.Data(name=name, normalise=normalise, train_limit=limit)
@@ -161,6 +163,7 @@ def _alone(folders: Sequence[Path], title: str) -> Iterator[None]:
         except BlockingIOError:
             print(f"{title}: another process computes runs in {folders[0]}; waiting for it", flush=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
+        # Callers pass folders in one order, so that two processes cannot wait for each other.
         with _alone(folders[1:], title):
             yield
 

@@ -47,6 +47,7 @@ def median_bias(n: int, f: int) -> float:
     """
     checks.counts(n, f, "median_bias")
     MAJORITY.check(n, f, f"median_bias with f = {f}")
+    # The f Byzantine values fill the lowest places, so the middle is f places lower among the honest values.
     low, high = (n + 1) // 2 - f, n // 2 + 1 - f
     return (order_statistic(n - f, low) + order_statistic(n - f, high)) / 2
 

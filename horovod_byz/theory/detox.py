@@ -79,8 +79,10 @@ def byzantine_votes_pmf(n: int, f: int, r: int) -> tuple[float, ...]:
     total = math.comb(n, f)
     pmf = []
     for k in range(worst_case_byzantine_votes(n, f, r) + 1):
-        ways = _multiply(_power(honest, groups - k, f), _power(byzantine, k, f), f)
-        pmf.append(float(Fraction(math.comb(groups, k) * (ways[f] if f < len(ways) else 0), total)))
+        placed = _multiply(_power(honest, groups - k, f), _power(byzantine, k, f), f)
+        # A fraction of integers: the numerators exceed float64 long before n is large.
+        count = math.comb(groups, k) * (placed[f] if f < len(placed) else 0)
+        pmf.append(float(Fraction(count, total)))
     return tuple(pmf)
 
 
@@ -93,8 +95,8 @@ def simulated_votes(n: int, f: int, r: int, runs: int, seed: int = 0) -> tuple[f
         n: as in the module's legend.
         f: as in the module's legend.
         r: as in the module's legend.
-        runs: how many partitions.
-        seed: of the first partition.
+        runs: number of partitions.
+        seed: seed of the first partition.
 
     Raises:
         ValueError: as `vote_failure`.
@@ -107,7 +109,7 @@ def simulated_votes(n: int, f: int, r: int, runs: int, seed: int = 0) -> tuple[f
         rows = np.empty((n, 1))
         for k, group in enumerate(groups):
             rows[list(group)] = k
-        rows[:f] = -1.0
+        rows[:f] = -1.0  # one value for all liars: colluding replicas win a group, differing ones void it
         elected = vote.elect(Statistics(Whole(Rows(rows))), groups)
         won[sum(bool(decision.weights[:f].any()) for decision in elected)] += 1
     return tuple(count / max(runs, 1) for count in won)
