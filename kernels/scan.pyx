@@ -38,7 +38,7 @@ cdef int nonfinite_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, in
 
 
 def nonfinite(rows: Rows, threads: int = 1) -> np.ndarray:
-    """How many values of each row are NaN or infinite.
+    """Counts the NaN and infinite values of each row.
 
     Args:
         rows: n rows of d values.

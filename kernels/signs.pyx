@@ -49,7 +49,7 @@ cdef const uint8_t **pointers(const uint8_t[:, :] packed) except NULL:
 
 
 def majority(packed: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Which coordinates are negative in more than half of the rows, and in exactly half of them.
+    """Finds the coordinates that are negative in more than half of the rows, and in exactly half of them.
 
     Args:
         packed: uint8 of shape (n, bytes), a set bit for a negative sign; each row contiguous.
@@ -77,7 +77,7 @@ def majority(packed: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarr
 
 
 def differences(packed: np.ndarray, point: np.ndarray, mask: np.ndarray, threads: int = 1) -> np.ndarray:
-    """In how many coordinates each row's sign differs from a point's.
+    """Counts the coordinates in which each row's sign differs from a point's.
 
     Args:
         packed: uint8 of shape (n, bytes); each row contiguous.

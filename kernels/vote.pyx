@@ -33,7 +33,7 @@ cdef object equal_to(object rows, object threads):
 
 
 def mismatches(rows: Rows, threads: int = 1) -> np.ndarray:
-    """Which pairs of rows differ in some bit. Over several column ranges the results are combined by `or`.
+    """Finds the pairs of rows that differ in some bit; results of several column ranges combine by `or`.
 
     Args:
         rows: n rows of d values.
@@ -111,7 +111,7 @@ cdef int check_rule(object rule, object sizes, str what) except -1:
 
 
 def equal(rows: Rows, groups: object, lazy: bool = False, threads: int = 1) -> np.ndarray:
-    """Which rows of each group are equal, all groups in one pass.
+    """Finds the equal rows of each group, all groups in one pass.
 
     Args:
         rows: n rows of d values.

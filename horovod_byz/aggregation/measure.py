@@ -83,7 +83,7 @@ class Statistics:
 
     @property
     def nonfinite(self) -> Ints:
-        """How many NaN or infinite values each row holds; shape (n,).
+        """The number of NaN or infinite values in each row; shape (n,).
 
         Rows that an earlier statistic showed to be finite are not read again: a sum of magnitudes over all
         coordinates is finite only if every value is. A rule saves a pass over the rows if it first measures

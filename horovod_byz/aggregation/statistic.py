@@ -81,7 +81,7 @@ def to_point(point: Array) -> Statistic:
 
 
 def replicas(groups: Groups, ends: Ends = None) -> Statistic:
-    """In how many pieces a row differs in some bit from each other member of its redundancy group.
+    """Counts of the pieces in which a row differs in some bit from each member of its redundancy group.
 
     Returns:
         (n, largest group): [i, j] counts where row i and the j-th member of its group differ; with `ends`

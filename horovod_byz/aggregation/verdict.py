@@ -15,7 +15,7 @@ FAR = 3.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one worker's row was treated at one step.
+    """The treatment of one worker's row at one step.
 
     Attributes:
         worker: index of the row.

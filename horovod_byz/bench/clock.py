@@ -18,7 +18,7 @@ MEAN = "torch.mean(0)"
 
 @dataclass(frozen=True)
 class Seconds:
-    """How long one call took: processor time of the calling thread, and time on the wall."""
+    """The duration of one call: processor time of the calling thread, and wall time."""
 
     cpu: float
     wall: float
@@ -65,7 +65,7 @@ class Timing:
 
 
 def seconds(way: Way) -> Seconds:
-    """How long one call takes; a way in another process returns its own timing."""
+    """Times one call; a way that runs in another process returns its own `Seconds`."""
     wall, cpu = time.perf_counter(), time.thread_time()
     result = way()
     taken = Seconds(time.thread_time() - cpu, time.perf_counter() - wall)

@@ -24,7 +24,7 @@ _OWN = (_HOROVOD, "HOROVOD_ELASTIC", "HOROVOD_GLOO_RENDEZVOUS_ADDR")
 
 @dataclass(frozen=True)
 class Launch:
-    """How this process was started.
+    """The launcher of this process.
 
     Attributes:
         size: number of ranks; 1 without a launcher.
@@ -43,7 +43,7 @@ class Launch:
 
 
 def launched(environment: Mapping[str, str] | None = None) -> Launch:
-    """How this process was started; unreadable numbers count as absent.
+    """Returns the launcher of this process; unreadable numbers count as absent.
 
     `HOROVOD_SIZE` decides where it is set: horovodrun may run inside a job of another launcher. To run a
     single process inside such a job, unset the variable that names it.

@@ -24,10 +24,10 @@ def choose(here: str, elsewhere: str) -> str:
 
 
 def install(name: str, options: str = "") -> str:
-    """How to install a distribution: by its own file of requirements, or by name."""
+    """The command that installs a distribution: by its own file of requirements, or by name."""
     return choose(f"pip install {options}-r {{root}}requirements/{name}.txt", f"pip install {options}{name}")
 
 
 def pinned(name: str) -> str:
-    """How to install a distribution: in the version that a checkout pins, or by name."""
+    """The command that installs a distribution: in the version that a checkout pins, or by name."""
     return choose(f"pip install -c {{root}}requirements/constraints.txt {name}", f"pip install {name}")

@@ -222,7 +222,7 @@ def data(folders: Iterable[Path]) -> Check:
 
 
 def data_folders(environ: Mapping[str, str]) -> list[Path]:
-    """Where data sets are looked for, in this order: `HOROVOD_BYZ_DATA`, ./data, the user's cache."""
+    """The folders that are searched for data sets, in order: `HOROVOD_BYZ_DATA`, ./data, the user's cache."""
     named = [Path(environ["HOROVOD_BYZ_DATA"])] if environ.get("HOROVOD_BYZ_DATA") else []
     cache = Path(environ["XDG_CACHE_HOME"]) if environ.get("XDG_CACHE_HOME") else Path.home() / ".cache"
     return [*named, Path("data"), cache / "horovod_byz" / "data"]

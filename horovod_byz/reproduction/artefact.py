@@ -35,7 +35,7 @@ class Reference(Slice):
 
 
 class Table(_Part):
-    """Which axes are the rows and which the columns of the table."""
+    """The axes that form the rows and the columns of the table."""
 
     rows: tuple[str, ...] = ("rule",)
     columns: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class Bar(_Part):
 
 
 class Figure(_Part):
-    """What is drawn.
+    """The figure of an artefact.
 
     "curves" over steps, a "sweep" of final values over an axis, "pairs" of dots; or "bars" of calculated
     quantities. `lowest` is where a sweep's axis of percent begins, unless a value lies below.
@@ -160,7 +160,7 @@ class Artefact(_Part):
 
     @property
     def reduction(self) -> str:
-        """How it is smaller than the paper's, in words; empty if it is not."""
+        """Its differences in size from the paper's, as text; empty if there are none."""
         parts = [self.reduced] if self.reduced else []
         if self.repeats is not None:
             parts.append(f"{self.repeats} repeat{'s' if self.repeats > 1 else ''} only")

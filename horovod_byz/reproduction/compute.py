@@ -176,7 +176,7 @@ def _sweep(folder: Path) -> None:
 
 
 class _Meter:
-    """How far the runs are: a bar on a terminal, a line per run elsewhere; both with the time left."""
+    """Shows progress: a bar on a terminal, a line per run elsewhere; both with the remaining time."""
 
     def __init__(self, title: str, total: int, done: int) -> None:
         self._title, self._total, self._done, self._before = title, total, done, done

@@ -20,7 +20,7 @@ SEED = "seed"
 """The axis of repeats; tables and figures summarise over it."""
 
 Where = Mapping[str, str | Sequence[str]]
-"""Which runs are meant: for some axes a label, or several. Axes that are left out may have any."""
+"""A selection of runs: for some axes a label, or several. Other axes may have any label."""
 
 Read = Callable[[Path], Mapping[str, Any]]
 """Reads a TOML file as plain data."""
@@ -40,7 +40,7 @@ class Cell:
         return "_".join(_slug(label) for label in self.labels.values())
 
     def folder(self, results: Path) -> RunFolder:
-        """Where the run is, or will be."""
+        """The run's folder, present or not."""
         return RunFolder(results / self.grid / self.name)
 
     def complete(self, results: Path) -> bool:

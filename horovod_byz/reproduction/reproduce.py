@@ -140,7 +140,7 @@ def page(shown: Shown) -> str:
 
 
 def _conditions(shown: Shown) -> list[str]:
-    """What the runs have in common, and what is noted beside them."""
+    """The common settings of the runs, and their notes."""
     runs = [run for series in (*shown.references.values(), *shown.series) for run in series.runs]
     configs = [run.config for run in runs]
 
@@ -190,7 +190,7 @@ def _note(run: Run, name: str) -> Any:
 
 
 def count(verdicts: Sequence[Verdict]) -> str:
-    """How many claims pass and fail, in words."""
+    """The numbers of claims that pass and fail, as text."""
     counts = {"PASS": 0, "FAIL": 0, "OUTSIDE THE ASSUMPTION": 0}
     for verdict in verdicts:
         counts[verdict.status] += 1
