@@ -1,4 +1,4 @@
-"""Exit codes of the `horovod-byz` command: 0 for success, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+"""Exit codes of the `horovod-byz` command: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
 
 from __future__ import annotations
 
