@@ -1,5 +1,5 @@
 # cython: language_level=3, embedsignature=True, annotation_typing=False
-"""The two statistics by which BrSGD judges a row, in one pass over the rows."""
+"""The two statistics of BrSGD, in one pass over the rows."""
 
 from libc.stdint cimport int64_t
 
@@ -22,7 +22,7 @@ cdef int statistics_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, i
 def statistics(rows: Rows, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Scores s_i = #{j : row i is on the majority side of column j}; distances l_i = sum_j |x_ij - median_j|.
 
-    Column j is cut at its mean (a float64 sum in the order of the rows, divided by n).  If fewer than n / 2
+    Column j is cut at its mean (a float64 sum in the order of the rows, divided by n). If fewer than n / 2
     values are >= the mean, those below it score 1 and the others 0; otherwise, ties included, those >= it
     score 1.
 
@@ -32,10 +32,10 @@ def statistics(rows: Rows, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         scores, int64 of shape (n,); L1 distances to the coordinate-wise median, float64 of shape (n,), summed
-        in the order of :mod:`horovod_byz.kernels.distances`, infinite for a row that holds NaN.
+        in the order of `horovod_byz.kernels.distances`, infinite for a row that holds NaN.
 
     Raises:
-        TypeError, ValueError: an argument does not fit.
+        TypeError, ValueError: if an argument does not fit.
     """
     cdef Rows source = checked_rows(rows)
     cdef int team = checked_threads(threads), status

@@ -2,7 +2,7 @@
 """Coordinate-wise rules: one value per coordinate from the n values the rows hold there.
 
 Values are ordered -NaN < -Inf < ... < -0 < +0 < ... < +Inf < +NaN, so a NaN is an extreme value like any
-other.  A result that is not finite is written as 0.  Results do not depend on threads, instruction set or the
+other. A result that is not finite is written as 0. Results do not depend on threads, instruction set or the
 cut into blocks.
 """
 
@@ -60,7 +60,7 @@ cdef int sign_majority_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d
 
 
 cdef int write(object rows, object out, object threads, rule_f32 single, rule_f64 double_) except -1:
-    """Lets a kernel write its result over all columns."""
+    """Checks the arguments and runs a kernel that writes one value per column."""
     cdef Rows source = checked_rows(rows)
     cdef int team = checked_threads(threads), status
     cdef void *to = checked_output(source, out)
@@ -74,7 +74,7 @@ cdef int write(object rows, object out, object threads, rule_f32 single, rule_f6
 
 cdef int write_without(object rows, object out, object f, Py_ssize_t ends, str what, object threads,
                        dropping_f32 single, dropping_f64 double_) except -1:
-    """As `write`, for a kernel that leaves f values out of each of so many ends of a column."""
+    """Like `write`, for a kernel that drops f values at one or both `ends` of each sorted column."""
     cdef Rows source = checked_rows(rows)
     cdef int team = checked_threads(threads), status
     cdef Py_ssize_t drop = operator.index(f), most = (source.n - 1) // ends
@@ -90,7 +90,7 @@ cdef int write_without(object rows, object out, object f, Py_ssize_t ends, str w
 
 
 def median(rows: Rows, out: object, threads: int = 1) -> None:
-    """Write the coordinate-wise median: out_j = median of x_1j .. x_nj.
+    """Writes the coordinate-wise median: out_j = median of x_1j .. x_nj.
 
     For even n the mean of the two middle values, which does not overflow.
 
@@ -100,13 +100,13 @@ def median(rows: Rows, out: object, threads: int = 1) -> None:
         threads: how many at most; no effect on the result.
 
     Raises:
-        TypeError, ValueError: an argument does not fit; nothing was written.
+        TypeError, ValueError: if an argument does not fit; nothing was written.
     """
     write(rows, out, threads, median_f32, median_f64)
 
 
 def trimmed_mean(rows: Rows, out: object, f: int, threads: int = 1) -> None:
-    """Write the trimmed mean: in each coordinate the mean without the f lowest and the f highest values.
+    """Writes the trimmed mean: in each coordinate the mean without the f lowest and the f highest values.
 
     The kept values are added in float64, lowest first.
 
@@ -117,15 +117,15 @@ def trimmed_mean(rows: Rows, out: object, f: int, threads: int = 1) -> None:
         threads: how many at most; no effect on the result.
 
     Raises:
-        TypeError, ValueError: an argument does not fit; nothing was written.
+        TypeError, ValueError: if an argument does not fit; nothing was written.
     """
     write_without(rows, out, f, 2, "trimmed mean", threads, trimmed_mean_f32, trimmed_mean_f64)
 
 
 def mean_around_median(rows: Rows, out: object, f: int, threads: int = 1) -> None:
-    """Write the mean around the median: in each coordinate the mean of the n - f values nearest the median.
+    """Writes the mean around the median: in each coordinate the mean of the n - f values nearest the median.
 
-    They are a contiguous window of the sorted values; of two equally near windows the lower one counts.  The
+    They are a contiguous window of the sorted values; of two equally near windows the lower one counts. The
     median is taken in float64, for even n as the exact mean of the middle two; the kept values are added
     in an order that depends on their ranks only.
 
@@ -136,13 +136,13 @@ def mean_around_median(rows: Rows, out: object, f: int, threads: int = 1) -> Non
         threads: how many at most; no effect on the result.
 
     Raises:
-        TypeError, ValueError: an argument does not fit; nothing was written.
+        TypeError, ValueError: if an argument does not fit; nothing was written.
     """
     write_without(rows, out, f, 1, "mean around median", threads, mean_around_median_f32, mean_around_median_f64)
 
 
 def sign_majority(rows: Rows, out: object, threads: int = 1) -> None:
-    """Write the sign of the sum of the signs: +1, 0 or -1 in each coordinate; NaN and 0 have sign 0.
+    """Writes the sign of the sum of the signs: +1, 0 or -1 in each coordinate; NaN and 0 have sign 0.
 
     Args:
         rows: n rows of d values.
@@ -150,6 +150,6 @@ def sign_majority(rows: Rows, out: object, threads: int = 1) -> None:
         threads: how many at most; no effect on the result.
 
     Raises:
-        TypeError, ValueError: an argument does not fit; nothing was written.
+        TypeError, ValueError: if an argument does not fit; nothing was written.
     """
     write(rows, out, threads, sign_majority_f32, sign_majority_f64)

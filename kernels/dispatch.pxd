@@ -1,4 +1,4 @@
-# Where every kernel comes from: the table of compiled functions at the instruction set in use.
+# The table of compiled kernels for the instruction set in use.
 # C users include horovod_byz/kernels/core/kernels.h, which also documents each function: get_include() is the
 # folder for Cython's include path and for the C compiler's alike.
 

@@ -1,5 +1,5 @@
 # cython: language_level=3, embedsignature=True, annotation_typing=False
-"""Which instruction set the kernels use: chosen once at import, the same results at every one.
+"""The instruction set of the kernels: chosen once at import; all of them give the same results.
 
 The environment variable HOROVOD_BYZ_SIMD names a level to use instead of the best one this machine has.
 """
@@ -26,10 +26,10 @@ def level() -> str:
 
 
 def use(name: str) -> None:
-    """Use the instruction set ``name`` from now on, in the whole process (for tests and measurements).
+    """Uses the instruction set `name` from now on, in the whole process (for tests and measurements).
 
     Args:
-        name: one of :func:`levels`.
+        name: one of `levels`.
 
     Raises:
         ValueError: if this machine or this build has no such level; nothing changes.

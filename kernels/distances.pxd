@@ -5,7 +5,7 @@
 #   threads   at most so many, >= 1; no effect on the result
 #   returns   0, or -1 when there was no memory for the workspace (then nothing was written)
 #
-# Sums over columns have one fixed order: lanes, tiles of 4096 columns, a binary tree over tiles.  Sums of
+# Sums over columns have one fixed order: lanes, tiles of 4096 columns, a binary tree over tiles. Sums of
 # column ranges that are nodes of that tree add up to the same bits.
 
 # Squared Euclidean distances from direct differences; infinite where a row holds NaN or Inf; the diagonal is

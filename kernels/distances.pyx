@@ -2,9 +2,9 @@
 """Distances and products of rows, as sums over columns in one fixed order.
 
 The order: a lane per column modulo 16 (float32) or 8 (float64), float32 lanes added to float64 ones every 256
-columns (1024 for inner products), a fixed sum of the lanes per tile of ``rows.TILE`` columns, and a binary tree
-over tiles counted from the start of the rows.  A caller may therefore cut the columns at nodes of that tree, call once per node, add,
-and get the same bits. Where float32 lanes overflow or underflow, the tile is computed again in float64.
+columns (1024 for inner products), a fixed sum of the lanes per tile of `rows.TILE` columns, and a binary tree
+over tiles counted from the start of the rows. A caller may therefore cut the columns at nodes of that tree,
+call once per node, add, and get the same bits. Where float32 lanes overflow or underflow, the tile is computed again in float64.
 """
 
 from horovod_byz.kernels.dispatch cimport kernels
@@ -17,7 +17,7 @@ ctypedef int (*pairs_f64)(const double *const *, Py_ssize_t, Py_ssize_t, double 
 
 
 cdef object of_pairs(object rows, object threads, pairs_f32 single, pairs_f64 double_):
-    """What a kernel finds for each pair of rows, float64 of shape (n, n)."""
+    """Runs a kernel with one result per pair of rows, float64 of shape (n, n)."""
     cdef Rows source = checked_rows(rows)
     cdef int team = checked_threads(threads), status
     result = np.empty((source.n, source.n), dtype=np.float64)
@@ -64,7 +64,7 @@ cdef int to_point_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, con
 def squared(rows: Rows, threads: int = 1) -> np.ndarray:
     """Squared Euclidean distances of all pairs of rows: D_ik = sum_j (x_ij - x_kj)^2.
 
-    From direct differences, so rows that share a large common part still differ rightly.  A row that holds
+    From direct differences, so rows with a large common part keep their small differences. A row that holds
     NaN or Inf is infinitely far from every other; the diagonal is 0.
 
     Args:
@@ -75,16 +75,15 @@ def squared(rows: Rows, threads: int = 1) -> np.ndarray:
         float64 of shape (n, n), symmetric.
 
     Raises:
-        TypeError, ValueError: an argument does not fit.
+        TypeError, ValueError: if an argument does not fit.
     """
     return of_pairs(rows, threads, squared_f32, squared_f64)
 
 
 def gram(rows: Rows, threads: int = 1) -> np.ndarray:
-    """Inner products of the rows, each minus the coordinate-wise median m: G_ik = sum_j (x_ij - m_j) (x_kj -
-    m_j).
+    """Inner products of the rows minus the coordinate-wise median m: G_ik = sum_j (x_ij - m_j)(x_kj - m_j).
 
-    A mean as the centre could be moved anywhere by one row; the median keeps honest rows near the origin.
+    One row could move a mean as the centre anywhere; the median keeps honest rows near the origin.
     Entries of a row that holds NaN or Inf are NaN.
 
     Args:
@@ -95,14 +94,15 @@ def gram(rows: Rows, threads: int = 1) -> np.ndarray:
         float64 of shape (n, n), symmetric.
 
     Raises:
-        TypeError, ValueError: an argument does not fit.
+        TypeError, ValueError: if an argument does not fit.
     """
     return of_pairs(rows, threads, gram_f32, gram_f64)
 
 
 def to_point(rows: Rows, point: np.ndarray, threads: int = 1) -> np.ndarray:
-    """Squared Euclidean distance of each row to a point: D_i = sum_j (x_ij - point_j)^2; infinite for NaN and
-    Inf.
+    """Squared Euclidean distance of each row to a point: D_i = sum_j (x_ij - point_j)^2.
+
+    It is infinite for a row that holds NaN or Inf.
 
     Args:
         rows: n rows of d values.
@@ -113,7 +113,7 @@ def to_point(rows: Rows, point: np.ndarray, threads: int = 1) -> np.ndarray:
         float64 of shape (n,).
 
     Raises:
-        TypeError, ValueError: an argument does not fit.
+        TypeError, ValueError: if an argument does not fit.
     """
     cdef Rows source = checked_rows(rows)
     cdef int team = checked_threads(threads), status

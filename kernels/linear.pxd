@@ -5,7 +5,7 @@
 #   threads   at most so many, >= 1; no effect on the result
 #   returns   0, or -1 when there was no memory for the workspace (then nothing was written)
 #
-# Added in float64, row 0 first.  One weight that is 1 among zeros copies that row's bits.  Non-finite results
+# Added in float64, row 0 first. One weight that is 1 among zeros copies that row's bits. Non-finite results
 # become 0.
 
 cdef int weighted_sum_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, const double *weights,

@@ -20,10 +20,10 @@ cdef int weighted_sum_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d,
 
 
 def weighted_sum(rows: Rows, weights: object, out: object, threads: int = 1) -> None:
-    """Write out_j = sum_i weights_i x_ij, added in float64 in the order of the rows.
+    """Writes out_j = sum_i weights_i x_ij, added in float64 in the order of the rows.
 
-    A row of weight 0 is not read, whatever it holds.  If one weight is 1 and the others are 0, the row's bits
-    are copied.  A result that is not finite is written as 0.
+    A row of weight 0 is not read, whatever it holds. If one weight is 1 and the others are 0, the row's bits
+    are copied. A result that is not finite is written as 0.
 
     Args:
         rows: n rows of d values.
@@ -32,7 +32,7 @@ def weighted_sum(rows: Rows, weights: object, out: object, threads: int = 1) -> 
         threads: how many at most; no effect on the result.
 
     Raises:
-        TypeError, ValueError: an argument does not fit; nothing was written.
+        TypeError, ValueError: if an argument does not fit; nothing was written.
     """
     cdef Rows source = checked_rows(rows)
     cdef int team = checked_threads(threads), status

@@ -10,11 +10,11 @@ cdef class Rows:
     cdef readonly Py_ssize_t d       # values per row, may be 0
     cdef readonly object dtype       # numpy.dtype: float32 or float64
     cdef readonly bint is_double     # dtype is float64
-    cdef object owners               # what must stay alive
+    cdef object owners               # the arrays that must stay alive
 
 
-# What the Python faces of the kernels share.  Each raises TypeError or ValueError that says what, got and
-# remedy.
+# Checks for the Python functions of the kernels. Each raises TypeError or ValueError with the argument, the given
+# value and the remedy.
 
 # rows as a Rows; anything else is a TypeError.
 cdef Rows checked_rows(object rows)

@@ -1,5 +1,5 @@
 # cython: language_level=3, embedsignature=True, annotation_typing=False
-"""The rows a kernel reads: a matrix, or separate arrays, as n pointers; never a copy."""
+"""The rows that a kernel reads: n pointers into a matrix or into separate arrays, never a copy."""
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 
@@ -16,12 +16,13 @@ cdef object FLOAT64 = np.dtype(np.float64)
 
 
 cdef const void *start(object array):
+    # No typed memoryview: one function then serves both dtypes and any number of dimensions.
     cdef size_t address = array.__array_interface__["data"][0]
     return <const void *>address
 
 
 cdef object checked_array(object array, str what, int ndim):
-    """An aligned float array of ``ndim`` dimensions whose innermost values lie side by side."""
+    """An aligned float array of `ndim` dimensions whose last axis is contiguous."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{what} must be a NumPy array, got {type(array).__name__}: "
                         "convert it with numpy.asarray")
@@ -41,7 +42,7 @@ cdef object checked_array(object array, str what, int ndim):
 cdef int allocate(Rows rows, Py_ssize_t n, Py_ssize_t d, object dtype) except -1:
     if n < 1:
         raise ValueError("rows must hold at least one row, got none")
-    if rows.pointers != NULL:
+    if rows.pointers != NULL:  # __init__ may be called twice on one object
         PyMem_Free(rows.pointers)
     rows.pointers = <const void **>PyMem_Malloc(n * sizeof(void *))
     if rows.pointers == NULL:
@@ -57,14 +58,14 @@ cdef class Rows:
     """n rows of d values, to be read by a kernel.
 
     Args:
-        data: array of shape ``(n, d)``, float32 or float64, unit stride within a row (any stride between
-            rows, read-only is fine); or a sequence of n contiguous arrays of shape ``(d,)`` and one dtype.
+        data: array of shape `(n, d)`, float32 or float64, unit stride within a row (any stride between
+            rows, read-only is fine); or a sequence of n contiguous arrays of shape `(d,)` and one dtype.
 
     Nothing is copied: the arrays are kept alive and read when a kernel runs.
 
     Raises:
-        TypeError: data is no array or sequence of arrays, or not float32 / float64.
-        ValueError: no rows, unequal lengths, a wrong number of dimensions, values that are not side by side.
+        TypeError: if data is no array or sequence of arrays, or not float32 / float64.
+        ValueError: if there are no rows, lengths differ, the number of dimensions is wrong, or values are not contiguous.
     """
 
     def __cinit__(self):
@@ -106,7 +107,7 @@ cdef class Rows:
         PyMem_Free(self.pointers)
 
     def block(self, begin: int, end: int) -> Rows:
-        """The same rows over coordinates ``[begin, end)``, without a copy.
+        """The same rows over coordinates `[begin, end)`, without a copy.
 
         Raises:
             ValueError: unless 0 <= begin <= end <= d.
@@ -119,15 +120,15 @@ cdef class Rows:
         allocate(part, self.n, high - low, self.dtype)
         for i in range(self.n):
             part.pointers[i] = <const char *>self.pointers[i] + low * (8 if self.is_double else 4)
-        part.owners = self.owners
+        part.owners = self.owners  # the arrays, not `self`: chains of blocks would keep every link alive
         return part
 
     def take(self, indices: object) -> Rows:
-        """The rows at ``indices``, in that order, without a copy.
+        """The rows at `indices`, in that order, without a copy.
 
         Raises:
-            ValueError: no indices.
-            IndexError: an index outside [0, n).
+            ValueError: if there are no indices.
+            IndexError: if an index is outside [0, n).
         """
         cdef Py_ssize_t i, index
         cdef list chosen = [operator.index(item) for item in indices]
@@ -182,6 +183,7 @@ cdef void *checked_output(Rows rows, object out) except? NULL:
     size = rows.d * (8 if rows.is_double else 4)
     for i in range(rows.n):
         other = <const char *>rows.pointers[i]
+        # Every row by itself: rows of a matrix may be far apart, with `out` between two of them.
         if first < other + size and other < first + size:
             raise ValueError(f"out shares memory with row {i}: pass a separate array")
     return <void *>first

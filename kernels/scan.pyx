@@ -1,5 +1,5 @@
 # cython: language_level=3, embedsignature=True, annotation_typing=False
-"""Scans of the rows: values that no rule may let through, and a plain read of every value."""
+"""Scans of the rows: counts of non-finite values, and a plain read of every value."""
 
 from libc.stdint cimport int64_t
 
@@ -13,7 +13,7 @@ ctypedef int (*scan_f64)(const double *const *, Py_ssize_t, Py_ssize_t, int64_t 
 
 
 cdef object of_each_row(object rows, object threads, scan_f32 single, scan_f64 double_):
-    """What a scan finds in each row, int64 of shape (n,)."""
+    """Runs a scan with one result per row, int64 of shape (n,)."""
     cdef Rows source = checked_rows(rows)
     cdef int team = checked_threads(threads), status
     found = np.empty(source.n, dtype=np.int64)
@@ -38,7 +38,7 @@ cdef int nonfinite_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, in
 
 
 def nonfinite(rows: Rows, threads: int = 1) -> np.ndarray:
-    """How many values of each row are NaN or infinite.
+    """Counts the NaN and infinite values of each row.
 
     Args:
         rows: n rows of d values.
@@ -48,7 +48,7 @@ def nonfinite(rows: Rows, threads: int = 1) -> np.ndarray:
         int64 of shape (n,).
 
     Raises:
-        TypeError, ValueError: an argument does not fit.
+        TypeError, ValueError: if an argument does not fit.
     """
     return of_each_row(rows, threads, nonfinite_f32, nonfinite_f64)
 
@@ -66,7 +66,7 @@ cdef int checksum_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, int
 def checksum(rows: Rows, threads: int = 1) -> np.ndarray:
     """Sum of the 32-bit words of each row, modulo 2^32.
 
-    It reads every value once and does one addition with it: the time that no rule can be faster than.
+    It reads every value once and adds it: no rule can be faster.
 
     Args:
         rows: n rows of d values.
@@ -76,6 +76,6 @@ def checksum(rows: Rows, threads: int = 1) -> np.ndarray:
         int64 of shape (n,).
 
     Raises:
-        TypeError, ValueError: an argument does not fit.
+        TypeError, ValueError: if an argument does not fit.
     """
     return of_each_row(rows, threads, checksum_f32, checksum_f64)

@@ -1,5 +1,5 @@
 # cython: language_level=3, embedsignature=True, annotation_typing=False
-"""Signs of rows as bits, eight coordinates to a byte (``numpy.packbits(numpy.signbit(row))``): a 32nd of the bytes."""
+"""Signs of rows as bits, eight coordinates to a byte (`numpy.packbits(numpy.signbit(row))`): a 32nd of the bytes."""
 
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, malloc
@@ -39,6 +39,7 @@ cdef const uint8_t[::1] checked_bits(object bits, Py_ssize_t size, str what):
 
 cdef const uint8_t **pointers(const uint8_t[:, :] packed) except NULL:
     cdef Py_ssize_t i, n = packed.shape[0]
+    # An array of pointers as the kernels take it; n of them, outside the loop over columns.
     cdef const uint8_t **found = <const uint8_t **>malloc(n * sizeof(uint8_t *))
     if found == NULL:
         raise MemoryError()
@@ -48,23 +49,23 @@ cdef const uint8_t **pointers(const uint8_t[:, :] packed) except NULL:
 
 
 def majority(packed: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Which coordinates are negative in more than half of the rows, and in exactly half of them.
+    """Finds the coordinates that are negative in more than half of the rows, and in exactly half of them.
 
     Args:
         packed: uint8 of shape (n, bytes), a set bit for a negative sign; each row contiguous.
         threads: how many at most; no effect on the result.
 
     Returns:
-        Two uint8 arrays of shape (bytes,), packed likewise: a majority is negative; there is a tie.
+        Two uint8 arrays of shape (bytes,), packed likewise: coordinates with a negative majority, and with a tie.
 
     Raises:
-        TypeError, ValueError: an argument does not fit.
+        TypeError, ValueError: if an argument does not fit.
     """
     cdef const uint8_t[:, :] source = checked_packed(packed)
     cdef int team = checked_threads(threads), status
     cdef Py_ssize_t n = source.shape[0], size = source.shape[1]
     negative, tied = np.empty(size, np.uint8), np.empty(size, np.uint8)
-    if size == 0:
+    if size == 0:  # a memoryview of no bytes has no first element to point to
         return negative, tied
     cdef uint8_t[::1] above = negative, equal = tied
     cdef const uint8_t **rows = pointers(source)
@@ -76,7 +77,7 @@ def majority(packed: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarr
 
 
 def differences(packed: np.ndarray, point: np.ndarray, mask: np.ndarray, threads: int = 1) -> np.ndarray:
-    """In how many coordinates each row's sign differs from a point's.
+    """Counts the coordinates in which each row's sign differs from a point's.
 
     Args:
         packed: uint8 of shape (n, bytes); each row contiguous.
@@ -88,7 +89,7 @@ def differences(packed: np.ndarray, point: np.ndarray, mask: np.ndarray, threads
         int64 of shape (n,).
 
     Raises:
-        TypeError, ValueError: an argument does not fit.
+        TypeError, ValueError: if an argument does not fit.
     """
     cdef const uint8_t[:, :] source = checked_packed(packed)
     cdef int team = checked_threads(threads), status

@@ -1,5 +1,5 @@
 # cython: language_level=3, embedsignature=True, annotation_typing=False
-"""Equality of rows, bit for bit: replicas of one computation agree exactly or somebody is wrong.
+"""Equality of rows, bit for bit: replicas of one computation agree exactly, or at least one is wrong.
 
 +0 and -0 differ; a NaN equals a NaN of the same bits.
 """
@@ -33,7 +33,7 @@ cdef object equal_to(object rows, object threads):
 
 
 def mismatches(rows: Rows, threads: int = 1) -> np.ndarray:
-    """Which pairs of rows differ in some bit.  Over several column ranges the results are combined by ``or``.
+    """Finds the pairs of rows that differ in some bit; results of several column ranges combine by `or`.
 
     Args:
         rows: n rows of d values.
@@ -43,7 +43,7 @@ def mismatches(rows: Rows, threads: int = 1) -> np.ndarray:
         bool of shape (n, n), symmetric.
 
     Raises:
-        TypeError, ValueError: an argument does not fit.
+        TypeError, ValueError: if an argument does not fit.
     """
     lowest = equal_to(rows, threads)
     return lowest[:, None] != lowest[None, :]
@@ -60,7 +60,7 @@ def majority(rows: Rows, threads: int = 1) -> int:
         Row index, or -1.
 
     Raises:
-        TypeError, ValueError: an argument does not fit.
+        TypeError, ValueError: if an argument does not fit.
     """
     lowest = equal_to(rows, threads)
     counts = np.bincount(lowest)
@@ -88,7 +88,7 @@ _RULES = {
 
 
 cdef object disjoint(object groups, Py_ssize_t n, bint cover):
-    """Starts (one more than groups) and members of groups that hold each of n rows once, or at most once."""
+    """Starts (one more than groups) and members of groups; checks that each of n rows is in one group, or at most one."""
     sizes = [len(group) for group in groups]
     members = np.array([operator.index(i) for group in groups for i in group], dtype=np.intp)
     distinct = set(members.tolist())
@@ -111,7 +111,7 @@ cdef int check_rule(object rule, object sizes, str what) except -1:
 
 
 def equal(rows: Rows, groups: object, lazy: bool = False, threads: int = 1) -> np.ndarray:
-    """Which rows of each group are equal, all groups in one pass.
+    """Finds the equal rows of each group, all groups in one pass.
 
     Args:
         rows: n rows of d values.
@@ -124,15 +124,17 @@ def equal(rows: Rows, groups: object, lazy: bool = False, threads: int = 1) -> n
         or is in no group; int64 of shape (n,).
 
     Raises:
-        TypeError, ValueError: an argument does not fit.
+        TypeError, ValueError: if an argument does not fit.
     """
     cdef Rows source = checked_rows(rows)
     cdef int team = checked_threads(threads), status, hasty = bool(lazy)
     cdef HbStage stages[3]
     first, member = disjoint(groups, source.n, False)
+    # -1 from the start: the kernel writes the members of groups only.
     lowest = np.full(source.n, -1, dtype=np.intp)
     cdef Py_ssize_t[::1] starts = first, members = member, found = lowest
     stages[0] = HbStage(HB_VOTE, 0, len(groups), &starts[0], &members[0])
+    # `out` is NULL below, so the kernel votes only and never reads these two.
     stages[1] = HbStage(HB_MEAN, 0, 0, NULL, NULL)
     stages[2] = HbStage(HB_MEAN, 0, 0, NULL, NULL)
     with nogil:
@@ -148,12 +150,12 @@ def equal(rows: Rows, groups: object, lazy: bool = False, threads: int = 1) -> n
 
 def voted(rows: Rows, groups: object, inner: object, parts: object, outer: object, out: object,
           lazy: bool = False, threads: int = 1) -> np.ndarray | None:
-    """Write DETOX's result in one pass: vote in groups, `inner` in each part of the votes, `outer` over the parts.
+    """Writes DETOX's result in one pass: vote in groups, `inner` in each part of the votes, `outer` over the parts.
 
     Args:
         rows: n rows of d values.
         groups: redundancy groups, a partition of the rows; the first of equal rows stands for its group.
-        inner: ``(name, f)`` of a rule inside each part: "mean", "median", "trimmed_mean", "mean_around_median"
+        inner: `(name, f)` of a rule inside each part: "mean", "median", "trimmed_mean", "mean_around_median"
             or "sign_majority"; f is 0 where the rule has none.
         parts: a partition of the votes.
         outer: the same, over the parts' results.
@@ -163,10 +165,10 @@ def voted(rows: Rows, groups: object, inner: object, parts: object, outer: objec
 
     Returns:
         For each row the first row of its group that equals it, -1 where it was not read; int64 of shape (n,).
-        None where a group has no majority, or a mean would take in a non-finite value: then out is spoilt.
+        None where a group has no majority, or a mean would take in a non-finite value: then `out` holds nothing of use.
 
     Raises:
-        TypeError, ValueError: an argument does not fit; nothing was written.
+        TypeError, ValueError: if an argument does not fit; nothing was written.
     """
     cdef Rows source = checked_rows(rows)
     cdef int team = checked_threads(threads), status, hasty = bool(lazy)
@@ -188,7 +190,7 @@ def voted(rows: Rows, groups: object, inner: object, parts: object, outer: objec
         else:
             status = voted_f32(<const float *const *>source.pointers, source.n, source.d, stages, hasty,
                                <float *>to, &found[0], team)
-    if status == HB_UNDECIDED:
+    if status == HB_UNDECIDED:  # not an error: the caller measures and decides in separate passes
         return None
     check(status)
     return lowest

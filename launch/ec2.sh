@@ -8,7 +8,7 @@
 #     launch/ec2.sh [--print] fetch          copy runs/, results/ and the log from the root into this folder
 #     launch/ec2.sh [--print] down           end the instances
 #
-# --print shows what would be done. The AWS command line (configured), ssh and rsync do the work. Settings are taken from
+# --print shows the commands without running them. The AWS command line (configured), ssh and rsync do the work. Settings are taken from
 # the environment; those without a default are needed by `up` or for ssh:
 #
 #     AMI             machine image with Python 3.11, such as Debian 12 of your region
@@ -70,7 +70,7 @@ ask() {
     mapfile -t all <<<"$found"
 }
 
-# Runs a function for every address at once; fails if any of them failed, and says which.
+# Runs a function for every address at once; fails if any of them failed, and names those.
 everywhere() {
     local address failed=() jobs=()
     for address in "${all[@]}"; do "$1" "$address" & jobs+=($!); done

@@ -30,7 +30,7 @@ def test_the_report_covers_what_it_promises():
 
 def test_whatever_is_not_ok_says_how_to_mend_it():
     for check in doctor.report():
-        assert check.found
+        assert check.detail
         assert check.status == "ok" or check.remedy, check
 
 
@@ -109,14 +109,14 @@ def test_a_compiler_that_is_not_there_is_only_a_note():
 def test_horovod_needs_one_controller(built, status, says):
     check = doctor.horovod(built)
     assert check.status == status
-    assert says in check.found
+    assert says in check.detail
     assert bool(check.remedy) == (status != "ok")
 
 
 def test_open_mpi_5_needs_binding_args():
     """Open MPI 5: horovodrun --mpi passes -bind-to none, which prterun takes for the program `none`."""
-    assert "--binding-args" in doctor.mpirun(True, "mpirun (Open MPI) 5.0.11").found
-    assert "--binding-args" not in doctor.mpirun(True, "mpirun (Open MPI) 4.1.4").found
+    assert "--binding-args" in doctor.mpirun(True, "mpirun (Open MPI) 5.0.11").detail
+    assert "--binding-args" not in doctor.mpirun(True, "mpirun (Open MPI) 4.1.4").detail
     assert doctor.mpirun(True, "").status == "note"
 
 
@@ -137,7 +137,7 @@ def test_unbuilt_kernels_are_missing(monkeypatch):
     monkeypatch.setattr(doctor, "KERNELS", ("no_such_kernel",))
     check = doctor.kernels()
     assert check.status == "missing"
-    assert "no_such_kernel" in check.found
+    assert "no_such_kernel" in check.detail
     assert "make setup" in check.remedy
 
 
@@ -145,7 +145,7 @@ def test_built_kernels_say_their_simd_level():
     dispatch = pytest.importorskip("horovod_byz.kernels.dispatch")
     check = doctor.kernels()
     assert check.status == "ok"
-    assert str(dispatch.level()) in check.found
+    assert str(dispatch.level()) in check.detail
 
 
 @pytest.mark.parametrize(

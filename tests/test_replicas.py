@@ -180,6 +180,6 @@ class TestComparison:
 def test_doctor_shows_the_fingerprint():
     check = doctor.replicas()
     assert check.status == "ok"
-    assert replicas.fingerprint() in check.found
+    assert replicas.fingerprint() in check.detail
     for part in (torch.__version__, "thread", torch.backends.cpu.get_cpu_capability(), "deterministic"):
-        assert part in check.found
+        assert part in check.detail

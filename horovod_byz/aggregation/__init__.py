@@ -1,1 +1,1 @@
-"""Rows > statistics > decision > aggregate: runs a rule over the gradient matrix. Knows no Horovod."""
+"""Runs a rule over the gradient matrix: rows > statistics > decision > aggregate. Never imports Horovod."""

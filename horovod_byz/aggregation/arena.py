@@ -1,4 +1,4 @@
-"""Memory for an (n, d) matrix whose rows a core can read side by side."""
+"""Memory for an (n, d) matrix, laid out so that its rows do not compete for the same cache lines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy.typing as npt
 __all__ = ["empty_rows", "stride"]
 
 _PAGE, _LINE = 4096, 64
-# Rows a multiple of a page apart compete for the same lines of level-1 cache; five lines more, and rows
-# that follow one another use sets of their own.
+# Rows that lie a multiple of a page apart compete for the same lines of level-1 cache. Five more lines per
+# row put consecutive rows into different sets.
 _SHIFT = 5
 
 
@@ -20,7 +20,7 @@ def stride(d: int, dtype: npt.DTypeLike) -> int:
 
     Args:
         d: values per row.
-        dtype: of the values.
+        dtype: dtype of the values.
     """
     bytes_ = -(-d * np.dtype(dtype).itemsize // _PAGE) * _PAGE + _SHIFT * _LINE
     return bytes_ // np.dtype(dtype).itemsize
@@ -43,6 +43,7 @@ def empty_rows(n: int, d: int, dtype: npt.DTypeLike = np.float32) -> npt.NDArray
         2.0
     """
     step, item = stride(d, dtype), np.dtype(dtype).itemsize
+    # NumPy aligns to 16 or 64 bytes only: one page more, so that the first row can start on a page.
     flat = np.empty(n * step + _PAGE // item, dtype)
     start = -flat.ctypes.data % _PAGE // item
     return flat[start : start + n * step].reshape(n, step)[:, :d]

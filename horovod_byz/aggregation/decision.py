@@ -1,8 +1,8 @@
-"""Decisions: how one row, real or virtual, comes from the rows below it.
+"""Decisions: how one row, real or virtual, is computed from the rows below it.
 
 A decision is a weighted sum of rows, a coordinate-wise rule over some of them, or a rule over the
-outcomes of other decisions. Each is local to coordinates, so it runs on a shard, on a block, or on
-the whole rows with the same bits.
+outcomes of other decisions. Each is local to coordinates, so it gives the same bits on a
+shard, on a block and on the whole rows.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Weighted:
     """sum_i weights[i] * row i; rows of weight 0 are not read. All weights 0: the zero vector.
 
     Attributes:
-        weights: (n,) share of each row.
-        outvoted: indices of rows that a vote found to differ from their group's majority.
+        weights: (n,) weight of each row.
+        outvoted: indices of rows that differ from the majority of their redundancy group.
     """
 
     weights: Floats
@@ -40,7 +40,7 @@ class Weighted:
 
     @classmethod
     def uniform(cls, n: int, chosen: Sequence[int] | Ints, outvoted: Ints | None = None) -> Weighted:
-        """The mean of the chosen rows of n; nothing chosen gives the zero vector."""
+        """The mean of the chosen rows out of n; the zero vector if none is chosen."""
         weights = np.zeros(n)
         if len(chosen):
             weights[np.asarray(chosen)] = 1.0 / len(chosen)
@@ -58,7 +58,8 @@ class Weighted:
 
     @property
     def copies(self) -> bool:
-        """Whether a row's bits may be copied, NaN included, where other results are always finite."""
+        """Whether the result may be a copy of a row, NaN included; all other results are finite."""
+        # The kernel sums with one weight of 1 copy bits, since a vote elects bits, not numbers.
         return int(np.count_nonzero(self.weights)) == 1
 
 
@@ -70,7 +71,7 @@ class Coordinatewise:
         kernel: which rule.
         chosen: indices of the rows that take part.
         n: number of rows chosen from.
-        f: what the rule trims, where it has such a parameter.
+        f: number of values that the rule trims, if it has such a parameter.
         outvoted: as for `Weighted`.
     """
 
@@ -85,7 +86,7 @@ class Coordinatewise:
 
     @property
     def weights(self) -> Floats:
-        """Each chosen row's equal share; which of its values were used differs by coordinate."""
+        """An equal weight for each chosen row, though which of its values count differs by coordinate."""
         return Weighted.uniform(self.n, self.chosen).weights
 
     def expand(self, n: int, rows: Ints) -> Coordinatewise:
@@ -97,7 +98,7 @@ class Coordinatewise:
         if len(self.chosen) == 0:
             out[:] = 0
             return
-        if len(self.chosen) != rows.n:
+        if len(self.chosen) != rows.n:  # the usual case, all rows, needs no new pointers
             rows = rows.take([int(i) for i in self.chosen])
         kernel = getattr(coordinate, self.kernel)
         arguments = (self.f,) if self.kernel in self._TRIMS else ()
@@ -106,7 +107,7 @@ class Coordinatewise:
 
 @dataclass(frozen=True, eq=False)
 class Composite:
-    """A decision over virtual rows: `top` of what the decisions in `below` give."""
+    """A decision over virtual rows: `top`, applied to the results of the decisions in `below`."""
 
     below: tuple[Decision, ...]
     top: Decision
@@ -119,7 +120,7 @@ class Composite:
 
     @property
     def weights(self) -> Floats:
-        """Each real row's share through all virtual rows."""
+        """Each real row's weight, summed over the virtual rows."""
         return _mix(self.top.weights, self.below)
 
     def expand(self, n: int, rows: Ints) -> Composite:
@@ -128,13 +129,13 @@ class Composite:
         return Composite(below, self.top, rows[self.outvoted])
 
     def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
-        """Writes the row to `out`, making the virtual rows block by block."""
+        """Writes the row to `out`; makes the virtual rows block by block."""
         Virtual(Whole(rows), self.below, threads, offset).combine(self.top, out, threads, offset)
 
 
 @dataclass(frozen=True, eq=False)
 class Segmented:
-    """Another weighted sum of rows in each segment of the coordinates, such as each tensor.
+    """A weighted sum of rows for each segment of the coordinates, such as each tensor, with its own weights.
 
     Attributes:
         ends: the coordinate after each segment's last, ascending.
@@ -150,7 +151,7 @@ class Segmented:
 
     @property
     def weights(self) -> Floats:
-        """Each row's share, segments counted by their lengths."""
+        """Each row's weight, averaged over the segments by their lengths."""
         lengths = np.diff(self.ends, prepend=0)
         return _mix(lengths / max(int(lengths.sum()), 1), self.parts)
 
@@ -172,8 +173,8 @@ Decision = Weighted | Coordinatewise | Composite | Segmented
 def compose(below: Sequence[Decision], top: Decision, n: int) -> Decision:
     """`top` over the virtual rows `below`, which are decisions over n rows.
 
-    Where every virtual row is a real one, `top` reads those. A weighted sum of weighted sums is folded
-    into one: k virtual rows with the mixing matrix W (k, n) and outer weights w (k,) are the single
+    If every virtual row is a real row, `top` reads the real rows. A weighted sum of weighted sums is folded
+    into one sum: k virtual rows with the mixing matrix W (k, n) and outer weights w (k,) are the single
     sum w W, which reads each row once.
     """
     picked = _picked(below)
@@ -184,11 +185,12 @@ def compose(below: Sequence[Decision], top: Decision, n: int) -> Decision:
         folded = Weighted(_mix(top.weights, below))
     else:
         folded = Composite(tuple(below), top)
+    # A vote below decides who was outvoted; what `top` calls so are virtual rows, which no worker sent.
     return replace(folded, outvoted=np.unique(np.concatenate([decision.outvoted for decision in below])))
 
 
 def virtual_rows(source: Source, decisions: Sequence[Decision], offset: int = 0) -> Source:
-    """The rows that the decisions give: the real ones themselves where each decision picks one.
+    """The results of the decisions as rows; the real rows themselves if each decision picks one.
 
     Args:
         source: the rows below.
@@ -202,7 +204,7 @@ def virtual_rows(source: Source, decisions: Sequence[Decision], offset: int = 0)
 
 
 def _picked(decisions: Sequence[Decision]) -> Ints | None:
-    """The rows that the decisions pick, where each is one single row with weight one."""
+    """The rows that the decisions pick; None unless each decision is a single row with weight 1."""
     rows = []
     for decision in decisions:
         if not isinstance(decision, Weighted) or np.count_nonzero(decision.weights) != 1:
@@ -215,14 +217,15 @@ def _picked(decisions: Sequence[Decision]) -> Ints | None:
 
 
 class Virtual(Source):
-    """Rows that decisions about other rows give, made block by block when they are read.
+    """Rows computed by decisions from other rows, block by block when they are read.
 
     Args:
         source: the rows below.
         decisions: one per virtual row.
         threads: threads for the kernels.
         offset: coordinate of the first column of `source`.
-        dtype: of the blocks; None means that of the source, to which the values are rounded in any case.
+        dtype: dtype of the blocks; None means that of the source. The values are rounded to the source's
+            dtype in both cases.
     """
 
     def __init__(
@@ -248,15 +251,15 @@ class Virtual(Source):
 
     def take(self, indices: Sequence[int]) -> Source:
         part = [self.decisions[i] for i in indices]
-        if self.dtype == self.source.dtype:
+        if self.dtype == self.source.dtype:  # then rows that are picked need no copy
             return virtual_rows(self.source, part, self._offset)
         return Virtual(self.source, part, self._threads, self._offset, np.float64)
 
 
 def _mix(weights: Floats, below: Sequence[Decision]) -> Floats:
     mixing = np.stack([decision.weights for decision in below])
-    # A plain ordered sum: numpy's dot may group the terms by SIMD width, and all ranks need the same bits.
+    # A plain ordered sum: NumPy's dot may group the terms by SIMD width, and all ranks need the same bits.
     total = np.zeros(mixing.shape[1])
-    for share, row in zip(weights, mixing, strict=True):
-        total += share * row
+    for weight, row in zip(weights, mixing, strict=True):
+        total += weight * row
     return total

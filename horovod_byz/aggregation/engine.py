@@ -1,4 +1,4 @@
-"""Runs a rule over rows: measure > decide > combine. Knows no Horovod."""
+"""Runs a rule over rows: measure > decide > combine. Never imports Horovod."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from horovod_byz.host import machine
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """One aggregation as seen by the rank that holds a shard; the value itself is in `out`.
+    """The result of one aggregation beside the value, which is in `out`; equal on all ranks.
 
     Attributes:
-        weights: what share of the result each row got, (n,) float64.
-        nonfinite: how many NaN or infinite values each row held, (n,) int64; zeros where distances were
-            not asked for.
+        weights: weight of each row in the result, (n,) float64.
+        nonfinite: how many NaN or infinite values each row held, (n,) int64; zeros if no
+            distances were measured.
         outvoted: indices of the rows that lost a vote in their redundancy group.
         distances: L2 distance of each row to the result, (n,) float64.
     """
@@ -59,14 +59,16 @@ def run(rule: Rule, rows: Source, out: npt.NDArray[Any], shard: Shard | None = N
     """
     statistics = Statistics(rows, shard)
     decision = _write(rule, statistics, out, lazy=False)
-    far = statistics.lengths_to(out)  # before `nonfinite`, which then has nothing left to read: see there
+    # Before `nonfinite`: a finite distance shows that the row is finite, which saves a pass over the rows.
+    far = statistics.lengths_to(out)
     return Outcome(decision.weights, statistics.nonfinite, decision.outvoted, far)
 
 
 def _write(rule: Rule, statistics: Statistics, out: npt.NDArray[Any], *, lazy: bool) -> Decision:
-    """Decides and combines: in one pass where the plan has one, else from what the rule measures."""
+    """Decides and combines: in one pass if the plan has one, else from the rule's statistics."""
     source, shard = statistics.source, statistics.shard
     rule.check(source.n)
+    # A fused vote compares whole rows, so it needs every coordinate in one block of memory.
     fused = plan(rule, source.n, shard.step) if shard.is_whole and source.d <= source.at_once else None
     if fused is not None:
         done = fused.run(source.block(0, source.d), out, shard.threads, lazy=lazy)
@@ -74,7 +76,7 @@ def _write(rule: Rule, statistics: Statistics, out: npt.NDArray[Any], *, lazy: b
             return done
     decision = rule.decide(statistics)
     source.combine(decision, out, shard.threads, shard.offset)
-    if decision.copies:  # three equal rows with NaN elect NaN: not into the model
+    if decision.copies:  # three equal rows with NaN elect NaN, which must not reach the model
         out[~np.isfinite(out)] = 0
     return decision
 
@@ -88,7 +90,7 @@ def value(rows: Any, rule: Rule, *, step: int = 0, threads: int | None = None) -
 
 
 def into(out: npt.NDArray[Any], rows: Source, rule: Rule, shard: Shard | None = None) -> Decision:
-    """As `value`, from rows that are read already, into (d,) memory of their dtype."""
+    """Writes the aggregate alone to `out`, (d,) of the rows' dtype; like `value`, for rows of the kernels."""
     return _write(rule, Statistics(rows, shard), out, lazy=True)
 
 
@@ -103,7 +105,7 @@ def whole(source: Source, step: int, threads: int | None, segments: Sequence[int
 
 
 def checked_segments(segments: Sequence[int], d: int) -> tuple[int, ...]:
-    """The ends of the segments, those of empty ones left out.
+    """The ends of the segments that are not empty.
 
     Raises:
         ValueError: unless they ascend from 0 to d.
@@ -117,9 +119,9 @@ def checked_segments(segments: Sequence[int], d: int) -> tuple[int, ...]:
 
 
 def default_threads() -> int:
-    """Torch's number of threads: what the user, or the launcher, gave this process.
+    """Torch's number of threads, which the user or the launcher chose for this process.
 
-    Who has not imported torch gets what torch would begin with, without waiting for its import.
+    Without torch imported it is the number that torch would start with: importing it takes seconds.
     """
     torch = sys.modules.get("torch")
     if torch is not None:

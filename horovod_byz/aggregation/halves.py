@@ -1,4 +1,4 @@
-"""Rows of half precision, read where they lie: widened to float32 block by block, never as a whole."""
+"""Rows of half precision, read in place: each block is widened to float32, the whole matrix never."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class HalfRows(Source):
 
     Args:
         parts: n one-dimensional NumPy arrays of float16, or CPU tensors of float16 or bfloat16; kept as
-            they are, and never written to.
+            they are and never written to.
     """
 
     dtype = np.dtype(np.float32)
@@ -39,7 +39,7 @@ class HalfRows(Source):
 def _widen(part: Any, row: np.ndarray[Any, np.dtype[np.float32]]) -> None:
     if isinstance(part, np.ndarray):
         row[:] = part
-    else:
+    else:  # a tensor, so torch is imported; NumPy has no bfloat16 and could not convert it
         import torch
 
         torch.from_numpy(row).copy_(part)

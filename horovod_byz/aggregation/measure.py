@@ -1,4 +1,4 @@
-"""The first phase of a rule: statistics of the rows, measured when the rule first reads them."""
+"""The first phase of a rule: statistics of the rows, measured on first use."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from horovod_byz.aggregation.statistic import Ends, Statistic
 
 
 class Statistics:
-    """Statistics of the rows: measured on first use, equal on all ranks, of a size that depends on n only.
+    """Statistics of the rows: measured on first use, identical on all ranks; their size depends on n only.
 
     Args:
         source: the rows themselves, over this rank's coordinates.
         shard: which coordinates those are; None means all.
-        excluded: how many rows were already taken out as certainly Byzantine (non-finite).
+        excluded: number of rows that were removed before as certainly Byzantine (non-finite).
 
     Attributes:
         n: number of rows.
-        unit: the rows were divided by it before they were measured; 1, or `reach.UNIT` where most of them
-            are too large for their squares.
+        unit: divisor of the rows before they were measured: 1, or `reach.UNIT` where the squares of most rows
+            would overflow.
     """
 
     unit = 1.0
@@ -37,21 +37,21 @@ class Statistics:
         self.source, self.n = source, source.n
         self.shard = Shard(source.d) if shard is None else shard
         self.excluded = excluded
-        self._known: dict[str, npt.NDArray[Any]] = {}
+        self._cached: dict[str, npt.NDArray[Any]] = {}
         self._shown_finite = np.zeros(self.n, np.bool_)
-        self._checked_as: Ints | None = None  # each row's index in the statistics that `checked` gave
+        self._checked_as: Ints | None = None  # each row's index in the statistics that raise
 
     @property
     def step(self) -> int:
-        """Optimizer step, from which rules that draw at random take their draw."""
+        """Optimizer step, which seeds the draws of randomised rules."""
         return self.shard.step
 
     def take(self, indices: Sequence[int] | Ints, excluded: int = 0) -> Statistics:
         """The statistics of some of the rows only."""
         chosen = np.asarray(indices, np.int64)
         part = self.over(self.source.take(chosen.tolist()), excluded)
-        if "distances" in self._known:  # each pair's distance is its own sum
-            part._known["distances"] = self._known["distances"][np.ix_(chosen, chosen)]
+        if "distances" in self._cached:  # a pair's distance depends on no other row
+            part._cached["distances"] = self._cached["distances"][np.ix_(chosen, chosen)]
         part._shown_finite = self._shown_finite[chosen]
         if self._checked_as is not None:
             part._checked_as = self._checked_as[chosen]
@@ -60,7 +60,7 @@ class Statistics:
     @property
     def checked(self) -> Statistics:
         """The same statistics, which raise `reach.OutOfReachError` in place of numbers that overflowed."""
-        part = copy.copy(self)  # what is known stays known to both
+        part = copy.copy(self)  # a shallow copy: both share one cache, so nothing is measured twice
         part._checked_as = np.arange(self.n, dtype=np.int64)
         return part
 
@@ -83,20 +83,21 @@ class Statistics:
 
     @property
     def nonfinite(self) -> Ints:
-        """How many NaN or infinite values each row holds; shape (n,).
+        """The number of NaN or infinite values in each row; shape (n,).
 
-        Rows that an earlier statistic showed to be finite are not read again: a sum of sizes over all
-        coordinates is finite only if each value is. So a rule first measures what it needs in any case, and
-        then asks which rows are finite: that saves a pass.
+        Rows that an earlier statistic showed to be finite are not read again: a sum of magnitudes over all
+        coordinates is finite only if every value is. A rule saves a pass over the rows if it first measures
+        the statistic that it needs anyway, and then asks which rows are finite.
         """
-        if "nonfinite" not in self._known:
+        if "nonfinite" not in self._cached:
             counts = np.zeros(self.n, np.int64)
+            # Not shown finite is not proof of NaN: squares of finite values overflow too. Count those rows.
             unknown = np.flatnonzero(~self._shown_finite)
             if len(unknown):
                 rows = self if len(unknown) == self.n else self.take(unknown)
                 counts[unknown] = rows.measured(statistic.NONFINITE)
-            self._known["nonfinite"] = counts
-        return self._known["nonfinite"]
+            self._cached["nonfinite"] = counts
+        return self._cached["nonfinite"]
 
     @property
     def finite(self) -> Ints:
@@ -125,11 +126,11 @@ class Statistics:
         return scores.astype(np.int64), l1
 
     def replicas(self, groups: Groups) -> list[npt.NDArray[np.bool_]]:
-        """Per group of rows, which of them differ in some bit; one (r, r) matrix per group."""
+        """Which rows of each group differ in some bit: one (r, r) matrix per group."""
         return [differ for (differ,) in self.replicas_in(groups, None)]
 
     def replicas_in(self, groups: Groups, ends: Ends) -> list[list[npt.NDArray[np.bool_]]]:
-        """As `replicas`, per group and segment; without `ends` all coordinates are one segment."""
+        """Like `replicas`, per group and segment; without `ends` all coordinates are one segment."""
         parts = self._by_segment(statistic.replicas(groups, ends), ends)
         return [[counts[np.asarray(group), : len(group)] > 0 for counts in parts] for group in groups]
 
@@ -154,7 +155,7 @@ class Statistics:
         length: Floats = np.sqrt(squares)
         over = np.flatnonzero(np.isinf(squares))
         over = over[self.nonfinite[over] == 0] if len(over) else over
-        if len(over):
+        if len(over):  # finite rows whose squared distance overflowed: measured again in the larger unit
             far = self.take(over).scaled
             again = np.sqrt(far.measured(statistic.to_point(value / reach.UNIT)))
             with np.errstate(over="ignore"):
@@ -162,30 +163,31 @@ class Statistics:
         return length
 
     def get(self, wanted: Statistic) -> npt.NDArray[Any]:
-        """A statistic, measured when it is first asked for.
+        """A statistic, measured on first use.
 
-        (Not functools.cached_property, which before Python 3.12 holds one lock for all instances:
-        shards in threads of one process would wait for each other for ever.)
+        This is no functools.cached_property, which before Python 3.12 holds one lock for all instances:
+        shards in threads of one process would deadlock.
 
         Raises:
-            reach.OutOfReachError: if its sizes are out of range and the statistics are `checked`.
+            reach.OutOfReachError: if its magnitudes are out of range and the statistics are `checked`.
         """
-        if wanted.name not in self._known:
-            self._known[wanted.name] = self.measured(wanted)
-        total = self._known[wanted.name]
+        if wanted.name not in self._cached:
+            self._cached[wanted.name] = self.measured(wanted)
+        total = self._cached[wanted.name]
         if self._checked_as is not None and self.unit == 1.0 and wanted.sizes is not None:
             reach.check(wanted.sizes(total), self._checked_as)
         return total
 
     def measured(self, wanted: Statistic) -> npt.NDArray[Any]:
-        """A statistic, measured now, and not kept but for which rows it shows to be finite."""
+        """Measures a statistic without keeping it; only the rows that it shows to be finite are recorded."""
         total = reduced(wanted, self.source, self.shard)
         if wanted.sizes is not None:
-            self._shown_finite |= _finite_rows(wanted.sizes(total))  # in place: `checked` shares it
+            # In place, since the copies that `checked` makes share this array.
+            self._shown_finite |= _finite_rows(wanted.sizes(total))
         return total
 
 
 def _finite_rows(sizes: Floats) -> npt.NDArray[np.bool_]:
-    if sizes.ndim == 2:  # one finite distance is enough, but for a row's distance to itself
+    if sizes.ndim == 2:  # any finite distance to another row shows it
         sizes = np.where(np.isfinite(sizes) & ~np.eye(len(sizes), dtype=np.bool_), 0.0, np.inf).min(axis=1)
     return np.isfinite(sizes)

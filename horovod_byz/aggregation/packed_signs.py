@@ -23,7 +23,7 @@ _TABLES = {dtype: _SIGNS.astype(dtype) for dtype in (np.dtype(np.float32), np.dt
 class SignRows(Source):
     """Rows of +1 and -1, unpacked block by block where a rule needs values.
 
-    Their majority, and their distances to a row of -1, 0 and 1 such as a majority, need the bits alone.
+    The majority, and distances to a row of -1, 0 and 1 such as a majority, are computed on the bits.
 
     Args:
         packed: (n, ceil(d / 8)) uint8, as `numpy.packbits(numpy.signbit(rows), axis=1)` gives it.
@@ -45,7 +45,8 @@ class SignRows(Source):
         return Rows(self.values(begin, end))
 
     def combine(self, decision: Combination, out: Array, threads: int, offset: int = 0) -> None:
-        """As for every source; counts bits for the majority of signs, which is also their median."""
+        """See `Source.combine`; counts bits for the majority of signs, which is also their median."""
+        # Among +1 and -1 the median is the majority's sign, and 0 (their mean) on a tie: one kernel for both.
         if (
             isinstance(decision, Coordinatewise)
             and decision.kernel in ("sign_majority", "median")
@@ -58,17 +59,18 @@ class SignRows(Source):
     def _majority(self, packed: Array, out: Array, threads: int) -> None:
         negative, tied = signs.majority(packed, threads)
         whole = self.d // 8
+        # The table turns a byte into eight values at once; mode="clip" skips a bounds check that cannot fail.
         np.take(self._table, negative[:whole], axis=0, out=out[: 8 * whole].reshape(-1, 8), mode="clip")
         out[8 * whole :] = self._table[negative[whole:]].reshape(-1)[: self.d % 8]
         if tied.any():
             out[np.unpackbits(tied, count=self.d).view(np.bool_)] = 0
 
     def to_point(self, point: Array, begin: int, end: int, threads: int) -> Floats:
-        """As for every source; a point of -1, 0 and 1 is 4 away for each sign that differs, 1 for each 0."""
+        """See `Source.to_point`; each differing sign adds (1 - -1)^2 = 4, each 0 of the point adds 1."""
         size = np.abs(point)
         counted = size == 1
         zeros = len(point) - np.count_nonzero(counted)
-        if np.count_nonzero(size == 0) != zeros:
+        if np.count_nonzero(size == 0) != zeros:  # the point has values other than -1, 0 and 1
             return super().to_point(point, begin, end, threads)
         packed = self._packed[:, begin // 8 : -(-end // 8)]
         differ = signs.differences(packed, np.packbits(np.signbit(point)), np.packbits(counted), threads)

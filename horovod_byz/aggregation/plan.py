@@ -1,4 +1,4 @@
-"""Votes that one pass over the rows can fuse with the rules over the votes."""
+"""Plans one pass over the rows for a vote followed by coordinate-wise rules over the votes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from horovod_byz.kernels.rows import Rows
 
 @dataclass(frozen=True)
 class ByValue:
-    """A rule that computes each value from the values of that coordinate alone, as kernels know it."""
+    """A rule that computes each coordinate from that coordinate alone, by the name of its kernel."""
 
     kernel: Kernel | Literal["mean"]
     f: int = 0
@@ -32,14 +32,14 @@ class ByValue:
 
 @dataclass(frozen=True)
 class Stages:
-    """A rule that is a vote by bits of whole rows, a rule inside parts of the votes, and a rule over those.
+    """A rule in three stages: an exact vote, a rule in each part of the votes, and a rule over the parts.
 
     Attributes:
-        groups: the rows of each vote; each row is in one.
+        groups: the rows of each vote; each row is in one group.
         inner: the rule inside each part.
         parts: the votes of each part.
         outer: the rule over the parts' results.
-        lazy: whether to read only as many rows of a vote as make a majority, where those agree.
+        lazy: whether to stop reading a group once the rows read are an agreeing majority.
     """
 
     groups: Groups
@@ -50,7 +50,7 @@ class Stages:
 
 
 class Rule(Protocol):
-    """What the engine needs of a rule."""
+    """The methods of a rule that the engine calls."""
 
     def check(self, n: int) -> None:
         """Raises ValueError unless the rule is defined for n rows."""
@@ -59,11 +59,11 @@ class Rule(Protocol):
         """The rule over n rows as stages that one pass can fuse, or None."""
 
     def decide(self, statistics: Statistics) -> Decision:
-        """How the result comes from the rows."""
+        """The decision for rows with these statistics."""
 
 
 def plan(rule: Rule, n: int, step: int) -> Fused | None:
-    """The single pass that gives the bits of `rule.decide` and its combine, or None where there is none."""
+    """The single pass with the same bits as `rule.decide` and combine; None if there is no such pass."""
     stages = rule.stages(n, step)
     if stages is None or stages.inner.kernel == stages.outer.kernel == "mean":
         return None  # a mean of means is a single sum over the rows: `compose` folds it
@@ -71,11 +71,11 @@ def plan(rule: Rule, n: int, step: int) -> Fused | None:
 
 
 class Fused:
-    """One pass over whole rows that votes and aggregates the votes."""
+    """One pass over whole rows: it votes, and aggregates the votes."""
 
     def __init__(self, stages: Stages) -> None:
         self._stages, self._parts = stages, [list(part) for part in stages.parts]
-        if stages.inner.kernel == "mean":  # sums run in the order of the rows
+        if stages.inner.kernel == "mean":  # `linear` adds rows in ascending order, and order decides the bits
             for part in self._parts:
                 part.sort(key=lambda vote: stages.groups[vote][0])
 
@@ -86,11 +86,11 @@ class Fused:
             rows: all coordinates of all rows.
             out: (d,) writable, of the rows' dtype.
             threads: threads for the kernel.
-            lazy: whether rows that cannot change the result may stay unread; their verdict is lost.
+            lazy: whether to skip rows that cannot change the result; a skipped row gets no verdict.
 
         Returns:
-            The decision that gives this result; None where these rows need the general way, since some vote
-            has no majority or sums would run in another order: `out` then holds nothing of use.
+            The decision with this result. None if a vote has no majority or the sums would run in another
+            order: the caller then measures and decides as usual, and overwrites `out`.
         """
         inner, outer = self._stages.inner, self._stages.outer
         groups, lazy = self._stages.groups, lazy or self._stages.lazy
@@ -99,6 +99,8 @@ class Fused:
         if first is None:
             return None
         votes = _winners(first, groups)
+        # The general way sums elected rows in row order. Parts are sorted by each group's first row, so the
+        # orders differ if a group elected a later one.
         elected = [int(np.argmax(decision.weights)) for decision in votes]
         if inner.kernel == "mean" and any(
             np.diff([elected[vote] for vote in part]).min(initial=1) < 0 for part in self._parts
@@ -110,17 +112,17 @@ class Fused:
 
 
 def _winners(first: Ints, groups: Groups) -> list[Weighted]:
-    """The decisions of groups that all have a majority.
+    """One decision per group, given that every group has a majority.
 
     Args:
-        first: for each row the first row of its group that equals it, or -1 where it was not read.
+        first: for each row the first equal row of its group, or -1 if the row was not read.
         groups: the rows of each vote.
     """
     decisions = []
     for group in map(np.asarray, groups):
         read = first[group]
-        known = read[read >= 0]
-        winner = int(known[(known[:, None] == known[None, :]).sum(axis=1).argmax()])
+        compared = read[read >= 0]
+        winner = int(compared[(compared[:, None] == compared[None, :]).sum(axis=1).argmax()])
         outvoted = group[(read >= 0) & (read != winner)]
         decisions.append(Weighted.uniform(len(first), [winner], outvoted))
     return decisions

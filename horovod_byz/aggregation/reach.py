@@ -1,12 +1,12 @@
-"""Rows too far apart for float64 to hold the squares of their distances, in one place for every rule.
+"""Rows whose squared distances overflow float64: the one place where all rules handle them.
 
-float64 squares lengths up to about 1e154. Beyond that a statistic is infinite, and infinite sums tie: the
-first row wins, whoever sent it. So a statistic's numbers are compared with two limits before a rule sees
-them. Where a majority of the rows lies close together, the rows far beyond it are left out, as one with NaN
-is. Where it does not, every row is huge, and the statistic is measured anew in a larger unit.
+float64 squares lengths up to about 1e154. Beyond that a statistic is infinite, and infinite sums tie: row 0
+would win, even if Byzantine. So a statistic is compared with two limits before a rule reads it. If a majority
+of the rows lies close together, rows far from it are removed, like rows with NaN. If not, every row is huge,
+and the statistic is measured again in a larger unit.
 
-No row is left out wrongly. The majority holds an honest row, lies within sqrt(NEAR), and leaves out only what
-is over sqrt(FAR) away, 2^130 times as far. An honest row out there would make the honest rows' own radius so
+No row is removed wrongly. The majority contains an honest row, lies within sqrt(NEAR), and removes only rows
+over sqrt(FAR) away, 2^130 times as far. An honest row out there would make the honest rows' own radius so
 large that every row that stays lies within a few times that radius.
 """
 
@@ -31,8 +31,8 @@ UNIT = 2.0**600
 # In this unit the length of every row of float64 values is finite, and division by it is exact.
 LENGTH = 2.0**64
 
-# Beside a distance of 2^40 radii float64 knows the radius to 2^-13: what lies beyond would swallow a sum of
-# distances, and is not added to it.
+# float64 has 53 bits, so a sum with a term of 2^40 radii resolves one radius to 2^-13 only. Larger terms
+# would hide the others, and are not added.
 _SWALLOWS = 2.0**40
 
 
@@ -40,7 +40,7 @@ class OutOfReachError(ArithmeticError):
     """A statistic's numbers are out of the range that rules can compare; `RowRule.decide` handles it.
 
     Attributes:
-        rows: the rows that lie too far from the majority; none where a majority lies that far apart itself.
+        rows: the rows too far from the majority; empty if no majority lies close together.
     """
 
     def __init__(self, rows: Ints) -> None:
@@ -52,33 +52,36 @@ def check(squares: Floats, rows: Ints) -> None:
     """Checks numbers that a rule is about to compare.
 
     Args:
-        squares: squared distances between rows, (n, n); or each row's from the majority, (n,), NaN where they
-            overflowed.
-        rows: what to call the rows in the error, (n,).
+        squares: squared distances between rows, (n, n); or of each row to the majority, (n,); NaN after an
+            overflow.
+        rows: index of each row for the error, (n,).
 
     Raises:
         OutOfReachError: if some row must be left out, or all have to be measured in a larger unit.
     """
-    if squares.max(initial=0.0) <= FAR:  # not so for NaN
+    if squares.max(initial=0.0) <= FAR:  # false for NaN, as it must be
         return
     centre, radius = core(squares)
     apart = squares[centre] if squares.ndim == 2 else squares
     if radius > NEAR:
         raise OutOfReachError(np.zeros(0, np.int64))
+    # Negated, so that NaN counts as far.
     lost = np.flatnonzero(~(apart <= FAR)).astype(np.int64)
     if len(lost):
         raise OutOfReachError(rows[lost])
 
 
 def core(squares: Floats) -> tuple[int, float]:
-    """The row around which a strict majority of the rows, itself included, lies closest; and how close.
+    """The centre and radius of the smallest ball around a row that holds a strict majority of the rows.
 
     Args:
-        squares: as for `check`; with (n,) numbers the centre is no row, and 0 is returned for it.
+        squares: as for `check`; with shape (n,) the centre is not a row, and 0 is returned for it.
 
     Returns:
-        The lowest such row and the square of the radius.
+        The lowest such row, and the square of the radius.
     """
+    # Position n // 2 of the sorted squares, the row's own 0 first, is the radius that reaches n // 2 + 1
+    # rows.
     order = np.sort(np.where(np.isnan(squares), np.inf, squares), axis=-1)
     radii = np.atleast_1d(order[..., squares.shape[-1] // 2])
     centre = int(np.argmin(radii))
@@ -86,27 +89,27 @@ def core(squares: Floats) -> tuple[int, float]:
 
 
 def near_rows(squares: Floats) -> tuple[int, npt.NDArray[np.bool_]]:
-    """The rows whose distances can be added up, and the row in the middle of the majority.
+    """The centre of the majority, and the rows whose distances can be summed without losing the others.
 
-    A sum of distances beside a huge one is that one, whatever the others are. Rows so far away would make all
-    sums equal, or, lying at two scales, make one of themselves the row with the least sum.
+    A huge term decides a sum of distances alone. Rows so far away would make all sums equal, or, at two
+    different scales, let one of the far rows have the least sum.
 
     Args:
         squares: (n, n) finite squared distances.
 
     Returns:
-        The centre of the majority, as `core` says, and which rows lie within 2^40 of its radii.
+        The centre of the majority, from `core`, and a mask of the rows within 2^40 radii of it.
     """
     centre, radius = core(squares)
     return centre, squares[centre] <= _SWALLOWS**2 * radius
 
 
 def lengths(squares: Floats, scaled: Callable[[], Floats]) -> Floats:
-    """Square roots in units of `LENGTH`, finite also where the squares overflowed.
+    """Square roots in units of `LENGTH`, finite even if the squares overflowed.
 
     Args:
         squares: squared distances of finite rows.
-        scaled: measures the same ones between rows divided by `UNIT`; called only where it is needed.
+        scaled: measures the same distances between rows divided by `UNIT`; called only after an overflow.
     """
     own: Floats = np.sqrt(squares) / LENGTH
     over = ~(squares <= FAR)
@@ -116,5 +119,5 @@ def lengths(squares: Floats, scaled: Callable[[], Floats]) -> Floats:
 
 
 def scaled(source: Source) -> Source:
-    """The rows divided by `UNIT`; values that are not finite become 0."""
+    """The rows divided by `UNIT`; non-finite values become 0."""
     return Virtual(source, [Weighted(weights) for weights in np.eye(source.n) / UNIT])

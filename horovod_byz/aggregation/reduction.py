@@ -1,4 +1,4 @@
-"""How a statistic is reduced: summed over a shard node by node, then over all shards in the tree's order."""
+"""Sums a statistic over the coordinates: over this shard node by node, then over all shards in tree order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def reduced(statistic: Statistic, source: Source, shard: Shard) -> npt.NDArray[A
     """The sum over all coordinates, with the same bits on every rank.
 
     Args:
-        statistic: what is summed.
+        statistic: the statistic to sum.
         source: the rows over this rank's shard.
         shard: the shard.
     """
@@ -27,17 +27,18 @@ def reduced(statistic: Statistic, source: Source, shard: Shard) -> npt.NDArray[A
     def leaf(first: int, size: int) -> Any:
         low, high = first * TILE, min((first + size) * TILE, shard.d)
         if size > 1 and (size * TILE > source.at_once or not statistic.in_one_call(low, high)):
-            return None
+            return None  # one level down, until a block or a segment holds the node
         return statistic.on(source, low - begin, min(high - begin, source.d), shard)
 
     own = [tree_sum(first, size, tiles, leaf) for first, size in nodes(begin, begin + source.d, shard.d)]
+    # A shard without coordinates still sends one partial, of zeros: all ranks send equal shapes.
     partials = shard.reduce(np.stack(own or [statistic.on(source, 0, 0, shard)]))
-    known: dict[tuple[int, int], Any] = {}
+    sums: dict[tuple[int, int], Any] = {}
     for (low, high), partial in zip(shards(shard.d, len(partials)), partials, strict=True):
-        known.update(zip(nodes(low, high, shard.d), partial, strict=False))
-    if not known:  # no coordinates at all
+        sums.update(zip(nodes(low, high, shard.d), partial, strict=False))  # not strict: see the zeros above
+    if not sums:  # no coordinates at all
         return np.asarray(partials[0][0])
     root = 1
     while root < tiles:
         root *= 2
-    return np.asarray(tree_sum(0, root, tiles, lambda first, size: known.get((first, size))))
+    return np.asarray(tree_sum(0, root, tiles, lambda first, size: sums.get((first, size))))

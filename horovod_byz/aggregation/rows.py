@@ -1,9 +1,9 @@
-"""The gradient matrix as a caller hands it over, and the way back to the caller's own type.
+"""Converts the caller's gradients to rows for the kernels, and the result back to the caller's type.
 
-Rows are read where they lie: a contiguous array, a tensor on the CPU, or separate gradients are
-never stacked or copied. Half precision is widened block by block as it is read. Only rows that kernels
-cannot read where they lie (a strided last axis, an odd address, an accelerator's memory) are copied first,
-and the caller's memory is never written to.
+Rows are read in place: a contiguous array, a tensor on the CPU, or separate gradients are never stacked or
+copied. Half precision is widened block by block as it is read. Only rows that kernels cannot read in place (a
+strided last axis, an unaligned address, an accelerator's memory) are copied first. The caller's memory is
+never written to.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def read(data: Any) -> tuple[Source, Restore]:
         dtype into the caller's type, dtype and device. Half precision is computed in float32.
 
     Raises:
-        TypeError: if the data are not floating-point arrays, mix types, dtypes or devices, or hold what would
-            be lost: masks, or values that only a subclass of torch's tensor can give.
+        TypeError: if the data are not floating-point arrays, mix types, dtypes or devices, or would lose
+            information: masks, or values that only a subclass of torch's tensor can give.
         ValueError: if there is no row, or the shape is not (n, d).
     """
     if isinstance(data, Rows):
@@ -126,7 +126,7 @@ def _is_half(part: Any) -> bool:
 def _kernel_ready(part: Any) -> Array:
     array: Array = part if isinstance(part, np.ndarray) else part.numpy()
     if array.dtype not in _KERNEL_DTYPES or not array.dtype.isnative:
-        with np.errstate(over="ignore"):  # beyond float64: infinite, which a rule knows how to treat
+        with np.errstate(over="ignore"):  # longdouble beyond float64 becomes Inf, which rules handle
             array = array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32)
     if not array.flags.aligned or (array.shape[-1] > 1 and array.strides[-1] != array.itemsize):
         array = array.copy()
@@ -134,7 +134,7 @@ def _kernel_ready(part: Any) -> Array:
 
 
 def _is_tensor(value: Any) -> bool:
-    """Whether this is torch's tensor or of a class derived from it; does not import torch."""
+    """Whether the value is a torch tensor or of a derived class; does not import torch."""
     return any(
         base.__name__ == "Tensor" and base.__module__.partition(".")[0] == "torch"
         for base in type(value).__mro__
@@ -149,7 +149,7 @@ def plain(data: Any, dtype: np.dtype[Any]) -> Array:
     """One array or tensor of a kernel's dtype as a NumPy array of aligned values that lie side by side.
 
     Args:
-        data: of any shape; copied only where it cannot be read as it lies.
+        data: of any shape; copied only if kernels cannot read it in place.
         dtype: the dtype that it must have.
 
     Raises:
@@ -162,17 +162,17 @@ def plain(data: Any, dtype: np.dtype[Any]) -> Array:
 
 
 def _plain_array(array: Array) -> Array:
-    """The array without its subclass, such as numpy.memmap; a mask may not be dropped with it."""
+    """The array without its subclass, such as numpy.memmap; refuses a mask, which would be lost."""
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
-            "rows are a masked array, and a rule would read what is masked: decide what stands there, "
+            "rows are a masked array, and a rule would read the masked values too: replace them first, "
             "for example with .filled(0.0)"
         )
     return np.asarray(array)
 
 
 def _plain_tensor(tensor: Any) -> Any:
-    """The tensor itself on the CPU: no subclass, no graph, no pending negation, of a dtype that can be read.
+    """The tensor on the CPU, without subclass, graph or pending negation, in a dtype that kernels can read.
 
     Raises:
         TypeError: if its values cannot be read, or are not floating point.
@@ -180,6 +180,7 @@ def _plain_tensor(tensor: Any) -> Any:
     import torch
 
     kind = type(tensor)
+    # DTensor, nested and quantised subclasses intercept every operation: their storage is not the values.
     if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         raise TypeError(
             f"rows are of the class {kind.__name__}, which keeps its values elsewhere: convert them to plain "
@@ -224,6 +225,8 @@ def _tensor_restore(first: Any, parts: list[Any]) -> Restore:
 def _array_restore(first: Array) -> Restore:
     if (first.dtype in _KERNEL_DTYPES and first.dtype.isnative) or first.dtype.kind != "f":
         return _same
+    # Computed in float32, so it may exceed a float16: saturate, since no non-finite value may reach the
+    # model.
     limit = np.finfo(first.dtype).max
 
     def restore(value: Array) -> Array:

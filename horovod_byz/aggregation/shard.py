@@ -1,4 +1,4 @@
-"""One rank's share of an aggregation, as one value that is handed on whole."""
+"""The coordinates that a rank aggregates, with the settings of the aggregation, as one value."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def alone(partial: Partial) -> list[Partial]:
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """Which coordinates a rank aggregates, at which step, and with what.
+    """A range of coordinates, the optimizer step, and the settings with which a rank aggregates it.
 
     Attributes:
         d: number of coordinates, all shards together.
-        offset: first coordinate of this shard; a multiple of `TILE`, as `tiles.shards` gives it.
+        offset: first coordinate of this shard, a multiple of `TILE`.
         reduce: gathers every shard's partial statistics, in the order of `tiles.shards`.
-        step: optimizer step, for rules that draw at random.
+        step: optimizer step, which seeds randomised rules.
         threads: threads for the kernels; the result does not depend on it.
         segments: the coordinate after each tensor's last, for rules that treat tensors separately.
     """

@@ -1,4 +1,4 @@
-"""Rows as the phases of a rule see them, whatever they are made of."""
+"""The interface through which a rule reads rows, whatever their storage."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Groups = tuple[tuple[int, ...], ...]
 
-# Rows that have to be made are made for this many coordinates at a time: 64k of them stay in a core's cache
-# for the usual number of rows, and such blocks are nodes of the summation tree.
+# Rows that must be computed are computed for this many coordinates at a time: 64k stay in a core's cache for
+# the usual number of rows, and such blocks are nodes of the summation tree.
 BLOCK = 16 * TILE
 
 
 class Combination(Protocol):
-    """A row that depends on each coordinate of the rows by itself, such as a `Decision`."""
+    """A row of which each coordinate depends on that coordinate of the rows only, such as a `Decision`."""
 
     def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int) -> None:
         """Writes the row to `out`; `offset` is the coordinate of the rows' first column."""
 
 
 class Source(ABC):
-    """n rows over the d coordinates that this rank holds, given ones or made from others as they are read.
+    """n rows over the d coordinates of this rank: given, or computed from other rows when they are read.
 
     Attributes:
         n: number of rows.
         d: number of coordinates.
-        dtype: float32 or float64, of what `block` gives.
-        at_once: how many coordinates `block` may be asked for.
+        dtype: dtype of the blocks, float32 or float64.
+        at_once: largest number of coordinates in a block.
     """
 
     n: int
@@ -64,7 +64,7 @@ class Source(ABC):
 
 
 class Whole(Source):
-    """Rows that lie in memory as kernels read them, so that any range of coordinates is one block.
+    """Rows that kernels read in place, so that any range of coordinates is one block.
 
     Args:
         rows: the rows; nothing is copied.

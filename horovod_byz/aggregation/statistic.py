@@ -1,4 +1,4 @@
-"""The statistics by name: sums over coordinates whose size depends on the number of rows only."""
+"""The statistics by name: sums over coordinates; their size depends on n only."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Statistic:
     """A sum over coordinates.
 
     Attributes:
-        name: under which `Statistics` keeps it.
+        name: key in the cache of `Statistics`.
         on: `on(source, begin, end, shard)`, the sum over the columns [begin, end) of the shard.
-        sizes: the squares or magnitudes in it, which are finite only if the rows' values are: each row's,
-            (n,), or each pair of rows', (n, n); None if it holds none.
-        in_one_call: whether `on` may be asked for the coordinates [begin, end), which are more than a tile.
+        sizes: the squares or magnitudes in it, finite only if the rows are: per row, (n,), or per pair of
+            rows, (n, n); None if it holds none.
+        in_one_call: whether one call of `on` may sum the coordinates [begin, end), more than one tile.
     """
 
     name: str
@@ -81,13 +81,15 @@ def to_point(point: Array) -> Statistic:
 
 
 def replicas(groups: Groups, ends: Ends = None) -> Statistic:
-    """How many pieces of the rows differ in some bit from those of other members of their group.
+    """Counts of the pieces in which a row differs in some bit from each member of its redundancy group.
 
     Returns:
         (n, largest group): [i, j] counts where row i and the j-th member of its group differ; with `ends`
         (segments, n, largest group).
     """
     width = max(len(group) for group in groups)
+    # The kernel wants each row in one group at most, and may be given some groups only: number their rows
+    # anew.
     members = [row for group in groups for row in group]
     cuts = itertools.pairwise([0, *itertools.accumulate(len(group) for group in groups)])
     places = [tuple(range(*cut)) for cut in cuts]
@@ -96,7 +98,7 @@ def replicas(groups: Groups, ends: Ends = None) -> Statistic:
         counts = np.zeros((rows.n, width), np.int64)
         first = vote.equal(rows.take(members), places, threads=threads)
         for group, own in zip(groups, places, strict=True):
-            same = first[list(own)]
+            same = first[list(own)]  # rows are equal where their first equal row is the same
             counts[list(group), : len(group)] = same[:, None] != same[None, :]
         return counts
 
@@ -124,17 +126,17 @@ def closeness(groups: Groups, ends: Ends = None) -> Statistic:
 
 
 def _summed(name: str, kernel: Kernel, ends: Ends) -> Statistic:
-    """Over all columns, or over each segment (a tensor of the model) by itself.
+    """A statistic over all columns, or over each segment (a tensor of the model) by itself.
 
-    A node of the summation tree is measured in one call where it lies in one segment; else down to single
-    tiles, whose pieces are cut at coordinates that do not depend on shards.
+    A node of the summation tree inside one segment is measured in one call. Other nodes are split, down to
+    single tiles, which are cut at the ends of the segments: the cuts do not depend on the shards.
     """
     if ends is None:
         return Statistic(name, _each_block(kernel))
 
     def on(source: Source, begin: int, end: int, shard: Shard) -> Array:
         rows = source.block(begin, end)
-        none = np.zeros_like(kernel(rows.block(0, 0), shard.threads))
+        none = np.zeros_like(kernel(rows.block(0, 0), shard.threads))  # the right shape, for absent segments
         cuts = overlaps(ends, shard.offset + begin, rows.d)
         return np.stack([kernel(rows.block(a, b), shard.threads) if a < b else none for a, b in cuts])
 

@@ -1,8 +1,8 @@
-"""The one order in which coordinates are added up: a binary tree over tiles.
+"""The fixed order in which coordinates are added up: a binary tree over tiles.
 
 Floating-point addition is not associative. A sum over coordinates follows one fixed binary tree over tiles of
 `TILE` coordinates, so that shards, blocks and threads all give the same bits: a shard of whole tiles is a
-handful of nodes of that tree, which any rank can finish.
+few nodes of that tree, from which any rank can compute the root.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ def shards(d: int, count: int) -> list[tuple[int, int]]:
         `count` pairs (begin, end), in order, covering [0, d); trailing ones may be empty.
     """
     tiles = -(-d // TILE)
+    # Python integers: tiles * k is exact, so all ranks cut alike.
     cuts = [min(d, TILE * (tiles * k // count)) for k in range(count)] + [d]
     return list(itertools.pairwise(cuts))
 
 
 def overlaps(ends: Sequence[int], offset: int, width: int) -> list[tuple[int, int]]:
-    """Which columns of a block belong to each segment; begin >= end where none does.
+    """The columns [begin, end) of a block in each segment; begin >= end for segments outside the block.
 
     Args:
         ends: the coordinate after each segment's last.
@@ -44,13 +45,14 @@ def overlaps(ends: Sequence[int], offset: int, width: int) -> list[tuple[int, in
 def nodes(begin: int, end: int, d: int) -> list[tuple[int, int]]:
     """The largest aligned nodes (first tile, number of tiles) of the summation tree in [begin, end).
 
-    The last node of the last shard may reach past the end of the coordinates: its missing right
-    children count nothing, wherever the coordinates are split.
+    The last node of the last shard may reach past the end of the coordinates: its missing right children
+    add nothing, wherever the coordinates are split.
     """
     tile, last, total = begin // TILE, -(-end // TILE), -(-d // TILE)
     covering = []
     while tile < last:
         size = 1
+        # Past the end only in the last shard, so that no two shards claim the same node.
         while tile % (2 * size) == 0 and size < total and (tile + 2 * size <= last or last == total):
             size *= 2
         covering.append((tile, size))
@@ -59,19 +61,19 @@ def nodes(begin: int, end: int, d: int) -> list[tuple[int, int]]:
 
 
 def tree_sum(first: int, size: int, total: int, leaf: Callable[[int, int], Any]) -> Any:
-    """Adds up the leaves of the node [first, first + size) in the tree's own order.
+    """Adds up the leaves of the node [first, first + size) in tree order.
 
     Args:
         first: first tile, a multiple of `size`.
         size: number of tiles, a power of two.
-        total: number of tiles in all; leaves from there on do not exist.
-        leaf: `leaf(first, size)` is the known sum of a node, or None to go one level down.
+        total: number of tiles in all; there are no leaves beyond.
+        leaf: `leaf(first, size)` is the sum of a node, or None to add up its two halves.
     """
-    known = leaf(first, size)
-    if known is not None:
-        return known
+    total_here = leaf(first, size)
+    if total_here is not None:
+        return total_here
     half = size // 2
     left = tree_sum(first, half, total, leaf)
     if first + half >= total:
-        return left
+        return left  # not left + 0: -0.0 + 0 would change a bit
     return left + tree_sum(first + half, half, total, leaf)

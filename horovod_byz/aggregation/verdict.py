@@ -1,4 +1,4 @@
-"""The verdict on a worker at one step: what its row did to the result, and why it is suspect."""
+"""The verdict on a worker at one step: the weight of its row in the result, and why it is suspect."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FAR = 3.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one worker's row was treated at one step.
+    """The treatment of one worker's row at one step.
 
     Attributes:
         worker: index of the row.
-        weight: its share in the result, 0 to 1.
+        weight: its weight in the result, 0 to 1.
         nonfinite: how many NaN or infinite values it held.
-        distance: L2 distance to the result; NaN where it was not measured or the row is not finite.
+        distance: L2 distance to the result; NaN if it was not measured or the row is not finite.
         reason: why the row is suspect: "non-finite", "outvoted", "far", or "" when it is not.
     """
 
@@ -45,15 +45,16 @@ def judge(
     """Turns one step's numbers into verdicts.
 
     Args:
-        weights: (n,) share of each row in the result.
+        weights: (n,) weight of each row in the result.
         nonfinite: (n,) count of NaN or infinite values.
         distances: (n,) L2 distance of each row to the result, or None.
         outvoted: indices of rows that lost a vote in their redundancy group.
     """
     n = len(weights)
     far = np.full(n, np.nan) if distances is None else np.where(nonfinite > 0, np.nan, distances)
-    known = far[~np.isnan(far)]
-    limit = FAR * float(np.median(known)) if known.size else np.inf
+    measured = far[~np.isnan(far)]
+    # The median distance, not the mean, which one far row could raise until no row counts as far.
+    limit = FAR * float(np.median(measured)) if measured.size else np.inf
     lost = set() if outvoted is None else set(outvoted.tolist())
     return tuple(
         Verdict(i, float(weights[i]), int(nonfinite[i]), float(far[i]), reason)

@@ -1,4 +1,4 @@
-"""Simulated Byzantine behaviour: what workers send, who they are, and when.
+"""Simulated Byzantine behaviour: attacks rewrite rows, and schedules choose the workers and the steps.
 
 An attack is a frozen dataclass that rewrites rows in place; a schedule names the Byzantine workers of each
 step; a `Wire` joins the two.

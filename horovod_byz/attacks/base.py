@@ -1,8 +1,9 @@
-"""What every attack is: a value that rewrites some rows of the gradient matrix in place, tile by tile.
+"""The base class of the attacks: values that rewrite some rows of the gradient matrix in place, tile by tile.
 
-Attacks simulate what Byzantine workers send. They act between compute and collect, on the whole (n, d) matrix
-or on any range of its coordinates, and give the same bits for every split: reductions run over rows only (in
-row order, in float64), and random numbers are addressed by (seed, step, worker, tile), see `randomness`.
+Attacks simulate the gradients of Byzantine workers. They act between compute and collect, on the whole (n, d)
+matrix or on any range of its coordinates, and give the same bits for every split: reductions run over rows
+only (in row order, in float64), and random numbers are addressed by (seed, step, worker, tile), see
+`randomness`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Knowledge = Literal["nothing", "own row", "all rows"]
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """The part of one tile of coordinates that an attack is asked to rewrite.
+    """The part of one tile of coordinates that an attack rewrites in one call.
 
     Attributes:
         block: (n, width) writable view on the coordinates [begin, end).
@@ -51,8 +52,8 @@ class Tile:
     def sum(self, rows: Sequence[int]) -> NDArray[np.float64]:
         """Sum of `rows`, float64, in row order; zeros if there are none.
 
-        Row by row, and not `block.sum(axis=0)`: NumPy sums pairwise where the rows happen to lie one after
-        another in memory (a block of one column), which gives other bits.
+        Row by row, and not `block.sum(axis=0)`: NumPy sums pairwise if the rows are contiguous in memory
+        (a block of one column), which gives other bits.
         """
         total = np.zeros(self.end - self.begin)
         for row in rows:
@@ -81,7 +82,8 @@ class Attack(ABC):
     Attributes:
         threat: "classic": at most f whole rows are arbitrary (Xie et al. 2018, Definition 1);
             "dimensional": in every column at most f values are arbitrary, in any rows (Definition 4).
-        knows: what the simulated attacker reads: "nothing", its "own row", or "all rows" (omniscient).
+        knows: the rows that the simulated attacker reads: "nothing", its "own row", or "all rows"
+            (omniscient).
         acts_on: "rows", or "labels" for attacks on the training data, which leave the rows alone.
     """
 
@@ -106,10 +108,10 @@ class Attack(ABC):
         d: int | None = None,
         only: Sequence[int] | None = None,
     ) -> None:
-        """Rewrite `rows` in place as the master would receive them at this step.
+        """Rewrites `rows` in place to the rows that the aggregator would receive at this step.
 
         No Byzantine row: nothing is written. All rows Byzantine: sums and means over the (absent) honest rows
-        are zero. Values that exceed the dtype become infinite, as they would on the wire.
+        are zero. Values that exceed the dtype become infinite, as in a message of that dtype.
 
         Args:
             rows: (n, width) writable float32 or float64 array that holds the coordinates
@@ -125,9 +127,9 @@ class Attack(ABC):
                 `reaches(n, byzantine)`.
 
         Raises:
-            TypeError: `rows` is not a NumPy array.
-            ValueError: `rows` is not a writable 2-D float array, an index is out of range, `only` names a row
-                that the attack cannot reach, or `d` is missing or too small.
+            TypeError: if `rows` is not a NumPy array.
+            ValueError: if `rows` is not a writable 2-D float array, an index is out of range, `only` names a
+                row that the attack cannot reach, or `d` is missing or too small.
         """
         _check_rows(rows, self.name)
         n, width = rows.shape
@@ -140,6 +142,7 @@ class Attack(ABC):
         address = (total, check_seed(seed), int(step), self.name)
         if not targets:
             return
+        # Attacks overflow on purpose; a warning at every step would bury the user's own.
         with np.errstate(over="ignore", invalid="ignore"):
             for begin, end in _tiles(offset, offset + width):
                 block = rows[:, begin - offset : end - offset]
@@ -147,7 +150,7 @@ class Attack(ABC):
 
     def reaches(self, n: int, byzantine: Sequence[int]) -> tuple[int, ...]:
         """Rows that a call with these arguments may write."""
-        if self.acts_on == "labels":
+        if self.acts_on == "labels":  # the loader poisons the data; the rows stay as computed
             return ()
         if self.threat == "dimensional" and len(byzantine):
             return tuple(range(n))
@@ -155,7 +158,7 @@ class Attack(ABC):
 
     @abstractmethod
     def strike(self, tile: Tile) -> None:
-        """Rewrite the rows `tile.targets` of `tile.block`."""
+        """Rewrites the rows `tile.targets` of `tile.block`."""
 
     def _targets(self, n: int, byzantine: tuple[int, ...], only: Sequence[int] | None) -> tuple[int, ...]:
         reached = self.reaches(n, byzantine)
@@ -222,10 +225,10 @@ def _tiles(begin: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def finite(value: float, what: str) -> float:
-    """Return `value` as a float if it is a finite number.
+    """Returns `value` as a float if it is a finite number.
 
     Raises:
-        ValueError: it is not, so that the attack could neither be compared nor be written down as its repr.
+        ValueError: if it is not: NaN would make equal attacks differ, and break their repr.
     """
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not number or not np.isfinite(value):

@@ -13,7 +13,7 @@ from horovod_byz.attacks.registry import register
 
 
 def flip_bits(values: NDArray[np.float32], bits: tuple[int, ...] = (22, 29, 30, 31)) -> NDArray[np.float32]:
-    """Return float32 `values` with the 0-based `bits` flipped; twice gives the values back."""
+    """Returns float32 `values` with the 0-based `bits` flipped; twice gives the values back."""
     mask = np.uint32(sum(1 << bit for bit in bits))
     flipped: NDArray[np.float32] = (np.ascontiguousarray(values).view(np.uint32) ^ mask).view(np.float32)
     return flipped
@@ -29,7 +29,7 @@ class BitFlip(Attack):
     The default bits are 0-based: 22 (top of the mantissa), 29 and 30 (exponent bits of weight 64 and 128),
     and 31 (sign), as in the authors' code; 1.0 becomes -2.767e19 and 0.0 becomes -5.534e19. The paper writes
     "22th, 30th, 31th and 32th", which mixes the bases: `bits=(21, 29, 30, 31)` is its 1-based reading.
-    Float64 rows are flipped in their float32 image, as a float32 wire would carry them. Values with |x| in
+    Float64 rows are flipped in their float32 image, as if they had been sent in float32. Values with |x| in
     [2^-64, 2^-63) become infinite or NaN.
 
     Args:
@@ -37,9 +37,10 @@ class BitFlip(Attack):
         coordinates: number of attacked columns, counted from the first; all of them where d is smaller.
 
     Raises:
-        ValueError: `bits` is empty, repeats a bit or leaves 0..31; `coordinates` is negative.
+        ValueError: if `bits` is empty, repeats a bit or leaves 0..31, or `coordinates` is negative.
 
-    Reference: Xie, Koyejo, Gupta 2018, section 5.4.
+    Reference:
+        Xie, Koyejo, Gupta 2018, section 5.4.
     """
 
     bits: tuple[int, ...] = (22, 29, 30, 31)

@@ -19,7 +19,8 @@ class MeanCounterExample(Attack):
     The paper has one Byzantine row (f = 1) and the expected gradient g; here f rows share the value, and g
     is the mean of the honest rows. Without an honest row, g and the rows are zero.
 
-    Reference: Xie, Koyejo, Gupta 2018, Theorem 1, equation (3).
+    Reference:
+        Xie, Koyejo, Gupta 2018, Theorem 1, equation (3).
     """
 
     threat: ClassVar[Threat] = "classic"
@@ -47,9 +48,10 @@ class SelectionCounterExample(Attack):
         scale: the large number; "arbitrarily large" in the paper.
 
     Raises:
-        ValueError: `scale` is not finite.
+        ValueError: if `scale` is not finite.
 
-    Reference: Xie, Koyejo, Gupta 2018, Theorem 2 and Corollary 1.
+    Reference:
+        Xie, Koyejo, Gupta 2018, Theorem 2 and Corollary 1.
     """
 
     scale: float = 1e6

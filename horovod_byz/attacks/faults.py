@@ -1,4 +1,4 @@
-"""Constant rows: the signSGD attack, and what broken hardware and software send."""
+"""Constant rows: the signSGD attack, and the rows of broken hardware and software."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ class Constant(Attack):
         value: the constant; -1 in the paper (-100 in its public code, the same after signSGD's sign).
 
     Raises:
-        ValueError: `value` is not finite.
+        ValueError: if `value` is not finite.
 
-    Reference: Rajput et al. 2019 (DETOX), section 5.2, "constant Byzantine attack".
+    Reference:
+        Rajput et al. 2019 (DETOX), section 5.2, "constant Byzantine attack".
     """
 
     value: float = -1.0

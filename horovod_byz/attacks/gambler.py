@@ -27,13 +27,14 @@ class Gambler(Attack):
         probability: chance p of each value to be hit; 0.05 % in the paper.
         servers: number S of servers; 20 in the paper.
         server: index s of the attacked server, counted from 0. None: drawn by the seed, once per run (the
-            paper does not say which one it is).
+            paper does not name it).
 
     Raises:
-        ValueError: `scale` is not finite, `probability` is not in [0, 1], or the server does not exist. On a
-            call with offset > 0: d is missing.
+        ValueError: if `scale` is not finite, `probability` is not in [0, 1], or the server does not exist. On
+            a call with offset > 0: d is missing.
 
-    Reference: Xie, Koyejo, Gupta 2018, section 5.5.
+    Reference:
+        Xie, Koyejo, Gupta 2018, section 5.5.
     """
 
     scale: float = -1e20
@@ -61,9 +62,9 @@ class Gambler(Attack):
             )
 
     def attacked(self, d: int, seed: int = 0) -> tuple[int, int]:
-        """Return the range [begin, end) of the coordinates that the attacked server holds."""
+        """Returns the range [begin, end) of the coordinates that the attacked server holds."""
         server = self.server
-        if server is None:
+        if server is None:  # another purpose than the hits, so that it takes none of their numbers
             server = int(stream(seed, self.name + " server").random() * self.servers)
         return server * d // self.servers, (server + 1) * d // self.servers
 
@@ -73,5 +74,6 @@ class Gambler(Attack):
         if first >= last:
             return
         for row in tile.targets:
+            # The whole tile is drawn and then cut, so that a hit does not depend on how the work was split.
             hits = first + np.flatnonzero(tile.uniform(row)[first:last] < self.probability)
             tile.block[row, hits] = self.scale * tile.block[row, hits].astype(np.float64)

@@ -25,9 +25,10 @@ class InnerProduct(Attack):
             10 on Krum (11 of 25).
 
     Raises:
-        ValueError: `epsilon` is not finite.
+        ValueError: if `epsilon` is not finite.
 
-    Reference: Xie, Koyejo, Gupta 2019 (Fall of Empires), sections 6.2 and 6.3.
+    Reference:
+        Xie, Koyejo, Gupta 2019 (Fall of Empires), sections 6.2 and 6.3.
     """
 
     epsilon: float

@@ -21,8 +21,9 @@ class LabelFlip(Attack):
     The gradients are then computed honestly: calling the attack on rows leaves them alone, and the loader of
     a Byzantine worker calls `labels`.
 
-    Reference: Yin et al. 2018; Li et al. 2021 (BrSGD), section 5.1, "Label Shift" ("Label Inverse" in its
-    table).
+    Reference:
+        Yin et al. 2018; Li et al. 2021 (BrSGD), section 5.1, "Label Shift" ("Label Inverse" in its
+        table).
     """
 
     threat: ClassVar[Threat] = "classic"
@@ -30,7 +31,7 @@ class LabelFlip(Attack):
     acts_on: ClassVar[Literal["rows", "labels"]] = "labels"
 
     def labels(self, y: Labels, classes: int) -> Labels:
-        """Return the inverted labels.
+        """Returns the inverted labels.
 
         Args:
             y: integer labels in [0, classes): array, tensor or int, any shape. Not written to.
@@ -40,7 +41,7 @@ class LabelFlip(Attack):
             classes - 1 - y, of the type and dtype of `y`.
 
         Raises:
-            ValueError: `classes` is not positive, or a label is out of range.
+            ValueError: if `classes` is not positive, or a label is out of range.
         """
         if classes < 1:
             raise ValueError(f"LabelFlip: classes must be >= 1, got {classes}")
@@ -54,7 +55,7 @@ class LabelFlip(Attack):
         return inverted
 
     def strike(self, tile: Tile) -> None:
-        """Leave the rows alone: the data were poisoned, and the gradients follow from them."""
+        """Leaves the rows alone: the data were poisoned, and the gradients follow from them."""
 
 
 def _bounds(y: Any) -> tuple[int, int]:

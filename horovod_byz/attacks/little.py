@@ -31,9 +31,10 @@ class ALittleIsEnough(Attack):
         sign: +1 (DETOX) or -1 (public code of the attack's authors).
 
     Raises:
-        ValueError: an argument is not one of those; or, when called with z="zmax", f is too large for n.
+        ValueError: if an argument is not one of those; or, when called with z="zmax", f is too large for n.
 
-    Reference: Baruch, Baruch, Goldberg 2019; Rajput et al. 2019 (DETOX), section 5.2.
+    Reference:
+        Baruch, Baruch, Goldberg 2019; Rajput et al. 2019 (DETOX), section 5.2.
     """
 
     z: float | Literal["zmax"] = 1.0
@@ -57,6 +58,7 @@ class ALittleIsEnough(Attack):
         n = len(tile.block)
         z = z_max(n, len(tile.byzantine)) if self.z == "zmax" else self.z
         views = {"all": tuple(range(n)), "byzantine": tile.byzantine, "honest": tile.honest}
+        # Before any row is written, since the targets may be in the view.
         mean, std = _moments(tile, views[self.view])
         value = mean + self.sign * z * std
         for row in tile.targets:

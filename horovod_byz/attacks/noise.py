@@ -22,9 +22,10 @@ class Gaussian(Attack):
         std: standard deviation of each value; 200 in the papers.
 
     Raises:
-        ValueError: `std` is negative or not finite.
+        ValueError: if `std` is negative or not finite.
 
-    Reference: Xie, Koyejo, Gupta 2018, section 5.2; Li et al. 2021 (BrSGD), section 5.1.
+    Reference:
+        Xie, Koyejo, Gupta 2018, section 5.2; Li et al. 2021 (BrSGD), section 5.1.
     """
 
     std: float = 200.0

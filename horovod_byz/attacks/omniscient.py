@@ -22,9 +22,10 @@ class Omniscient(Attack):
         scale: the large constant; 1e20 in the paper.
 
     Raises:
-        ValueError: `scale` is not finite.
+        ValueError: if `scale` is not finite.
 
-    Reference: Xie, Koyejo, Gupta 2018, section 5.3.
+    Reference:
+        Xie, Koyejo, Gupta 2018, section 5.3.
     """
 
     scale: float = 1e20
@@ -52,9 +53,10 @@ class ModelNegation(Omniscient):
         scale: the large constant; 1e10 in the paper.
 
     Raises:
-        ValueError: `scale` is not finite.
+        ValueError: if `scale` is not finite.
 
-    Reference: Li et al. 2021 (BrSGD), section 5.1, "Model Negation Attack".
+    Reference:
+        Li et al. 2021 (BrSGD), section 5.1, "Model Negation Attack".
     """
 
     scale: float = 1e10

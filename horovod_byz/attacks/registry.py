@@ -26,10 +26,10 @@ alias = ATTACKS.alias
 
 
 def register(kind: Kind) -> Kind:
-    """Class decorator: make an attack known by its name in kebab-case.
+    """Registers an attack under its class name in kebab-case; a class decorator.
 
     Raises:
-        ValueError: another attack has this name.
+        ValueError: if another attack has this name.
     """
     ATTACKS.add(kebab(kind.__name__), kind)
     return kind
@@ -41,7 +41,7 @@ def names() -> tuple[str, ...]:
 
 
 def by_name(name: str, **options: Any) -> Attack:
-    """Return the attack called `name`, with its options.
+    """Returns the attack called `name`, with its options.
 
     Args:
         name: kebab-case class name such as "a-little-is-enough", an alias such as "alie", the name that an
@@ -52,8 +52,8 @@ def by_name(name: str, **options: Any) -> Attack:
         The attack.
 
     Raises:
-        ValueError: no attack has this name, an option is not one of its fields, or a field without a default
-            is missing.
+        ValueError: if no attack has this name, an option is not one of its fields, or a field without a
+            default is missing.
 
     Examples:
         >>> by_name("inner-product", epsilon=0.1)
@@ -64,7 +64,7 @@ def by_name(name: str, **options: Any) -> Attack:
 
 
 def from_data(data: str | Mapping[str, Any]) -> Attack:
-    """Return an attack from plain data: its name, or a table with `name` and its options.
+    """Returns an attack from plain data: its name, or a table with `name` and its options.
 
     Raises:
         ValueError: as `by_name`; or the table has no `name`.
@@ -83,7 +83,7 @@ def from_data(data: str | Mapping[str, Any]) -> Attack:
 
 
 def to_data(attack: Attack) -> dict[str, Any]:
-    """Return plain data (strings, numbers, lists) from which `from_data` builds an equal attack.
+    """Returns plain data (strings, numbers, lists) from which `from_data` builds an equal attack.
 
     Fields that are None are left out, since TOML cannot write them.
     """

@@ -29,9 +29,10 @@ class GradientScale(Attack):
         scale: the constant; 1e10 in the paper.
 
     Raises:
-        ValueError: `scale` is not finite.
+        ValueError: if `scale` is not finite.
 
-    Reference: Li et al. 2021 (BrSGD), section 5.1, "Gradient Scale Attack".
+    Reference:
+        Li et al. 2021 (BrSGD), section 5.1, "Gradient Scale Attack".
     """
 
     scale: float = 1e10
@@ -57,9 +58,10 @@ class ReversedGradient(Attack):
         c: the factor. The paper states c > 0 only; its public code uses 100.
 
     Raises:
-        ValueError: `c` is not a finite number > 0.
+        ValueError: if `c` is not a finite number > 0.
 
-    Reference: Rajput et al. 2019 (DETOX), section 5.2, "reversed gradient".
+    Reference:
+        Rajput et al. 2019 (DETOX), section 5.2, "reversed gradient".
     """
 
     c: float = 100.0

@@ -1,7 +1,7 @@
-"""Who is Byzantine at which step.
+"""Schedules: the Byzantine workers of each step.
 
-`Fixed` and `Redrawn` name the workers and leave the attack to the caller; `Script` (see `script`) also says
-what each of them does.
+`Fixed` and `Redrawn` name the workers, and the caller chooses the attack; a `Script` (see `script`) also has
+the attack of each worker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def workers(self, step: int) -> tuple[int, ...]:
-        """Return the sorted indices of the workers that are Byzantine at `step` (counted from 0)."""
+        """Returns the sorted indices of the workers that are Byzantine at `step` (counted from 0)."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,10 @@ class Fixed(Schedule):
         indices: worker indices, in any order.
 
     Raises:
-        ValueError: an index is negative, not an integer, or named twice.
+        ValueError: if an index is negative, not an integer, or named twice.
 
-    Reference: Rajput et al. 2019 (DETOX), section 2: "a fixed subset Q".
+    Reference:
+        Rajput et al. 2019 (DETOX), section 2: "a fixed subset Q".
     """
 
     indices: tuple[int, ...] = ()
@@ -53,7 +54,7 @@ class FixedAtRandom(Schedule):
         seed: integer in [0, 2^64).
 
     Raises:
-        ValueError: f does not lie in 0..n, or the seed is out of range.
+        ValueError: if f does not lie in 0..n, or the seed is out of range.
     """
 
     n: int
@@ -77,9 +78,10 @@ class Redrawn(Schedule):
         seed: integer in [0, 2^64).
 
     Raises:
-        ValueError: f does not lie in 0..n, or the seed is out of range.
+        ValueError: if f does not lie in 0..n, or the seed is out of range.
 
-    Reference: Xie, Koyejo, Gupta 2019 (Fall of Empires), section 6.2: "a randomly selected subset" per
+    Reference:
+        Xie, Koyejo, Gupta 2019 (Fall of Empires), section 6.2: "a randomly selected subset" per
         iteration.
     """
 
@@ -95,7 +97,7 @@ class Redrawn(Schedule):
 
 
 def draw(n: int, f: int, mode: Literal["first", "fixed", "redrawn"] = "fixed", seed: int = 0) -> Schedule:
-    """Return the schedule of f Byzantine workers among n, by the name of its mode.
+    """Returns the schedule of f Byzantine workers among n, by the name of its mode.
 
     Args:
         n: number of workers.
@@ -105,7 +107,7 @@ def draw(n: int, f: int, mode: Literal["first", "fixed", "redrawn"] = "fixed", s
         seed: integer in [0, 2^64).
 
     Raises:
-        ValueError: unknown mode, or f does not lie in 0..n.
+        ValueError: if the mode is unknown, or f does not lie in 0..n.
     """
     _check_counts(n, f, seed, "draw")
     if mode == "first":
@@ -118,10 +120,10 @@ def draw(n: int, f: int, mode: Literal["first", "fixed", "redrawn"] = "fixed", s
 
 
 def worker_indices(workers: object, what: str) -> tuple[int, ...]:
-    """Return an index, or several, as a sorted tuple.
+    """Returns an index, or several, as a sorted tuple.
 
     Raises:
-        ValueError: an index is negative, not an integer, or named twice.
+        ValueError: if an index is negative, not an integer, or named twice.
     """
     values = [workers] if isinstance(workers, int) else list(workers)  # type: ignore[call-overload]
     if any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in values):

@@ -1,4 +1,4 @@
-"""A script of faults: which worker does what, at which steps.
+"""A script of faults: attacks by worker and step.
 
     Script({10: {3: NotANumber()}, (20, 30): {(0, 5): Gaussian(), 7: Zero()}})
     Script().at(10, 3, NotANumber()).during(20, 30, (0, 5), Gaussian()).during(20, 30, 7, Zero())
@@ -19,16 +19,17 @@ from horovod_byz.attacks.schedule import Schedule, worker_indices
 
 @dataclass(frozen=True)
 class Event:
-    """Some workers carry out an attack at the steps begin <= step < end.
+    """An attack by some workers at the steps begin <= step < end.
 
     Args:
         begin: first step.
         end: the step after the last one; None: until training ends.
         workers: the workers' indices.
-        attack: what they do.
+        attack: their attack.
 
     Raises:
-        ValueError: the steps are empty or negative, a worker is not an index, or `attack` is not an attack.
+        ValueError: if the steps are empty or negative, a worker is not an index, or `attack` is not an
+            attack.
     """
 
     begin: int
@@ -59,7 +60,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Script(Schedule):
-    """A schedule that says for each step who is Byzantine and what they do.
+    """A schedule with an attack for each Byzantine worker of each step.
 
     Args:
         events: the events; or a mapping {step or (begin, end): {worker or (workers): attack}}, where end is
@@ -67,7 +68,7 @@ class Script(Schedule):
             what the earlier ones left; every worker that the step names counts as Byzantine for all of them.
 
     Raises:
-        ValueError: an event is malformed (see `Event`).
+        ValueError: if an event is malformed (see `Event`).
     """
 
     events: tuple[Event, ...] = ()
@@ -82,11 +83,11 @@ class Script(Schedule):
                 raise ValueError(f"Script: expected events or a mapping from steps to workers, got {event!r}")
 
     def at(self, step: int, workers: int | Sequence[int], attack: Attack) -> Script:
-        """Return this script with one more event, at a single step."""
+        """Returns this script with one more event, at a single step."""
         return self.during(step, step + 1, workers, attack)
 
     def during(self, begin: int, end: int | None, workers: int | Sequence[int], attack: Attack) -> Script:
-        """Return this script with one more event, at the steps begin <= step < end."""
+        """Returns this script with one more event, at the steps begin <= step < end."""
         return Script((*self.events, Event(begin, end, worker_indices(workers, "Script"), attack)))
 
     def workers(self, step: int) -> tuple[int, ...]:
@@ -97,12 +98,13 @@ class Script(Schedule):
     def __call__(
         self, rows: FloatRows, *, seed: int = 0, step: int = 0, offset: int = 0, d: int | None = None
     ) -> None:
-        """Carry out the events of `step` on `rows`, in place.
+        """Carries out the events of `step` on `rows`, in place.
 
         Each attack writes the workers of its event only; a dimensional one too.
 
-        Args and Raises: as `Attack.__call__`; ValueError also where the script names a worker >= n.
+        The arguments and errors are those of `Attack.__call__`; a worker >= n is a ValueError too.
         """
+        # All events see the same honest rows, whichever workers an event itself writes.
         byzantine = self.workers(step)
         for event in self.events:
             if event.active(step):
@@ -110,13 +112,13 @@ class Script(Schedule):
 
     @classmethod
     def from_data(cls, data: Iterable[Mapping[str, Any]]) -> Script:
-        """Return a script from plain data, as a TOML file holds it.
+        """Returns a script from plain data, as a TOML file holds it.
 
         Each table has `step`, or `steps = [begin, end]` (end exclusive; `[begin]` alone: until training
         ends), `workers`, and `attack` (a name, or a table with `name` and options).
 
         Raises:
-            ValueError: a table lacks one of these or has another key; an attack is unknown.
+            ValueError: if a table lacks one of these or has another key, or an attack is unknown.
 
         Examples:
             >>> Script.from_data([{"step": 10, "workers": [3], "attack": "zero"}])
@@ -125,7 +127,7 @@ class Script(Schedule):
         return cls(tuple(_from_table(table) for table in data))
 
     def to_data(self) -> list[dict[str, Any]]:
-        """Return plain data from which `from_data` builds an equal script."""
+        """Returns plain data from which `from_data` builds an equal script."""
         return [
             {
                 "steps": [event.begin] if event.end is None else [event.begin, event.end],

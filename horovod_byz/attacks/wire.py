@@ -11,16 +11,16 @@ from horovod_byz.attacks.script import Script
 
 @dataclass(frozen=True)
 class Wire:
-    """What happens to the rows between compute and aggregate.
+    """A simulated attack on the rows between compute and aggregate, at the steps of a schedule.
 
     Args:
-        schedule: who is Byzantine at which step; a `Script` also says what they do.
-        attack: what they do; None with a script.
+        schedule: the Byzantine workers of each step; a `Script` also has their attacks.
+        attack: their attack; None with a script.
         seed: integer in [0, 2^64), for the attack's random numbers.
         start: first step of the attack; earlier steps are honest.
 
     Raises:
-        ValueError: both a script and an attack are given, or neither.
+        ValueError: if both a script and an attack are given, or neither.
     """
 
     schedule: Schedule
@@ -36,11 +36,11 @@ class Wire:
             )
 
     def workers(self, step: int) -> tuple[int, ...]:
-        """Return the sorted Byzantine workers of `step`; none before `start`."""
+        """Returns the sorted Byzantine workers of `step`; none before `start`."""
         return self.schedule.workers(step) if step >= self.start else ()
 
     def __call__(self, rows: FloatRows, offset: int, d: int, step: int) -> None:
-        """Rewrite `rows`, the coordinates [offset, offset + width) of d, in place, as `Attack.__call__`."""
+        """Rewrites `rows`, the coordinates [offset, offset + width) of d, in place, as `Attack.__call__`."""
         if step < self.start:
             return
         if isinstance(self.schedule, Script):

@@ -1,4 +1,4 @@
-"""Timing that holds on a machine with other work to do: ways in turn, ratios within a round."""
+"""Timing for a machine that does other work too: rules take turns, and ratios compare calls of one round."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MEAN = "torch.mean(0)"
 
 @dataclass(frozen=True)
 class Seconds:
-    """How long one call took: processor time of the calling thread, and time on the wall."""
+    """The duration of one call: processor time of the calling thread, and wall time."""
 
     cpu: float
     wall: float
 
 
-# A way to aggregate: called without arguments; what it returns is its own timing, or anything else.
+# A way to aggregate, called without arguments. If it returns `Seconds`, they replace the measured ones.
 Way = Callable[[], object]
 
 
@@ -45,7 +45,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Timing:
-    """What one way to aggregate cost.
+    """The cost of one way to aggregate.
 
     Args:
         name: the rule or expression.
@@ -65,7 +65,7 @@ class Timing:
 
 
 def seconds(way: Way) -> Seconds:
-    """How long one call takes; a way in another process returns its own timing."""
+    """Times one call; a way that runs in another process returns its own `Seconds`."""
     wall, cpu = time.perf_counter(), time.thread_time()
     result = way()
     taken = Seconds(time.thread_time() - cpu, time.perf_counter() - wall)
@@ -75,12 +75,12 @@ def seconds(way: Way) -> Seconds:
 def measure(ways: Mapping[str, Way], rounds: int, rare: frozenset[str] = frozenset()) -> list[Timing]:
     """Times every way once per round, after one round that is not counted.
 
-    Ratios are taken inside a round and only then summarised: neighbours in time share the machine's
-    load, and the ratio holds where the milliseconds do not.
+    Ratios are taken inside a round and only then summarised: calls of one round share the
+    machine's load, so their ratio is stable even when the milliseconds are not.
 
     Args:
         ways: by name; `READ` and `MEAN` among them.
-        rounds: how many.
+        rounds: number of counted rounds.
         rare: names of slow ways, timed in the first two counted rounds only.
     """
     samples: dict[str, list[tuple[int, Seconds]]] = {name: [] for name in ways}
@@ -95,20 +95,20 @@ def measure(ways: Mapping[str, Way], rounds: int, rare: frozenset[str] = frozens
     return [
         Timing(
             name,
-            1e3 * statistics.median(one.cpu for _, one in own),
-            1e3 * statistics.median(one.wall for _, one in own),
-            Spread.of([one.cpu / floor[k].cpu for k, one in own]),
-            Spread.of([one.cpu / mean[k].cpu for k, one in own]),
-            Spread.of([one.wall / floor[k].wall for k, one in own]),
+            1e3 * statistics.median(sample.cpu for _, sample in own),
+            1e3 * statistics.median(sample.wall for _, sample in own),
+            Spread.of([sample.cpu / floor[k].cpu for k, sample in own]),
+            Spread.of([sample.cpu / mean[k].cpu for k, sample in own]),
+            Spread.of([sample.wall / floor[k].wall for k, sample in own]),
         )
         for name, own in samples.items()
     ]
 
 
 def extra_memory(way: Way) -> int | None:
-    """Bytes by which one call raises the peak of this process's memory; None where Linux does not say."""
+    """Bytes by which one call raises the peak of this process's memory; None if the system has no count."""
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # else a call may find room that an earlier one left
+        ctypes.CDLL(None).malloc_trim(0)  # else a call may reuse memory that an earlier call freed
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         before = _status("VmRSS")
         way()
@@ -118,7 +118,7 @@ def extra_memory(way: Way) -> int | None:
 
 
 def _status(field: str) -> int:
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    if found is None:
+    line = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if line is None:
         raise OSError(f"/proc/self/status has no {field}")
-    return 1024 * int(found[1])
+    return 1024 * int(line[1])

@@ -19,13 +19,13 @@ Ways = dict[str, Callable[[], Any]]
 
 
 def versions() -> dict[str, str]:
-    """Of the peers that can be imported here."""
-    found = {}
+    """The versions of the peers that this interpreter can import, and of its torch; empty without a peer."""
+    installed = {}
     for name in ("byzfl", "byzpy"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-            found[name] = importlib.metadata.version(name)
-    return {**found, "torch": torch.__version__} if found else {}
+            installed[name] = importlib.metadata.version(name)
+    return {**installed, "torch": torch.__version__} if installed else {}
 
 
 def byzfl(rows: torch.Tensor, f: int) -> Ways:
@@ -66,7 +66,7 @@ def byzpy(rows: torch.Tensor, f: int) -> Ways:
 
 
 def make(n: int, d: int, present: dict[str, str]) -> Ways:
-    """The ways over n random rows that run at all; each is tried once on a few columns."""
+    """The rules that run over n random rows; each is tried once on a few columns."""
     rows = torch.from_numpy(np.random.default_rng(0).random((n, d), dtype=np.float32) - 0.5)
     ways: Ways = {}
     for name, peer in (("byzfl", byzfl), ("byzpy", byzpy)):
@@ -81,7 +81,7 @@ def make(n: int, d: int, present: dict[str, str]) -> Ways:
         for way, run in small.items():
             try:
                 run()
-            except Exception as error:  # noqa: BLE001  (a stranger's code; said, and left out)
+            except Exception as error:  # noqa: BLE001  (foreign code: reported, and left out)
                 print(f"{way} is left out at n = {n}: {error!r}", file=sys.stderr)
                 continue
             ways[way] = whole[way]
@@ -91,7 +91,7 @@ def make(n: int, d: int, present: dict[str, str]) -> Ways:
 def main() -> None:
     """Answers one line per command until "quit"."""
     torch.set_num_threads(1)
-    answers, sys.stdout = sys.stdout, sys.stderr  # what the peers print must not look like an answer
+    answers, sys.stdout = sys.stdout, sys.stderr  # else text that a peer prints would be read as an answer
     present = versions()
     ways: Ways = {}
     for line in sys.stdin:

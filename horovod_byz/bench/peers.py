@@ -1,7 +1,7 @@
 """Other libraries, timed in a process of their own environment, round by round beside ours.
 
-`make bench-peers` makes that environment. The worker below runs there, so it imports nothing of this package;
-it reads one command per line, `make n d`, `run name` or `quit`, and answers in JSON.
+`make bench-peers` makes that environment. The worker, `peer_worker.py`, runs there, so it imports nothing
+from this package; it reads one command per line, `make n d`, `run name` or `quit`, and answers in JSON.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Peers:
         pipe_in.flush()
         answer = pipe_out.readline()
         if not answer:
-            raise RuntimeError(f"the peers' worker ended at {command!r}: its output stands above")
+            raise RuntimeError(f"the peers' worker ended at {command!r}: its error is in the output above")
         return json.loads(answer)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a benchmark: time over the floor against n, and time against d with its slope."""
+"""Figures of a benchmark: time over the floor against n, and time against d with its slope."""
 
 from __future__ import annotations
 

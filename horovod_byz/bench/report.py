@@ -31,28 +31,27 @@ def show(cell: Mapping[str, Any], dtype: str, threads: int) -> None:
 
 
 def conclude(result: Mapping[str, Any]) -> None:
-    """Goals beside what was reached, exponents beside what the papers say, and what was left out."""
+    """Goals beside measured ratios, exponents beside the papers', and the sizes that were left out."""
     goals = _table("Goals (verdict: the worst of d >= 10^6)", "", "n", "goal", "reached at d", "verdict")
-    for one in result["targets"]:
-        reached = ", ".join(f"{int(d):,}: {value:.2f}" for d, value in one["reached"].items())
-        goals.add_row(
-            one["way"], str(one["n"]), f"{one['goal']:.2f} x {one['over']}", reached, one["verdict"]
-        )
+    for target in result["targets"]:
+        reached = ", ".join(f"{int(d):,}: {value:.2f}" for d, value in target["reached"].items())
+        goal = f"{target['goal']:.2f} x {target['over']}"
+        goals.add_row(target["way"], str(target["n"]), goal, reached, target["verdict"])
     table = _table("time = c d^k, c n^k", "", "k of d", "paper", "k of n", "paper")
-    for one in result["exponents"]:
+    for fit in result["exponents"]:
         table.add_row(
-            one["way"],
-            _exponent(one["in_d"]),
-            one["claimed_in_d"],
-            _exponent(one["in_n"]),
-            one["claimed_in_n"],
+            fit["way"],
+            _exponent(fit["in_d"]),
+            fit["claimed_in_d"],
+            _exponent(fit["in_n"]),
+            fit["claimed_in_n"],
         )
     console = Console(width=110)
     if result["targets"]:
         console.print(goals)
     console.print(table)
-    for one in result["skipped"]:
-        console.print(f"left out: n = {one['n']}, d = {one['d']:,}: {one['why']}")
+    for size in result["skipped"]:
+        console.print(f"left out: n = {size['n']}, d = {size['d']:,}: {size['why']}")
 
 
 def _exponent(value: float | None) -> str:

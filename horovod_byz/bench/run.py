@@ -1,4 +1,4 @@
-"""The grid of sizes, one process, one after another; results to the terminal and to a folder."""
+"""Times a grid of sizes one after another in one process; shows tables and writes a folder of results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["cell", "main"]
 
 FULL = ([5, 15, 20, 25, 45, 64, 100, 256], [100_000, 1_000_000, 11_200_000])
 QUICK = ([5, 15, 45], [100_000, 1_000_000])
-# Expressions and peers take up to 700 times as long as a read: beyond so many values they are left out.
+# Expressions and peers take up to 700 times as long as a read: they are left out beyond this many values.
 SLOW = 5_000_000
 
 
@@ -38,7 +38,7 @@ def cell(
         d: values per row.
         dtype: "float32" or "float64".
         threads: for the kernels and torch.
-        rounds: how many.
+        rounds: number of counted rounds.
         peers: other libraries.
         alone: leave out the expressions of NumPy and torch.
 
@@ -52,11 +52,11 @@ def cell(
         kinds["expression"] = {} if alone else ways.expressions(rows)
         kinds["peer"] = {} if peers is None or dtype != "float32" else peers.ways(n, d)
     rare = frozenset(name for kind in ("expression", "peer") for name in kinds.get(kind, ()))
-    every = {name: way for group in kinds.values() for name, way in group.items()}
+    every = {name: way for named in kinds.values() for name, way in named.items()}
     timings = [asdict(timing) for timing in measure(every, rounds, rare)]
     for timing in timings:
         name = timing["name"]
-        timing["kind"] = next(kind for kind, group in kinds.items() if name in group)
+        timing["kind"] = next(kind for kind, named in kinds.items() if name in named)
         if name in (READ, MEAN):
             timing["kind"] = "yardstick"
         if timing["kind"] != "peer":
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if min(getattr(given, name)) < 1:
             parser.error(f"{name} has to be at least 1, got {min(getattr(given, name))}")
     if given.folder:
-        require("report", "matplotlib", "pydantic", "tomli_w")  # now, and not after minutes of timing
+        require("report", "matplotlib", "pydantic", "tomli_w")  # an error now, not after minutes of timing
     ns, ds = FULL if given.full else QUICK if given.quick else (given.n, given.d)
     torch.set_num_threads(given.threads)
     peers = connect(given.peers) if given.peers else None
@@ -93,13 +93,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if why:
             result["skipped"].append({"n": n, "d": d, "why": why})
         else:
-            found = cell(n, d, given.dtype, given.threads, given.rounds, peers, given.alone)
-            result["cells"].append(found)
+            timed = cell(n, d, given.dtype, given.threads, given.rounds, peers, given.alone)
+            result["cells"].append(timed)
             if not given.json:
-                report.show(found, given.dtype, given.threads)
+                report.show(timed, given.dtype, given.threads)
         result["targets"] = targets.verdicts(result["cells"])
         result["exponents"] = scaling.exponents(result["cells"]) if result["cells"] else []
-        if given.folder and result["cells"]:  # now: whoever stops it keeps what was measured
+        if given.folder and result["cells"]:  # after each size, so that Ctrl-C loses none that was measured
             write(result, given.folder)
     if peers is not None:
         peers.close()
@@ -116,7 +116,7 @@ def write(result: dict[str, Any], folder: Path) -> None:
     partial = folder / "results.json.partial"
     partial.write_text(json.dumps(result, indent=1) + "\n")
     partial.replace(folder / "results.json")
-    from horovod_byz.bench import plots  # matplotlib is no requirement of the core
+    from horovod_byz.bench import plots  # here, since the core install has no matplotlib
 
     plots.draw(result, folder)
 

@@ -1,4 +1,4 @@
-"""How time grows with n and d: fitted exponents beside what the papers say."""
+"""Growth of time with n and d: fitted exponents beside those of the papers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLAIMS = {
 
 
 def slope(points: Mapping[float, float]) -> float | None:
-    """Exponent k of the least-squares fit time = c x^k, or None of fewer than two points."""
+    """Exponent k of the least-squares fit time = c x^k, or None for fewer than two points."""
     if len(points) < 2:
         return None
     x, y = (np.log(np.array(list(values), float)) for values in (points.keys(), points.values()))
@@ -40,7 +40,7 @@ def exponents(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     cells = list(cells)
     sizes = sorted({int(cell["d"]) for cell in cells})
     middle = min(sizes, key=lambda d: abs(math.log(d / 1e6)))
-    found = []
+    fits = []
     for way, (in_d, in_n, source) in CLAIMS.items():
         times = {
             (cell["n"], cell["d"]): timing["cpu_ms"]
@@ -52,7 +52,7 @@ def exponents(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             continue
         counts = {n: sum(1 for other, _ in times if other == n) for n, _ in times}
         widest = max(counts, key=lambda n: (counts[n], n == 45, n))
-        found.append(
+        fits.append(
             {
                 "way": way,
                 "in_d": slope({d: t for (n, d), t in times.items() if n == widest}),
@@ -64,4 +64,4 @@ def exponents(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "source": source,
             }
         )
-    return found
+    return fits

@@ -1,4 +1,4 @@
-"""What the kernels aim at: one thread, AVX-512, rows in an arena, ratios within one run."""
+"""The goals of the kernels: one thread, AVX-512, rows from `empty_rows`, ratios within one run."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ TARGETS = (
 
 
 def verdicts(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each target beside what was reached at each d; the verdict is on the worst of those from 10^6 on.
+    """Each target beside what was reached at each d; the verdict judges the worst ratio for d >= 10^6.
 
     Args:
         cells: as the JSON file holds them.
     """
-    found = []
+    results = []
     for target in TARGETS:
         reached = {
             cell["d"]: timing[f"over_{target.over}"]["mid"]
@@ -59,8 +59,10 @@ def verdicts(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         if reached:
             large = [value for d, value in reached.items() if d >= 1e6] or list(reached.values())
-            found.append({**vars(target), "reached": reached, "verdict": _verdict(max(large) / target.goal)})
-    return found
+            results.append(
+                {**vars(target), "reached": reached, "verdict": _verdict(max(large) / target.goal)}
+            )
+    return results
 
 
 def _verdict(ratio: float) -> str:

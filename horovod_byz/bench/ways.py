@@ -1,4 +1,4 @@
-"""What is timed: the yardsticks, our kernels and rules, and what NumPy and torch offer instead."""
+"""The timed functions: the yardsticks, our kernels and rules, and the same in NumPy or torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 
 
 def matrix(n: int, d: int, dtype: str) -> Array:
-    """Random rows in an arena."""
+    """Random rows in memory from `empty_rows`."""
     rng, rows = np.random.default_rng(0), empty_rows(n, d, dtype)
     part = np.empty(d, dtype)
     for row in rows:
@@ -34,7 +34,7 @@ def matrix(n: int, d: int, dtype: str) -> Array:
 
 
 def replicas(rows: Array, r: int) -> Array:
-    """As many rows, the first of each r consecutive ones r times."""
+    """A matrix of the same shape in which the first of each r consecutive rows stands r times."""
     copies = empty_rows(rows.shape[0], rows.shape[1], rows.dtype)
     for i in range(len(rows)):
         copies[i] = rows[i // r * r]
@@ -51,7 +51,7 @@ def largest_f(rule: type[StatedRule], n: int) -> Rule | None:
 
 
 def kernels(rows: Array, threads: int) -> dict[str, Way]:
-    """The yardsticks and our kernels and rules over rows of an arena."""
+    """The yardsticks and our kernels and rules, as functions over the rows."""
     n, d = rows.shape
     source, tensor, out = Rows(rows), torch.from_numpy(rows), np.zeros(d, rows.dtype)
     into = torch.from_numpy(np.zeros(d, rows.dtype))
@@ -108,7 +108,7 @@ def _at(level: str, way: Way) -> Way:
 
 
 def expressions(rows: Array) -> dict[str, Way]:
-    """The best that a few calls of NumPy or torch do."""
+    """Short expressions in NumPy or torch for the same rules."""
     n, tensor = len(rows), torch.from_numpy(rows)
     f = (n - 1) // 4
     separate: Callable[[], object] = lambda: torch.stack(list(tensor)).mean(0)  # noqa: E731

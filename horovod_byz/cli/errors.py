@@ -1,4 +1,4 @@
-"""How the `horovod-byz` command ends: exit code 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+"""Exit codes of the `horovod-byz` command: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["explained", "leave"]
 
 @contextmanager
 def explained(events: bool = False) -> Iterator[None]:
-    """Turn the errors that explain themselves into one message and an exit code: 1, or 2 for wrong usage.
+    """Shows an expected error as one message and ends with an exit code: 1, or 2 for wrong usage.
 
     Args:
-        events: whether a parent process reads the message, as an event.
+        events: whether to write the message as an event for a parent process.
     """
     try:
         yield
@@ -49,7 +49,7 @@ def _fail(message: str, code: int, events: bool) -> NoReturn:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process at once: with ranks gone or silent, Horovod's own shutdown would wait for them."""
+    """Ends this process at once: if ranks are missing, Horovod's own shutdown would wait for them."""
     if launchers.launched().size == 1:
         raise typer.Exit(code)
     sys.stdout.flush()

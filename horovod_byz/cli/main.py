@@ -24,7 +24,7 @@ app.add_typer(theory_command.app, name="theory")
 
 
 def _option(default: str, text: str, own: bool = False) -> Any:
-    """An option that, left out, has the value of the TOML file, or the configuration's default, shown."""
+    """An option of `train`; left out, the TOML file or the configuration's default (shown in help) counts."""
     return typer.Option(help=text + " Or your own: package.module:name." * own, show_default=default)
 
 
@@ -160,7 +160,7 @@ def reproduce(
 ) -> None:
     """Reproduce tables and figures of the papers: compute the runs that are missing, then show them.
 
-    Without a name: list what there is and how far it is.
+    Without a name: list all artefacts and the progress of each.
     """
     with explained():
         from horovod_byz.reproduction import overview

@@ -22,7 +22,7 @@ def recommend(
     f: Byzantine,
     r: Annotated[int, typer.Option(min=1, help="Replicas per batch, for DETOX; 1 leaves it out.")] = 3,
 ) -> None:
-    """Say which rule to take for n workers of which f may be Byzantine, and how every rule fares."""
+    """Recommend a rule for n workers of which f may be Byzantine, and compare all rules."""
     from horovod_byz import theory
 
     advice = theory.recommend(n, f, r)
@@ -50,7 +50,7 @@ def detox(
     delta: Annotated[float, typer.Option(help="Allowed probability of failure, below 1/2.")] = 0.1,
     runs: Annotated[int, typer.Option(min=0, help="Partitions to draw and vote in; 0 means none.")] = 1000,
 ) -> None:
-    """Count the Byzantine votes that redundancy groups of r leave, and check what the theorems say."""
+    """Count the Byzantine votes that redundancy groups of r leave, and check the theorems' conditions."""
     from horovod_byz.theory import detox as theorems
 
     try:
@@ -117,7 +117,5 @@ def resilience(
         typer.echo(f"{rule}: not applicable for n = {n}, f = {f}")
         return
     angle = theorems.resilience_angle(eta, d, sigma, norm)
-    verdict = "assumption violated (sin alpha >= 1)" if angle is None else f"alpha = {angle:.4f} rad"
-    typer.echo(
-        f"{rule}: eta = {eta:.4f}, sin alpha = {theorems.sin_alpha(eta, d, sigma, norm):.4f}, {verdict}"
-    )
+    alpha = "assumption violated (sin alpha >= 1)" if angle is None else f"alpha = {angle:.4f} rad"
+    typer.echo(f"{rule}: eta = {eta:.4f}, sin alpha = {theorems.sin_alpha(eta, d, sigma, norm):.4f}, {alpha}")

@@ -1,4 +1,4 @@
-"""What `horovod-byz train` does: the configuration from file and options, the run, here or on new ranks."""
+"""The body of `horovod-byz train`: reads file and options, and runs here or on new ranks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from horovod_byz.cli.errors import leave
 
 __all__ = ["configuration", "run", "start_ranks"]
 
-# How an option of `train` is called in the configuration.
+# The configuration key of each option of `train` with another name.
 _KEYS = {
     "data": ("data", "name"),
     "batch": ("data", "batch"),
@@ -21,7 +21,7 @@ _KEYS = {
 
 
 def configuration(path: Path | None, given: dict[str, Any], changes: list[str], before: Path | None) -> Any:
-    """The TOML file, or what an earlier run in `before` had; then the options; then each --set."""
+    """The configuration: the TOML file or the earlier run in `before`, changed by options, then by --set."""
     from horovod_byz.training import config as configs
     from horovod_byz.training.runs import RunFolder
 
@@ -77,7 +77,7 @@ def run(config: Any, launch: Any, events: bool) -> None:
 
 
 def start_ranks(count: int) -> None:
-    """Run this same command on several ranks, and show their progress here."""
+    """Runs this same command on several ranks, and shows their progress here."""
     from horovod_byz.training.launcher import run_ranks
     from horovod_byz.training.progress import Bars, choose
 

@@ -1,4 +1,4 @@
-"""How rows meet the aggregator: three interchangeable ways, over Horovod; with the same bits.
+"""Collecting rows over Horovod: three interchangeable modes that give the same bits.
 
 | collector | traffic per rank | memory per rank | who must be trusted |
 | --- | --- | --- | --- |
@@ -55,7 +55,7 @@ __all__ = [
 
 
 class Collector(ABC):
-    """A way to collect, as a value; `bind` makes it ready for a length and the workers of a job."""
+    """A collection mode, as a value; `bind` opens a session for d coordinates and the workers of a job."""
 
     def bind(
         self,
@@ -71,35 +71,35 @@ class Collector(ABC):
         segments: Sequence[int] | None = None,
         start: int = 0,
     ) -> Session:
-        """Agrees with the other ranks on what will be collected. All ranks call it together.
+        """Opens a session, after all ranks have compared their arguments. All ranks call it together.
 
         Args:
             d: number of coordinates.
             dtype: float32 or float64.
             local_workers: number of logical workers on every rank, or a tuple or `Layout` of each rank's
-                number, the same on all ranks. A dedicated root has none, whatever is given. A rank that
-                announces another number than this rank expects of it is refused.
-            name: what is collected; Horovod's operations carry it.
+                number, the same on all ranks. A dedicated root has none in any case. A rank that
+                announces another number than this rank expects is refused.
+            name: name of the collected tensor, part of the names of Horovod's operations.
             layout: text that all ranks must share, such as the names and shapes of the parameters.
             threads: threads for the kernels (default: torch's number); does not change the result.
             timeout: seconds that one wait between ranks may take (default: the environment's
                 HOROVOD_BYZ_TIMEOUT, or 300); the error comes after a grace of at most 3 s more, or
                 0.12 s for each rank where there are over 25.
-            compression: what travels in place of a row, such as `SignCompression()`; default the row.
+            compression: how rows are packed for sending, such as `SignCompression()`; default not at all.
             segments: the coordinate after each tensor's last, equal on all ranks, for rules that treat
                 tensors separately, such as `MajorityVote(scope="tensor")`.
-            start: number of the first step, for a session that takes another's place. Where the ranks give
-                different numbers, as when a new rank is among them, all begin at 0.
+            start: number of the first step, for a session that replaces another. If the ranks give different
+                numbers, as when a new rank is among them, all begin at 0.
 
         Returns:
             A session; its `step(rows, rule)` collects and aggregates.
 
         Raises:
-            HeaderMismatchError: if the ranks bind different things; it names the odd ones.
+            HeaderMismatchError: if the ranks bind different things; it names the ranks that differ.
             EquivocationError: if a rank announces different things to different ranks.
             LateRanksError: if a rank does not arrive in time.
             ValueError: if the collector does not fit the job, or the segments do not fit d.
-            TypeError: if `compression` is none, or a number of workers is not whole.
+            TypeError: if `compression` is not a `Compression`, or a number of workers is not whole.
         """
         from horovod_byz.aggregation.engine import checked_segments, default_threads
         from horovod_byz.collect.transport import connect
@@ -123,7 +123,7 @@ class Collector(ABC):
         return self.session(job)
 
     def workers_of(self, size: int) -> int:
-        """Number of workers in a job of `size` ranks that hold one each."""
+        """Number of workers in a job of `size` ranks that hold one worker each."""
         return size
 
     @abstractmethod
@@ -172,9 +172,9 @@ class Sharded(Collector):
     """Each rank aggregates one shard of the coordinates.
 
     Attributes:
-        replicas: how many ranks aggregate each shard. Their statistics and results are put to a bitwise
-            majority vote, which tolerates (replicas - 1) // 2 Byzantine aggregators of a shard, at `replicas`
-            times the traffic, memory and work.
+        replicas: number of ranks that aggregate each shard. A bitwise majority vote on their statistics and
+            results tolerates (replicas - 1) // 2 Byzantine aggregators of a shard, for `replicas` times the
+            traffic, memory and work.
     """
 
     replicas: int = 1
@@ -200,7 +200,7 @@ def resolve(collect: str | Collector) -> Collector:
     """The collector of that name, or the collector itself.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if no collector has that name.
     """
     if isinstance(collect, Collector):
         return collect

@@ -1,6 +1,6 @@
-"""Side channels on which ranks announce where they stand; not a collective, so nobody is needed.
+"""Side channels on which ranks announce their state; not collectives, so they work while ranks are missing.
 
-What is announced decides nothing but which ranks an error names.
+Announcements decide only which ranks an error names.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ KEY_SIZE = 16
 
 
 class Channel(Protocol):
-    """Where ranks announce themselves. Neither method raises.
+    """A channel for the announcements of ranks. Neither method raises.
 
     Attributes:
-        signs_of_life: whether ranks announce themselves here also while they compute.
+        signs_of_life: whether ranks also announce themselves while they compute.
     """
 
     signs_of_life: bool
@@ -33,7 +33,7 @@ class Channel(Protocol):
         """Announces this rank."""
 
     def read(self, ranks: Iterable[int]) -> dict[int, Notice] | None:
-        """The last notice of those ranks that gave one; None where nothing can be read."""
+        """The last notice of each rank that published one; None if the channel cannot be read."""
 
 
 class Silent:
@@ -49,25 +49,25 @@ class Silent:
 
 @lru_cache(maxsize=1)
 def own_key() -> bytes:
-    """The key of this process, with which it signs what it puts into the launcher's store."""
+    """The key with which this process signs its entries in the launcher's store."""
     return os.urandom(KEY_SIZE)
 
 
 class Rendezvous:
     """The key-value store of Horovod's launcher, which every Gloo job has and no rank hosts.
 
-    Anybody on the network may write to it, and the launcher gives the ranks no secret. So each rank sends
-    every other a key on Horovod's own connections, when they first meet, and signs its entries (HMAC-SHA256).
+    Anybody on the network may write to it, and the launcher gives the ranks no secret. So each rank sends a
+    key to every other rank over Horovod's own connections, and signs its entries with it (HMAC-SHA256).
 
     Attributes:
-        keys: the ranks' keys; entries of a rank without one are believed if they are well-formed.
+        keys: the ranks' keys; an entry of a rank without a key is accepted if it is well-formed.
     """
 
     signs_of_life = True
 
     def __init__(self, rank: int, size: int, address: str) -> None:
         self._rank, self._size, self._address = rank, size, address
-        # With the size, so that after an elastic reset nobody is taken for a rank of before.
+        # The size is in the name, so that entries from before an elastic reset are not read as current ones.
         self._scope = f"horovod_byz.{size}"
         self._latest: dict[int, Notice] = {}
         self.keys: dict[int, bytes] = {}
@@ -82,10 +82,10 @@ class Rendezvous:
         return cls(rank, size, f"{host}:{port}")
 
     def meet(self, keys: dict[int, bytes]) -> None:
-        """Takes the ranks' keys, and forgets what was read of a rank under another or none.
+        """Sets the ranks' keys, and forgets notices that were read under another key or none.
 
-        A new process in a rank's place counts its announcements from 0; and anybody may have written an
-        entry with a high count before its key was known.
+        A new process in a rank's place counts its announcements from 0, and anybody may have written an entry
+        with a high count before the key arrived.
         """
         for rank, key in keys.items():
             if self.keys.get(rank) != key:
@@ -104,7 +104,7 @@ class Rendezvous:
             except ConnectionError:
                 return None
             read = None if entry is None else self._open(rank, entry)
-            # An older entry put there again says nothing new.
+            # An attacker may replay an older entry, signature included: its beat is lower.
             if read is not None and (rank not in self._latest or read.beat >= self._latest[rank].beat):
                 self._latest[rank] = read
         return {rank: self._latest[rank] for rank in wanted if rank in self._latest}
@@ -112,6 +112,7 @@ class Rendezvous:
     def _open(self, rank: int, entry: bytes) -> Notice | None:
         packed, signature = entry[: notice.SIZE], entry[notice.SIZE :]
         key = self.keys.get(rank)
+        # compare_digest takes constant time, so that a forger learns nothing from the duration.
         if key is not None and not hmac.compare_digest(signature, self._sign(packed, key)):
             return None
         return notice.unpack(packed, rank, self._size)
@@ -120,12 +121,12 @@ class Rendezvous:
         return hmac.new(key, self._scope.encode() + packed, hashlib.sha256).digest()
 
     def _ask(self, method: str, rank: int, data: bytes | None = None) -> bytes | None:
-        """Raises ConnectionError where the store does not answer a GET: it ends with the launcher."""
+        """Calls the store; raises ConnectionError if a GET gets no answer, as when the launcher has ended."""
         connection = http.client.HTTPConnection(self._address, timeout=_HTTP_SECONDS)
         try:
             connection.request(method, f"/{self._scope}/{rank}", body=data)
             answer = connection.getresponse()
-            # A byte more than an entry has, so that a longer one is seen to be longer.
+            # One byte more than an entry, so that a longer one fails the length check instead of being cut.
             limit = notice.SIZE + hashlib.sha256().digest_size + 1
             return answer.read(limit) if answer.status == http.client.OK else None
         except (OSError, ValueError, http.client.HTTPException) as error:

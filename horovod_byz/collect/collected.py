@@ -1,4 +1,4 @@
-"""One step of a session: what it is given, and what it gives back."""
+"""The input and the result of one step of a session."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Collected:
     """One step's aggregate, the same on every rank.
 
     Attributes:
-        value: the aggregate, (d,), of the rows' dtype; the memory is used again at the next step.
+        value: the aggregate, (d,), of the rows' dtype; the next step overwrites its memory.
         outcome: how each worker's row was treated.
-        rewritten: workers whose row was rewritten by a peer on its way, as the ranks that received it
-            say; it was fetched directly.
+        rewritten: workers whose row a relaying rank rewrote, according to the ranks that received it; those
+            ranks fetched it again directly.
         timings: seconds spent in "collect", "aggregate" and "return".
         step: the optimizer step.
-        outvoted_ranks: ranks whose work as aggregators lost a vote, as seen by this rank.
-        complainers: ranks whose complaints about what they received nobody confirms: the way to them
-            is disturbed, or they lie.
+        outvoted_ranks: aggregators whose statistics or result lost a vote, as seen by this rank.
+        complainers: ranks whose complaints no other rank confirms: their connection is disturbed, or they
+            lie.
     """
 
     value: Array
@@ -48,7 +48,7 @@ class Collected:
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
-        """What share of the result each worker's row got, (n,)."""
+        """Weight of each worker's row in the result, (n,)."""
         return self.outcome.weights
 
     @property
@@ -60,8 +60,7 @@ class Collected:
     def overflowed(self) -> bool:
         """Whether over half of the rows held NaN or infinities: more than a Byzantine minority can explain.
 
-        With scaled losses the scale is then too large. No optimizer can see that in the value, which is
-        finite always.
+        The scale of a scaled loss is then too large, which the value cannot show, since it is always finite.
         """
         return bool(2 * np.count_nonzero(self.outcome.nonfinite) > len(self.outcome.nonfinite))
 
@@ -83,14 +82,14 @@ class Stopwatch:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One call of `Session.step`, after the ranks greeted one another.
+    """One call of `Session.step`, after the ranks have exchanged headers.
 
     Attributes:
         number: the optimizer step.
         rule: the aggregation rule.
         wire: the simulated attack, or None.
-        headers: what each rank announced.
-        clock: takes the time of the step's parts.
+        headers: each rank's header.
+        clock: measures the parts of the step.
     """
 
     number: int

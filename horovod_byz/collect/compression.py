@@ -1,4 +1,4 @@
-"""What travels in place of a row: the row itself, or one sign bit per coordinate as in signSGD."""
+"""How rows are packed for sending: not at all, or one sign bit per coordinate as in signSGD."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from horovod_byz.kernels.rows import Rows
 
 Array = npt.NDArray[Any]
 
-# Rewrites an (n, width) block whose first coordinate is that many after the shard's first.
+# Rewrites an (n, width) block in place; the second argument is its first coordinate, counted from the
+# shard's.
 Rewrite = Callable[[Array, int], None]
 
 
 class Compression(ABC):
-    """How rows are written for their way to the aggregator, as a value; equal on all ranks."""
+    """The format in which rows are sent to the aggregator, as a value; equal on all ranks."""
 
     @abstractmethod
     def label(self, dtype: np.dtype[Any]) -> str:
-        """What the headers say travels, at most eight ASCII letters; equal only where it is the same."""
+        """Name of the format in headers, at most eight ASCII letters; different for different formats."""
 
     @abstractmethod
-    def wire_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """The dtype of the elements that travel, for rows of `dtype`."""
+    def packed_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """The dtype of packed elements, for rows of `dtype`."""
 
     @abstractmethod
     def cut(self, begin: int, end: int) -> tuple[int, int]:
-        """Which elements of a packed row hold the coordinates [begin, end); `begin` is a tile's first."""
+        """The range of packed elements with the coordinates [begin, end); `begin` is a multiple of TILE."""
 
     @abstractmethod
     def pack(self, rows: Array) -> Array:
@@ -41,28 +42,28 @@ class Compression(ABC):
 
     @abstractmethod
     def read(self, received: Array, width: int, dtype: np.dtype[Any], rewrite: Rewrite | None) -> Source:
-        """The rows that (n, elements) of packed ones stand for.
+        """Unpacks (n, elements) packed rows, or wraps them so that they are unpacked block by block.
 
         Args:
             received: packed rows over a range of coordinates; written to where `rewrite` is given.
-            width: how many coordinates they hold.
+            width: number of coordinates.
             dtype: dtype of the rows.
             rewrite: a simulated attack on the received values; called once per coordinate.
         """
 
     def room(self, n: int, width: int, dtype: np.dtype[Any]) -> Array:
         """Uninitialised memory for n packed rows of `width` coordinates."""
-        return np.empty((n, self.cut(0, width)[1]), self.wire_dtype(dtype))
+        return np.empty((n, self.cut(0, width)[1]), self.packed_dtype(dtype))
 
 
 @dataclass(frozen=True)
 class Uncompressed(Compression):
-    """Rows travel as they are."""
+    """Rows are sent unchanged."""
 
     def label(self, dtype: np.dtype[Any]) -> str:
         return dtype.name
 
-    def wire_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    def packed_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         return dtype
 
     def cut(self, begin: int, end: int) -> tuple[int, int]:
@@ -114,7 +115,7 @@ class SignCompression(Compression):
     def label(self, dtype: np.dtype[Any]) -> str:
         return f"sign{8 * dtype.itemsize}"
 
-    def wire_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    def packed_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         return np.dtype(np.uint8)
 
     def cut(self, begin: int, end: int) -> tuple[int, int]:
@@ -122,13 +123,16 @@ class SignCompression(Compression):
 
     def pack(self, rows: Array) -> Array:
         packed = self.room(len(rows), rows.shape[1], rows.dtype)
-        for row, bits in zip(rows, packed, strict=True):  # row by row: the workspace is d bytes
+        for row, bits in zip(
+            rows, packed, strict=True
+        ):  # row by row, so that signbit's workspace is d bytes, not k d
             bits[:] = np.packbits(np.signbit(row))
         return packed
 
     def read(self, received: Array, width: int, dtype: np.dtype[Any], rewrite: Rewrite | None) -> Source:
         rows = SignRows(received, width, dtype)
         if rewrite is not None:
+            # By blocks: the values of all rows at once would take the memory that packing saves.
             for begin in range(0, width, BLOCK):
                 end = min(begin + BLOCK, width)
                 values = np.ascontiguousarray(rows.values(begin, end))

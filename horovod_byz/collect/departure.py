@@ -1,6 +1,6 @@
-"""Life and death of this rank: it gives signs of life, says when it leaves, and does leave.
+"""Announces that this process lives or leaves the job, and bounds the time that leaving takes.
 
-Under MPI a rank that others wait for could keep them from leaving for ever.
+Under MPI, MPI_Finalize waits for every rank, so a stopped rank could keep the others from exiting for ever.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Protocol
 # How long `hvd.shutdown()` may take under MPI once a rank was late: MPI_Finalize has no time-out.
 EXIT_SECONDS = 10.0
 
-# Where the shutdown of Horovod stands.
+# The file that defines `hvd.shutdown`; see `shutting_down`.
 _BASICS = str(pathlib.Path("horovod", "common", "basics.py"))
 
 
 class Speaker(Protocol):
-    """What announces this rank: the watchdog of a session.
+    """The object that announces this rank: the watchdog of a session.
 
     Attributes:
-        interval: seconds between its announcements.
-        over: whether it said last that this rank gave up or leaves.
+        interval: seconds between announcements.
+        over: whether its last announcement was that this rank gave up or leaves.
     """
 
     interval: float
@@ -37,7 +37,7 @@ class Speaker(Protocol):
         """Announces a sign of life."""
 
     def survive(self) -> None:
-        """Announces that this rank is there, though the job ended."""
+        """Announces that this rank still runs although the job ended."""
 
     def leave(self, reason: str) -> None:
         """Announces that this rank leaves the job."""
@@ -48,26 +48,26 @@ class _Process:
 
     current: Speaker | None = None
     exit_is_bounded = False
-    pulse: int | None = None  # the process whose thread it is; a forked one has none
+    pulse: int | None = None  # process id of the thread's owner: threads do not survive a fork
 
 
 def speaks(speaker: Speaker) -> None:
-    """Notes who announces this rank when it leaves."""
+    """Sets the speaker that announces this rank when it leaves."""
     _Process.current = speaker
 
 
 def current() -> Speaker | None:
-    """Who announced this rank last."""
+    """The speaker of the last announcement."""
     return _Process.current
 
 
 def is_over() -> bool:
-    """Whether this process said last that it gave up or leaves."""
+    """Whether the last announcement of this process was that it gave up or leaves."""
     return _Process.current is not None and _Process.current.over
 
 
 def watch() -> None:
-    """Has this rank say that it leaves when the interpreter ends, before Horovod shuts down.
+    """Announces at interpreter exit, before Horovod shuts down, that this rank leaves.
 
     Functions run at exit in the reverse order of their registration, and `hvd.init()` registers Horovod's;
     so call it after each `hvd.init()`.
@@ -77,10 +77,10 @@ def watch() -> None:
 
 
 def give_signs_of_life() -> None:
-    """Starts the thread that announces this rank again and again, whatever it computes meanwhile.
+    """Starts the thread that announces this rank at regular intervals while it computes.
 
-    When a rank dies, Horovod stops on all ranks at once, and one that computes sees it at its next wait only.
-    Its signs of life show the others that it is not the dead one.
+    When a rank dies, Horovod stops on all ranks at once, but a computing rank notices that only at its next
+    wait. Its signs of life show that it is not the dead rank.
     """
     if _Process.pulse != os.getpid():
         _Process.pulse = os.getpid()
@@ -97,7 +97,7 @@ def _pulse() -> None:
 
 
 def shutting_down() -> bool:
-    """Whether a thread of this process is inside `hvd.shutdown()`."""
+    """Whether a thread of this process is inside `hvd.shutdown()`; Horovod has no flag for it."""
     for frame in sys._current_frames().values():
         inner = frame
         while inner is not None:
@@ -108,10 +108,10 @@ def shutting_down() -> bool:
 
 
 def bound_exit(error: Exception) -> None:
-    """From now on this process ends at the latest `EXIT_SECONDS` after it began to shut Horovod down.
+    """Ends this process at the latest `EXIT_SECONDS` after it begins to shut Horovod down.
 
-    Without it a rank that has named a stopped one would wait for it in MPI_Finalize for ever. The exit code
-    is 1: an exit with the error's own code needs the interpreter, which waits there.
+    Otherwise a rank that has named a stopped rank would wait for it in MPI_Finalize for ever. The exit code
+    is 1: the error's own code would need the interpreter, which is blocked there.
     """
     if not _Process.exit_is_bounded:
         _Process.exit_is_bounded = True
@@ -130,7 +130,7 @@ def _end(error: str) -> None:
 
 def _leave(process: int) -> None:
     speaker = current()
-    if speaker is not None and os.getpid() == process:  # a forked process is no rank
+    if speaker is not None and os.getpid() == process:  # a forked process, such as a loader's, is not a rank
         error = getattr(sys, "last_value", None)
         first = (str(error).strip().splitlines() or [""])[0]
         ended = "its script ended; do all ranks take the same number of steps?"

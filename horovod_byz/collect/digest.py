@@ -1,4 +1,4 @@
-"""Short digests of rows, sent directly, that show whether a relayed row arrived as it was sent."""
+"""Short digests of rows, sent directly, against which relayed rows are checked."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-SIZE = 16  # bytes; 128 bits, since a relay may search for a second preimage but gets one step to do so
+SIZE = 16  # bytes; 128 bits, since a relay has the length of one step to search for a second preimage
 
 
 def digest(block: npt.NDArray[Any]) -> bytes:
-    """BLAKE3 of a C-contiguous array's bytes: n rows are hashed at each step, and it is fast."""
+    """BLAKE3 of a C-contiguous array's bytes: n rows are hashed at each step, so it must be fast."""
     if block.size == 0:
         return bytes(SIZE)
     return _blake3(block.reshape(-1).view(np.uint8).data)
@@ -33,6 +33,6 @@ def of_text(*parts: str) -> bytes:
 
 
 def _blake3(data: bytes | memoryview) -> bytes:
-    from blake3 import blake3  # here, so that rules work where NumPy alone is installed
+    from blake3 import blake3  # here, so that rules work without blake3 installed
 
     return blake3(data).digest(SIZE)

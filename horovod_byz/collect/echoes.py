@@ -1,8 +1,8 @@
-"""What each rank says that it was given, repeated to all: shows who gives different ranks different things.
+"""Equivocation check: every rank repeats to all ranks the messages that it received from each rank.
 
-A report that contradicts its subject is a lie of one of the two, and without signatures nobody else can
-say whose. But an honest rank contradicts liars only. While liars are a minority, a rank that contradicts
-more ranks than a minority holds is therefore a liar, and those that it contradicts are cleared.
+If rank r's report about rank s differs from s's own report, r or s lies, and without signatures no other rank
+can know which. But an honest rank contradicts liars only. While liars are a minority, a rank that contradicts
+more ranks than a minority can contain is therefore a liar, and the ranks that it contradicts are cleared.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ def check(said: npt.NDArray[np.uint8], what: str) -> None:
     """Compares the ranks' reports.
 
     Args:
-        said: (size, size, m) bytes; said[r, s] is what rank r says that rank s gave it.
-        what: what was given, in the plural, for the error.
+        said: (size, size, m) bytes; said[r, s] is rank r's report of the bytes from rank s.
+        what: plural name of the messages, for the error.
 
     Raises:
-        EquivocationError: if a rank and a report about it differ. It names the liars where they can be
-            told, else both sides of each contradiction.
+        EquivocationError: if a rank and a report about it differ. It names the liars if
+            they can be identified, else both sides of each contradiction.
     """
     own = said[np.arange(len(said)), np.arange(len(said))]
     differs = (said != own[None]).any(axis=2)
@@ -40,10 +40,10 @@ def check(said: npt.NDArray[np.uint8], what: str) -> None:
 
 
 def judge(differs: npt.NDArray[np.bool_]) -> tuple[Sequence[int], Sequence[int]]:
-    """The liars among ranks that contradict one another, and those of which some lie.
+    """The identified liars, and the other ranks that contradict one another, some of which lie.
 
     Args:
-        differs: (size, size); differs[r, s] if rank r reports of s what s does not say.
+        differs: (size, size); differs[r, s] if rank r's report about s differs from s's own.
     """
     conflicts = differs | differs.T
     minority = (len(conflicts) - 1) // 2

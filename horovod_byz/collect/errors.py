@@ -1,4 +1,4 @@
-"""What can go wrong between ranks, each error naming the ranks at fault."""
+"""The errors between ranks; each names the ranks at fault."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class TransportError(RuntimeError):
     """A step could not be collected.
 
     Attributes:
-        ranks: the ranks at fault, ascending; empty where they cannot be known.
+        ranks: the ranks at fault, ascending; empty if they cannot be identified.
     """
 
     def __init__(self, message: str, ranks: Sequence[int] = ()) -> None:
@@ -34,7 +34,7 @@ class EquivocationError(TransportError):
 
 
 class LateRanksError(TransportError):
-    """A wait took longer than the timeout, or broke off; `ranks` neither waited nor gave up waiting.
+    """A wait took longer than the timeout, or broke off; `ranks` are those that neither waited nor gave up.
 
     With Horovod the error raised is also a `HorovodInternalError`, so that `hvd.elastic.run` recovers.
     """

@@ -1,10 +1,10 @@
-"""Operations that this rank gave up, after one of which it may begin no other.
+"""Operations that this rank gave up; after one of them it may begin no other.
 
-Such an operation stays in Horovod's queue under its name, or its messages stay under way, and the other
-ranks may still complete it. A later operation would meet it there: Horovod refuses the name, or the others
-take this rank's old bytes for new ones, and accuse it of what it never did. Nor is it enough that the old
-operation ends in the meantime: the others then go on with a step that this rank gave up. So it takes part in
-nothing more until Horovod is started anew, since a shutdown ends all operations.
+Such an operation stays in Horovod's queue under its name, or its messages are still in transit, and the other
+ranks may still complete it. A later operation would collide with it: Horovod refuses the name, or the others
+read this rank's old bytes as new ones and accuse it falsely. It does not help if the old operation ends in
+the meantime: the others then go on with a step that this rank gave up. So this rank refuses every operation
+until Horovod is restarted, since a shutdown ends all operations.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _REMEDY_MPI = "a process can start MPI only once, so under MPI start the job aga
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """One that this rank no longer waits for.
+    """An operation that this rank no longer waits for.
 
     Attributes:
-        notice: what this rank announced when it gave up.
-        is_over: whether Horovod was started anew since.
-        memory: what Horovod may still read or write.
+        notice: this rank's announcement when it gave up.
+        is_over: whether Horovod was restarted since.
+        memory: objects whose memory Horovod may still read or write.
     """
 
     notice: Notice
@@ -34,7 +34,7 @@ class Operation:
     memory: Any
 
     def refusal(self, mpi: bool) -> str:
-        """Why nothing may begin after it, and the remedy."""
+        """The message for later operations: the reason, and the remedy."""
         return (
             f"this rank gave up {self.notice.place}, which the others may still complete, so it is not in "
             f"step with them: {_REMEDY_MPI if mpi else _REMEDY}"
@@ -46,7 +46,7 @@ _operations: list[Operation] = []
 
 
 def keep(operation: Operation) -> None:
-    """Remembers an operation, and its memory, until Horovod is started anew."""
+    """Remembers an operation, and its memory, until Horovod is restarted."""
     _operations.append(operation)
 
 

@@ -1,8 +1,7 @@
 """The fixed-size header that every rank sends to every other, directly, before anything large.
 
-Horovod does not notice when a rank brings another length to an allgather: the rows of all later ranks
-shift. A header cannot mismatch in size, so the ranks compare what they are about to send and the odd
-one is named while nothing has been sent yet.
+Horovod does not notice if a rank passes another length to an allgather: the rows of all later ranks shift.
+All headers have one size, so the ranks can compare them, and name a rank that differs before any row is sent.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Bytes = npt.NDArray[np.uint8]
 Value = TypeVar("Value")
 
 _MAGIC = b"hvd-byz1"
-_WIRE = np.dtype(
+_RECORD = np.dtype(
     [
         ("magic", "S8"),
         ("step", "<i8"),
@@ -39,7 +38,7 @@ _WIRE = np.dtype(
         ("digest", "V16"),
     ]
 )
-SIZE = _WIRE.itemsize
+SIZE = _RECORD.itemsize
 NONE = bytes(DIGEST_SIZE)
 # The mode of a rank that called hvd.join() and takes no more steps.
 JOINED = "joined"
@@ -48,19 +47,19 @@ BINDING = -1  # in place of a step's number
 
 @dataclass(frozen=True)
 class Header:
-    """What a rank is about to send.
+    """A rank's description of the rows that it is about to send.
 
     Attributes:
         step: optimizer step; `BINDING` while a collector is bound.
         length: number of coordinates d.
         rows: number of rows on this rank; ranks may differ.
-        dtype: name of the rows' dtype, or of what travels in their place.
-        mode: the way to collect.
+        dtype: name of the format of the rows; see `Compression.label`.
+        mode: the collection mode.
         rule: digest of the rule and of the order of parameters.
         digest: digest of the rank's rows, where the mode relays them; ranks differ.
-        layout: digest of how many rows the rank expects of each rank.
-        state: digest of the rank's parameters, or zeros where they are not compared at this step.
-        start: while a collector is bound, the step with which this rank would begin; ranks may differ.
+        layout: digest of the number of rows that this rank expects of each rank.
+        state: digest of the rank's parameters, or zeros at a step that does not compare them.
+        start: while a collector is bound, the first step that this rank proposes; ranks may differ.
     """
 
     step: int
@@ -76,7 +75,7 @@ class Header:
 
     def pack(self) -> Bytes:
         """The header as `SIZE` bytes."""
-        record = np.zeros((), _WIRE)
+        record = np.zeros((), _RECORD)
         record["magic"] = _MAGIC
         for name, value in self._fields().items():
             record[name] = value
@@ -96,7 +95,7 @@ class Header:
 
 def unpack(data: Bytes) -> Header | None:
     """Reads a header; None if the bytes are not one."""
-    record = np.frombuffer(data.tobytes(), _WIRE)[0]
+    record = np.frombuffer(data.tobytes(), _RECORD)[0]
     if bytes(record["magic"]) != _MAGIC:
         return None
     return Header(
@@ -130,29 +129,30 @@ def _taking_part(received: Bytes) -> list[Header]:
 
 
 def common_start(received: Bytes) -> int:
-    """The step with which all ranks would begin; 0 where they differ."""
+    """The first step that all ranks propose; 0 if they differ."""
     starts = {header.start for header in map(unpack, received) if header is not None}
     return starts.pop() if len(starts) == 1 else 0
 
 
 def check(received: Bytes, rows: Sequence[int] | None = None) -> list[Header]:
-    """Reads every rank's header and names the ranks that are about to send something else.
+    """Reads every rank's header and names the ranks that differ from most.
 
     Args:
         received: (size, SIZE) bytes, one header per rank.
-        rows: how many rows this rank expects of each rank, whatever they announce; None for any number.
+        rows: number of rows that this rank expects of each rank; None for any number.
 
     Returns:
         The headers, in rank order.
 
     Raises:
-        HeaderMismatchError: if a rank's header differs from what most ranks announced (the lowest rank's
-            among equally frequent ones), or its number of rows from what is expected of it. A rank that
-            expects another number of rows than most names itself alone.
+        HeaderMismatchError: if a rank's header differs from the most frequent (the lowest rank's among
+            equally frequent ones), or its number of rows from the expected one. A rank that expects other
+            numbers of rows than most ranks names itself alone.
     """
     headers = [unpack(data) for data in received]
     usual = _usual(headers)
     faults = {rank: _fault(header, usual) for rank, header in enumerate(headers)}
+    # If this rank's own expectation is the odd one, it must not accuse all others.
     if rows is not None and usual.layout in (NONE, expectation(rows)):
         for rank, header in enumerate(headers):
             if header is not None and header.rows != rows[rank]:
@@ -223,7 +223,7 @@ def check_states(headers: Sequence[Header], step: int, agreed: int | None = None
 
 
 def expectation(rows: Sequence[int]) -> bytes:
-    """Digest of how many rows each rank is to bring."""
+    """Digest of the number of rows expected of each rank."""
     return of_text("rows", *map(str, rows))
 
 

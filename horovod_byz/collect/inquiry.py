@@ -1,6 +1,6 @@
-"""Who is late, from what the ranks announced: pure reasoning, no waiting and no network.
+"""Infers the late ranks from the ranks' announcements: a pure function, without waiting or network.
 
-A rank that waits for another is not late, wherever it waits, nor is one that gave up waiting and said so.
+A rank that waits for another is not late, wherever it waits; nor is a rank that gave up and announced it.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from horovod_byz.collect.notice import Notice, State
 
 @dataclass(frozen=True)
 class Finding:
-    """Whom an error names, and the sentence that says why."""
+    """The ranks that an error names, and the sentence with the reason."""
 
     late: tuple[int, ...]
     text: str
 
 
 class Inquiry:
-    """Compares announcements read at different times, as seen from one rank.
+    """Compares announcements that one rank read at different times.
 
     Args:
-        own: where this rank stands: WAITING at its time-out, RAISED when its operation broke off.
+        own: this rank's notice: WAITING at its time-out, RAISED when its operation broke off.
         size: number of ranks.
-        signs_of_life: whether ranks announce themselves also while they compute.
+        signs_of_life: whether ranks also announce themselves while they compute.
 
     Attributes:
-        looks: how many times the announcements were read.
+        looks: number of times that the announcements were read.
     """
 
     def __init__(self, own: Notice, size: int, signs_of_life: bool = False) -> None:
@@ -40,7 +40,7 @@ class Inquiry:
         self.looks = 0
 
     def look(self, notices: Mapping[int, Notice]) -> None:
-        """Takes the announcements as they are now; a rank that is not in them is as it was."""
+        """Adds a reading of the announcements; a rank without one keeps its last."""
         if not self.looks:
             self._first = dict(notices)
         self._last.update(notices)
@@ -55,7 +55,8 @@ class Inquiry:
     def absent(self) -> list[int]:
         """Ranks that neither wait nor gave up at this step.
 
-        Nor, where the operation broke off, do they live: one that computes sees that at its next wait.
+        If the operation broke off, ranks with signs of life are not absent either: a computing rank notices
+        the break at its next wait only.
         """
         there = {*self._waiting(), *self._raised(), *self._in(State.LEFT, State.ALIVE)}
         if self._own.state is State.RAISED:
@@ -63,7 +64,7 @@ class Inquiry:
         return [rank for rank in self._others if rank not in there]
 
     def settled(self) -> bool:
-        """Whether looking longer cannot change who is named."""
+        """Whether further readings cannot change the finding."""
         absent = set(self.absent)
         return bool(not absent or self._in(State.LEFT) or absent <= self._blamed())
 
@@ -108,17 +109,20 @@ class Inquiry:
         return rank not in self._first or self._first[rank].beat != self._last[rank].beat
 
     def _raised(self) -> list[int]:
-        """Ranks that gave up where this rank is. From an earlier error this rank went on; a rank that did
-        not is missing now."""
+        """Ranks that gave up at this rank's place.
+
+        A rank that gave up earlier does not count: this rank went on from that error, so a rank that did not
+        is missing now.
+        """
         return [rank for rank in self._in(State.RAISED) if self._is_here(self._last[rank])]
 
     def _is_here(self, notice: Notice) -> bool:
-        # An operation that broke off may have been complete here, so that the other is a step behind.
+        # An operation that broke off there may have completed here: then the other rank is one step behind.
         behind = 0 if notice.reason else 1
         return notice.session != self._own.session or notice.step >= self._own.step - behind
 
     def _blamed(self) -> set[int]:
-        """Ranks for which others gave up waiting; an error with a reason of its own says nothing of these."""
+        """Ranks that others blame for giving up; an error with its own reason blames no rank."""
         gave_up = [self._last[rank] for rank in self._raised() if not self._last[rank].reason]
         return {blamed for notice in gave_up for blamed in notice.blamed}
 
@@ -133,13 +137,13 @@ class Inquiry:
         return text + (f" ({self._reasons('raised before', earlier)})" if earlier else "")
 
     def _all_there(self) -> str:
-        """For ranks that all live and wait, though perhaps not for the same."""
-        groups: dict[tuple[str, str], list[int]] = {}
+        """The sentence if all ranks live and wait, perhaps for different operations."""
+        waiting: dict[tuple[str, str], list[int]] = {}
         for notice in [self._own, *(self._last[rank] for rank in self._waiting())]:
-            groups.setdefault((notice.session, notice.place), []).append(notice.rank)
-        if len(groups) < 2:
+            waiting.setdefault((notice.session, notice.place), []).append(notice.rank)
+        if len(waiting) < 2:
             return "all ranks are there, so Horovod or the network between them is at fault"
-        where = "; ".join(f"{names(ranks)}: {at} ({what})" for (what, at), ranks in groups.items())
+        where = "; ".join(f"{names(ranks)}: {at} ({what})" for (what, at), ranks in waiting.items())
         return f"all ranks wait, but not for the same; one made more or fewer calls than the others: {where}"
 
     def _reasons(self, verb: str, ranks: list[int]) -> str:

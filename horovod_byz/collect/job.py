@@ -1,4 +1,4 @@
-"""What a session is bound to."""
+"""The parameters of a session."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _DTYPES = ("float32", "float64")
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a session is bound to; equal on all ranks except for transport, threads and start.
+    """The parameters of a session; equal on all ranks except for transport, threads and start.
 
     Attributes:
         transport: the ranks.
         d: number of coordinates.
         dtype: float32 or float64.
-        local_workers: how many logical workers every rank holds, or a tuple or `Layout` of each rank's
-            number. What a rank expects of the others is never taken from their announcements.
+        local_workers: number of logical workers on every rank, or a tuple or `Layout` of each rank's number.
+            A rank never learns the others' numbers from their announcements.
         threads: threads for kernels and digests; the result does not depend on it.
         shared: text that all ranks must share, such as the names and shapes of the parameters.
-        compression: what travels in place of a row; default the row itself.
+        compression: how rows are packed for sending; default not at all.
         segments: the coordinate after each tensor's last, or None; see `Collector.bind`.
-        start: number of the first step, where all ranks give the same; ranks may differ.
+        start: proposed number of the first step; ranks may differ.
 
     Raises:
-        TypeError, ValueError: if the dtype is another, d is negative, or the workers are none.
+        TypeError, ValueError: if the dtype is another, d is negative, or the numbers of workers are invalid.
     """
 
     transport: Transport
@@ -51,7 +51,7 @@ class Job:
             raise ValueError(
                 f"bind needs float32 or float64 and d >= 0, got {np.dtype(self.dtype)} and {self.d}"
             )
-        _ = self.layout
+        _ = self.layout  # raises now if the numbers of workers are invalid
 
     @property
     def layout(self) -> Layout:

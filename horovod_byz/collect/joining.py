@@ -1,9 +1,9 @@
 """`hvd.join()` beside robust collection: harmless where all ranks join after equal steps, else an error.
 
-A rank that has joined stands in Horovod's allreduce with zeros. Horovod has no such thing for alltoall and
-allgather: version 0.28.1 crashes in its response cache on Gloo. Nor would zeros do for a rule, which would
-count them as an honest row. So a rank that joins first takes part in the others' next comparison of headers,
-with a header that says so. Either all ranks joined, and Horovod's join runs; or all hear of it together.
+Horovod's allreduce takes zeros from a rank that has joined. Its alltoall and allgather do not support that:
+version 0.28.1 crashes in its response cache on Gloo. Zeros would also be wrong for a rule, which would count
+them as a row. So a rank that joins first takes part in the others' next comparison of headers, with the mode
+"joined". Either all ranks joined, and Horovod's join runs; or all ranks raise together.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _original: Callable[..., int] | None = None
 
 
 def watch(owner: object) -> None:
-    """From now on, until `owner` is gone, `hvd.join()` compares headers first.
+    """Makes `hvd.join()` compare headers first, as long as `owner` exists.
 
     Args:
-        owner: a `Session`, or what will bind one at its first step.
+        owner: a `Session`, or an object that binds one at its first step.
     """
     _watched[:] = [ref for ref in _watched if ref() is not None]
     _watched.append(weakref.ref(owner))
@@ -41,14 +41,14 @@ def watch(owner: object) -> None:
 
 
 def join(device: int = -1) -> int:
-    """What runs in place of Horovod's `join`.
+    """Replaces Horovod's `join`: compares headers with the other ranks first.
 
     Raises:
         JoinedRanksError: if another rank goes on; on all ranks together.
         LateRanksError: if another rank neither joins nor goes on in time.
     """
     assert _original is not None
-    # Garbage is collected at different moments on different ranks; all must decide alike.
+    # A dead owner may still be uncollected on some ranks only, but all ranks must decide alike.
     gc.collect()
     owners = [owner for owner in (ref() for ref in _watched) if owner is not None]
     if owners and initialized():
@@ -73,10 +73,10 @@ def _compare(owners: list[Any]) -> None:
 
 
 def _next_exchange(owners: list[Any]) -> tuple[Transport, int]:
-    """The transport and the step with which this rank's next step would begin."""
+    """The transport and the number of this rank's next step."""
     for owner in owners:
         transport = getattr(owner, "transport", None)
-        # Not those of before an elastic reset.
+        # Skip sessions from before an elastic reset.
         if transport is not None and not isinstance(transport, Local) and transport.is_current:
             return transport, owner.next_step
     # Nothing is bound yet, so that the others bind next.
@@ -84,10 +84,10 @@ def _next_exchange(owners: list[Any]) -> tuple[Transport, int]:
 
 
 def _install(mpi_ops: Any) -> None:
-    """Puts `join` in the place of Horovod's, also where a script imported that by name before.
+    """Replaces Horovod's `join`, also for scripts that imported it by name before.
 
-    The function object stays and gets other code: an attribute of the module would miss those names, and
-    what the native entry point raises reaches the caller as a HorovodInternalError, from which elastic
+    The function object stays and gets other code. To replace the module's attribute would miss those names.
+    To replace the native entry point would turn our error into a HorovodInternalError, from which elastic
     training would recover for ever.
     """
     global _original

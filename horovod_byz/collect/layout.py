@@ -1,4 +1,4 @@
-"""Which rank holds which workers: worker indices are rank-major, rank 0's logical workers first."""
+"""The assignment of workers to ranks: indices are rank-major, rank 0's logical workers first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Layout:
     """The workers of a job.
 
     Attributes:
-        rows: how many logical workers each rank holds, in rank order.
+        rows: number of logical workers of each rank, in rank order.
     """
 
     rows: tuple[int, ...]
@@ -37,7 +37,7 @@ class Layout:
 
 
 def agreed(workers: int | Sequence[int] | Layout, size: int) -> Layout:
-    """What a rank expects of every rank, from its own configuration alone.
+    """The layout from this rank's own configuration, never from announcements.
 
     Args:
         workers: the number of workers of every rank, or each rank's in rank order.

@@ -1,4 +1,4 @@
-"""The one-rank form of `Transport`: also what runs where Horovod is not installed."""
+"""The one-rank form of `Transport`, which also works without Horovod installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The side channel under MPI: small messages to every other rank, whose sender MPI vouches for."""
+"""The side channel under MPI: small messages to every other rank, whose sender MPI guarantees."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from horovod_byz.collect import departure, notice
 from horovod_byz.collect.mpi_guard import MpiGuard
 from horovod_byz.collect.notice import Notice, State
 
-# How long MPI is kept alive, when a rank has left, for all ranks to hear of one another.
+# Time for which MPI is kept alive after a rank has left, so that all ranks receive the last announcements.
 _FAREWELL_SECONDS = 2.0
 _OVER = (State.LEFT, State.RAISED, State.ALIVE)
 
@@ -22,24 +22,27 @@ _OVER = (State.LEFT, State.RAISED, State.ALIVE)
 class Messages:
     """Announcements as messages; one object for all sessions of a process.
 
-    When a rank leaves, Horovod ends MPI everywhere, also below ranks that compute. Then, while MPI still
-    works, each rank says that it is there and notes what the others say: a later error can name who left.
+    When a rank leaves, Horovod ends MPI on all ranks, even while they compute. Before that, while MPI still
+    works, each rank announces that it lives and receives the others' announcements: a later error can name
+    the rank that left.
     """
 
-    signs_of_life = False  # too many messages; when the job ends, those that live say so
+    signs_of_life = False  # they would be too many messages; `_farewell` replaces them
     _TAG = 17
 
     def __init__(self, communicator: Any, guard: MpiGuard) -> None:
         self._comm, self._guard = communicator, guard
         self._latest: dict[int, Notice] = {}
         self._pending: list[Any] = []
-        self._one_thread = threading.RLock()  # a message must not be probed by two
+        self._one_thread = (
+            threading.RLock()
+        )  # else two threads could probe one message, and one of them would block
         guard.farewell = self._farewell
 
     def publish(self, own: Notice) -> None:
         data = np.frombuffer(own.pack(), np.uint8)
         with suppress(ConnectionError), self._guard.calls(), self._one_thread:
-            self._receive()  # else announcements of ranks that often wait would pile up
+            self._receive()  # else unread announcements would accumulate in MPI's buffers
             self._pending = [(request, kept) for request, kept in self._pending if not request.Test()]
             for rank in range(self._comm.size):
                 if rank != self._comm.rank:

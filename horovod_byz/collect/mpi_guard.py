@@ -1,7 +1,7 @@
-"""Keeps MPI alive while this rank still reads what its peers have sent.
+"""Keeps MPI alive while this rank still reads messages.
 
-When one rank leaves, Horovod's thread ends MPI on every rank, also where the calling thread has not
-seen its last messages yet; any MPI call after that aborts the process. MPI_Finalize deletes the
+When one rank leaves, Horovod's thread ends MPI on every rank, even if the calling thread has not received its
+last messages yet; any MPI call after that aborts the process. MPI_Finalize deletes the
 attributes of MPI_COMM_SELF before all else, while every call still works (MPI 4.0, section 11.2.4), so
 a delete callback there is where to wait.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 
 class MpiGuard:
-    """Counts the calls in progress; MPI ends when there are none.
+    """Counts the MPI calls in progress; MPI ends only when there are none.
 
     Attributes:
         farewell: called, in Horovod's thread, when MPI is about to end; MPI still works then.
@@ -36,7 +36,7 @@ class MpiGuard:
 
     @contextmanager
     def calls(self) -> Iterator[None]:
-        """MPI may be called inside; nests.
+        """A context inside which MPI may be called; nests.
 
         Raises:
             ConnectionError: if MPI has ended.
@@ -53,7 +53,7 @@ class MpiGuard:
                 self._idle.notify_all()
 
     def waiting(self) -> float:
-        """Seconds since MPI would have ended but for the calls in progress; 0 if it goes on."""
+        """Seconds for which the calls in progress have delayed the end of MPI; 0 if nothing ends it."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     def _last_call(self, *_: Any) -> None:
@@ -61,7 +61,7 @@ class MpiGuard:
         try:
             if self.farewell is not None:
                 self.farewell()
-        except Exception:  # noqa: BLE001 - an exception would abort MPI on all ranks; it is shown instead
+        except Exception:  # noqa: BLE001 - an exception here would abort MPI on all ranks; printed instead
             traceback.print_exc(file=sys.stderr)
         with self._idle:
             self._idle.wait_for(lambda: not self._users)

@@ -1,7 +1,7 @@
-"""What a rank announces on the side channel: where it stands, as a fixed number of bytes.
+"""A rank's announcement of its state on the side channel, as a fixed number of bytes.
 
-Anybody may have put the bytes there, so they are read strictly: what is not exactly a notice of that
-rank counts as none. Nothing is unpickled, and reading never raises.
+Anybody may have written the bytes, so they are parsed strictly: anything but a valid notice of that rank is
+ignored. Nothing is unpickled, and parsing never raises.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from enum import IntEnum
 import numpy as np
 
 _MAGIC = b"hvd-byzn"
-# Ranks that one notice can blame; more are left out.
+# Largest number of ranks that a notice blames; further ones are dropped.
 _MOST_BLAMED = 16
-_WIRE = np.dtype(
+_RECORD = np.dtype(
     [
         ("magic", "S8"),
         ("rank", "<i4"),
@@ -29,16 +29,16 @@ _WIRE = np.dtype(
         ("blamed", "<i4", (_MOST_BLAMED,)),
     ]
 )
-SIZE = _WIRE.itemsize
+SIZE = _RECORD.itemsize
 
 
 class State(IntEnum):
-    """What a rank was doing when it announced itself."""
+    """The state of a rank when it announced itself."""
 
     MOVING = 0  # its wait is over, and it goes on
     WAITING = 1  # it waits; announced again and again, so that a frozen rank shows
     RAISED = 2  # it gave up because of other ranks, which it blames
-    LEFT = 3  # it left, or failed by itself: the reason says which
+    LEFT = 3  # it left, or failed by itself: see the reason
     ALIVE = 4  # the job ended while it computed
 
 
@@ -47,11 +47,11 @@ class Notice:
     """One announcement.
 
     Attributes:
-        rank: who announces.
-        state: what it is doing.
-        beat: grows with each announcement of a process, so that two readings show whether it lives.
+        rank: the announcing rank.
+        state: its state.
+        beat: grows with each announcement of a process, so that two readings show whether it still runs.
         step: optimizer step; -1 while a collector is bound.
-        session: name of what is collected.
+        session: name of the session.
         phase: part of the step.
         reason: why it raised or left.
         blamed: ranks that its error names.
@@ -68,12 +68,12 @@ class Notice:
 
     @property
     def place(self) -> str:
-        """The step and phase in words."""
+        """The phase and step as text."""
         return place(self.step, self.phase)
 
     def pack(self) -> bytes:
         """The notice as `SIZE` bytes; long texts are cut."""
-        record = np.zeros((), _WIRE)
+        record = np.zeros((), _RECORD)
         record["magic"] = _MAGIC
         for name in ("rank", "state", "beat", "step"):
             record[name] = getattr(self, name)
@@ -88,11 +88,11 @@ class Notice:
 def unpack(data: bytes, rank: int, size: int) -> Notice | None:
     """Reads the notice of a rank of a job of `size` ranks; None if the bytes are not one.
 
-    Equal notices have equal bytes: whatever does not pack to the same bytes again is refused.
+    The encoding is unique: bytes that do not pack to themselves again are refused.
     """
     if len(data) != SIZE:
         return None
-    record = np.frombuffer(data, _WIRE)[0]
+    record = np.frombuffer(data, _RECORD)[0]
     count, state = int(record["count"]), int(record["state"])
     if bytes(record["magic"]) != _MAGIC or not 0 <= count <= _MOST_BLAMED or state not in list(State):
         return None

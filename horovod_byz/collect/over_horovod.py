@@ -1,8 +1,8 @@
-"""Horovod's collectives behind `Transport`; with `over_mpi.py` the only place that calls them.
+"""Horovod's collectives as a `Transport`; only this module and `over_mpi.py` call them.
 
-Horovod's private entry points with an output argument are used (unchanged from 0.21 to 0.28.1): the
+It uses Horovod's private entry points with an output argument (unchanged from 0.21 to 0.28.1): the
 public ones allocate a new tensor for each call, whose page faults cost three times the transfer.
-No object collectives (they unpickle what peers send), no process sets, no reductions.
+It uses no object collectives (they unpickle peers' bytes), no process sets and no reductions.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from horovod_byz.collect.protocol import (
 )
 from horovod_byz.collect.watchdog import Watchdog
 
-# Elements that the root sends in one go when it hands out the result: 16 MiB of float32.
+# Elements per operation when the root sends the result to all ranks: 16 MiB of float32.
 _HAND_OUT = 2**22
-# Named, since a script may have set another default device.
+# Explicit, since a script may have set another default device.
 _CPU = torch.device("cpu")
 _AGAIN = "call hvd.init() and optimizer.rebind()"
 _ONCE = "a process can start MPI only once: under MPI, start the job again"
 
 
 def side_channel() -> Channel:
-    """Where ranks announce themselves: the launcher's store on Gloo; under MPI this needs mpi4py."""
+    """The side channel: the launcher's store on Gloo; none under MPI, where `over_mpi` has one."""
     import horovod.torch as hvd
 
     return Rendezvous.find(hvd.rank(), hvd.size()) if hvd.gloo_enabled() else Silent()
@@ -51,7 +51,7 @@ Error = TypeVar("Error", bound=TransportError)
 
 @lru_cache
 def recoverable(kind: type[Error]) -> type[Error]:
-    """The class as a Horovod error too, so that `hvd.elastic.run` recovers from it."""
+    """A subclass that is a HorovodInternalError too, so that `hvd.elastic.run` recovers from it."""
     from horovod.common.exceptions import HorovodInternalError
 
     return type(kind.__name__, (kind, HorovodInternalError), {"__module__": kind.__module__})
@@ -75,14 +75,14 @@ class Horovod:
 
     @property
     def is_current(self) -> bool:
-        # After hvd.shutdown() too, so that the next operation says what happened.
+        # True after hvd.shutdown() as well, so that the next operation raises the error that explains it.
         return not process.initialized() or process.ranks() == (self.rank, self.size)
 
     def exchange(self, message: Bytes, phase: str) -> Bytes:
         if phase != HEADER_EXCHANGE or not isinstance(self._channel, Rendezvous):
             return self._exchange(message, phase)
-        # Headers carry the keys with which the ranks sign announcements; always, since an elastic job may
-        # put a new rank beside those that met.
+        # Headers carry the keys with which the ranks sign announcements; every header, since an elastic job
+        # may add a rank at any step.
         key = np.frombuffer(own_key(), np.uint8)
         received = self._exchange(np.concatenate([message, key]), phase)
         self._channel.meet({rank: row[-KEY_SIZE:].tobytes() for rank, row in enumerate(received)})
@@ -113,6 +113,7 @@ class Horovod:
 
     def gather(self, rows: Array, out: Array | None, layout: Layout) -> None:
         d = rows.shape[1]
+        # In pieces a received block is not a contiguous part of `out`, so it needs memory of its own.
         ranges = list(pieces(d, layout.n, self.most))
         for begin, end in ranges:
             width = end - begin
@@ -127,6 +128,8 @@ class Horovod:
                 out[:, begin:end] = block
 
     def hand_out(self, value: Array) -> None:
+        # By alltoall, not broadcast, which relays; in steps, since the send buffer holds a copy for every
+        # rank.
         step = max(1, _HAND_OUT // self.size)
         for begin in range(0, value.size, step):
             part = value[begin : begin + step]
@@ -158,7 +161,7 @@ class Horovod:
                 with self._watched(lambda: self._is_over(handle), self._ops._handle_map.get(handle)):
                     self.watchdog.wait(lambda: self._ops.poll(handle), phase)
                 self._ops.synchronize(handle)
-            except LateRanksError:
+            except LateRanksError:  # may be a HorovodInternalError too; see `recoverable`
                 raise
             except HorovodInternalError as error:
                 self._refuse_if_shut_down(phase)
@@ -166,7 +169,7 @@ class Horovod:
 
     @contextmanager
     def _checked(self, phase: str) -> Iterator[None]:
-        """Around an operation: Horovod must run as at the start; under MPI an exit after it is bounded."""
+        """Context of an operation: Horovod must run as when bound; under MPI a failure bounds the exit."""
         self._refuse_if_shut_down(phase)
         self._refuse_after_giving_up(phase)
         try:
@@ -177,7 +180,7 @@ class Horovod:
             raise
 
     def _refuse_if_shut_down(self, phase: str) -> None:
-        """Raises TransportError if this process called `hvd.shutdown()`: then no rank is late."""
+        """Raises TransportError if this process shut Horovod down or restarted it: no rank is late then."""
         if not self._hvd.is_initialized():
             once = f" ({_ONCE})" if self._hvd.mpi_enabled() else ""
             raise self.watchdog.ended(phase, f"Horovod was shut down: {_AGAIN}{once}")
@@ -187,7 +190,7 @@ class Horovod:
             raise self.watchdog.ended(phase, f"Horovod was started anew ({was}): call optimizer.rebind()")
 
     def _refuse_after_giving_up(self, phase: str) -> None:
-        """Raises TransportError if this rank stopped waiting for an operation since Horovod started."""
+        """Raises TransportError if this rank gave up an operation since Horovod started."""
         earlier = given_up.first()
         if earlier is not None:
             why = earlier.refusal(mpi=self._hvd.mpi_enabled())
@@ -195,19 +198,19 @@ class Horovod:
 
     @contextmanager
     def _watched(self, is_over: Callable[[], bool], memory: Any) -> Iterator[None]:
-        """Around a wait: remembers the operation if anything ends the wait, Ctrl-C included."""
+        """Context of a wait: records the operation as given up if an exception ends it, Ctrl-C included."""
         try:
             yield
         except BaseException as error:
-            if not isinstance(error, Exception):  # Ctrl-C; the session announces the others
+            if not isinstance(error, Exception):  # Ctrl-C; `announced` handles the others
                 self.watchdog.failed(error)
             given_up.keep(Operation(self.watchdog.said, is_over, memory))
             raise
 
     def _is_over(self, handle: int) -> bool:
-        """Whether Horovod was started anew since it gave the handle.
+        """Whether Horovod was restarted since it returned the handle.
 
-        `hvd.init()` forgets all handles, also where Horovod runs already; a shutdown ends their operations.
+        `hvd.init()` forgets all handles, even if Horovod runs already; a shutdown ends their operations.
         """
         try:
             return handle not in self._ops._handle_map and bool(self._ops.poll(handle))
@@ -217,8 +220,8 @@ class Horovod:
     def _operation(self, phase: str) -> str:
         """The name by which Horovod matches the ranks' operations.
 
-        Headers are compared under one name for all sessions, so that a rank that joined, or is in another
-        session than the others, meets them there.
+        All sessions exchange headers under one name, so that a rank that joined, or is in another session
+        than the others, still takes part and is reported.
         """
         scope = "" if phase == HEADER_EXCHANGE else f"{self._name}."
         return f"horovod_byz.{scope}{phase.replace(' ', '_')}"

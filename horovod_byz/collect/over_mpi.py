@@ -1,4 +1,4 @@
-"""mpi4py for what Horovod has no operation for: small direct exchanges, and the gather to the root.
+"""mpi4py for operations that Horovod lacks: small direct exchanges, and the gather to the root.
 
 Horovod's own thread and mpi4py may share MPI only when it was initialised with MPI_THREAD_MULTIPLE.
 """
@@ -22,21 +22,22 @@ from horovod_byz.collect.protocol import Array, Bytes, pieces
 _EXCHANGE, _RESULT = 18, 19
 # Message lengths are C ints, in elements.
 _MOST_PER_MESSAGE = 2**30
+# Requests whose memory MPI may still write to; referenced here so that it is never freed.
 _UNFINISHED: list[Any] = []
 _ENDED = "a rank left, or Horovod was shut down"
 
 
 def usable() -> bool:
-    """Whether Horovod runs on MPI here, and mpi4py may call it from this thread."""
+    """Whether Horovod runs on MPI, and mpi4py may call MPI from this thread."""
     import horovod.torch as hvd
 
     if not (hvd.mpi_enabled() and hvd.mpi_threads_supported()):
         return False
     try:
         from mpi4py import MPI
-    except (ImportError, RuntimeError):  # mpi4py raises RuntimeError where it finds no libmpi
+    except (ImportError, RuntimeError):  # mpi4py raises RuntimeError if it finds no libmpi
         return False
-    # A job that Horovod started on Gloo inside mpirun has MPI ranks of its own.
+    # A Horovod job on Gloo inside mpirun has other MPI ranks.
     return bool(MPI.COMM_WORLD.size == hvd.size() and MPI.COMM_WORLD.rank == hvd.rank())
 
 
@@ -44,7 +45,7 @@ def usable() -> bool:
 def _communicator() -> Any:
     from mpi4py import MPI
 
-    # A context of its own, so that no message meets one of Horovod's or of the user's.
+    # A separate communicator, so that no message is matched with one of Horovod's or of the user's.
     return MPI.COMM_WORLD.Dup()
 
 
@@ -84,8 +85,8 @@ class Mpi(Horovod):
         d, phase = rows.shape[1], "gather to the root"
         for begin, end in pieces(d, 1, _MOST_PER_MESSAGE):
             with self._calls(phase):
-                # One unit is one row's piece of columns; its extent is a whole row, so that counts and
-                # displacements are in rows and every piece lands in its place without a copy.
+                # One unit is the piece of one row; its extent is a whole row. Counts and displacements are
+                # then in rows, and every piece is received in place.
                 unit = element.Create_contiguous(end - begin)
                 row = unit.Create_resized(0, d * rows.itemsize).Commit()
                 receive = (
@@ -122,7 +123,7 @@ class Mpi(Horovod):
 
     @contextmanager
     def _alive(self, phase: str) -> Iterator[None]:
-        """MPI lives inside, also while late ranks are named; after its end the last news names them."""
+        """Keeps MPI alive, also while late ranks are named; after its end the last notices name them."""
         with ExitStack() as stack:
             try:
                 stack.enter_context(self._guard.calls())
@@ -131,13 +132,13 @@ class Mpi(Horovod):
             yield
 
     def _finish(self, requests: list[Any], phase: str) -> None:
-        """Waits until the requests are done: for a moment also after Horovod shut down."""
+        """Waits for the requests; after Horovod has begun to end MPI, only for `patience` seconds."""
         from mpi4py import MPI
 
         def ready() -> bool:
             return bool(MPI.Request.Testall(requests)) or self._guard.waiting() > self.watchdog.patience
 
-        # MPI may still write to the requests' memory when the late rank comes; it cannot be started anew.
+        # MPI may still write to the requests' memory when the late rank arrives, and MPI cannot be restarted.
         with self._watched(lambda: False, requests):
             self.watchdog.wait(ready, phase)
         if not MPI.Request.Testall(requests):
@@ -146,7 +147,7 @@ class Mpi(Horovod):
 
 
 def _bytes_from(rows: Array, begin: int) -> Array:
-    """The memory of a C-contiguous matrix from a column of its first row on."""
+    """The memory of a C-contiguous matrix, from column `begin` of its first row to the end."""
     return rows.reshape(-1)[begin:]
 
 

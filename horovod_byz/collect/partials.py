@@ -1,4 +1,4 @@
-"""Partial statistics as bytes: an array, read with bounds checks, never unpickled."""
+"""Partial statistics as bytes, parsed with bounds checks and never unpickled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HEAD = 8
 
 
 def pack(partial: Partial) -> Bytes:
-    """The array's first length, and its values."""
+    """The array as bytes: its first length, then its values."""
     return np.frombuffer(np.int64(len(partial)).tobytes() + partial.tobytes(), np.uint8)
 
 
@@ -33,15 +33,15 @@ def unpack(data: Bytes, like: Partial, rank: int | Sequence[int], length: int | 
     Args:
         data: the bytes a rank sent.
         like: this rank's own partial: dtype and all lengths but the first are the same.
-        rank: who sent it; several ranks where it was elected.
-        length: the first length, which the receiver knows from the sender's shard; None for any.
+        rank: the sender; several ranks if they elected the bytes.
+        length: the first length, which follows from the sender's shard; None for any.
 
     Raises:
         TransportError: if the bytes are not such a partial.
     """
     text = data.tobytes()
     first = int.from_bytes(text[:_HEAD], "little", signed=True)
-    # Python's integers: NumPy's would wrap around for the lengths that a liar sends.
+    # Python's integers: NumPy's would overflow for lengths that a liar chooses.
     count = first * math.prod(like.shape[1:])
     if first < 0 or len(text) != _HEAD + count * like.itemsize or (length is not None and first != length):
         ranks = [rank] if isinstance(rank, int) else list(rank)

@@ -1,4 +1,4 @@
-"""What this process is to Horovod: whether it has started there, and as which rank."""
+"""Whether Horovod is initialised in this process, and as which rank."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def initialized() -> bool:
 
 
 def ranks() -> tuple[int, int]:
-    """This rank and the number of ranks, as Horovod has them now."""
+    """This rank and the number of ranks, as Horovod reports them now."""
     import horovod.torch as hvd
 
     return int(hvd.rank()), int(hvd.size())

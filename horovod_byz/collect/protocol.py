@@ -1,6 +1,6 @@
-"""What a collector may ask of the ranks' network.
+"""The operations between ranks that collectors use.
 
-Every operation is direct (sender to receiver) but `allgather`, which Horovod relays through peers.
+Every operation is direct (sender to receiver) except `allgather`, which Horovod relays through peers.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Bytes = npt.NDArray[np.uint8]
 
 # Horovod counts the elements of an operation, all ranks together, in a C int.
 MOST_ELEMENTS = 2**31 - 1
-# The phase in which ranks compare what they are about to do; messages of one length in every session.
+# The phase in which ranks compare headers; its messages have one length in every session.
 HEADER_EXCHANGE = "header exchange"
-# Elements of the workspace through which larger matrices go: 256 MiB of float32.
+# Elements of the workspace for matrices that need several operations: 256 MiB of float32.
 WORKSPACE = 2**26
 
 
@@ -33,7 +33,7 @@ class Transport(Protocol):
         rank: this rank.
         size: number of ranks.
         watchdog: bounds every wait.
-        most: most elements that one operation may move.
+        most: largest number of elements in one operation.
     """
 
     rank: int
@@ -43,16 +43,16 @@ class Transport(Protocol):
 
     @property
     def is_current(self) -> bool:
-        """Whether these are still the ranks of this process's job: Horovod may have been initialised anew."""
+        """Whether these are still the ranks of this process's job: Horovod may have been restarted."""
 
     def exchange(self, message: Bytes, phase: str) -> Bytes:
         """Sends (m,) bytes, m equal on all ranks, to every rank; returns (size, m)."""
 
     def exchange_any(self, message: Bytes, phase: str) -> list[Bytes]:
-        """Sends bytes of any length to every rank; returns what each rank sent."""
+        """Sends bytes of any length to every rank; returns the bytes of each rank."""
 
     def allgather(self, own: Array, out: Array, phase: str) -> None:
-        """Concatenates the ranks' 1-D arrays, of any lengths, into `out`. Relayed: check it."""
+        """Concatenates the ranks' 1-D arrays, of any lengths, into `out`. Relayed, so check it."""
 
     def alltoall(
         self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
@@ -71,10 +71,10 @@ class Transport(Protocol):
 
 
 def check_received(expected: Sequence[int], received: Sequence[int], phase: str) -> None:
-    """Names the ranks that sent another number of elements than they had announced.
+    """Checks that every rank sent the expected number of elements.
 
     Raises:
-        HeaderMismatchError: if there are any.
+        HeaderMismatchError: if a rank sent another number; it names all such ranks.
     """
     pairs = enumerate(zip(expected, received, strict=True))
     odd = {rank: (want, got) for rank, (want, got) in pairs if want != got}
@@ -88,7 +88,7 @@ def check_received(expected: Sequence[int], received: Sequence[int], phase: str)
 def pieces(width: int, rows: int, most: int) -> Iterator[tuple[int, int]]:
     """Splits columns so that one operation moves at most `most` elements of a (rows, width) matrix.
 
-    One piece where everything fits; otherwise pieces of at most `WORKSPACE` elements.
+    One piece if everything fits; otherwise pieces of at most `WORKSPACE` elements.
     """
     if width * rows <= most:
         yield 0, width

@@ -1,15 +1,14 @@
-"""A relayed allgather whose every piece is checked against a digest that came directly.
+"""A relayed allgather, of which every piece is checked against a digest that its sender gave directly.
 
-Horovod's allgather is a ring (Gloo) or a tree (MPI): what rank 3 receives as rank 0's row has passed
-through others, any of which can rewrite it. So each rank compares the pieces with the digests that
-their senders gave it directly, reports to all others which differ, and fetches rewritten pieces directly.
+Horovod's allgather is a ring (Gloo) or a tree (MPI): the row of rank 0 reaches rank 3 through
+other ranks, any of which can rewrite it. So each rank compares the pieces with the digests that
+their senders gave it directly, reports mismatches to all others, and fetches rewritten pieces directly.
 
-The same exchange repeats to everybody the digests that each rank was given. A rank that gave different
-ranks different digests (equivocation) shows up there, as does one that lies about what it was given; see
-`echoes`.
+The same exchange repeats to all ranks the digests that each rank received. That reveals a rank that gave
+different digests to different ranks (equivocation), or lied about a digest that it received; see `echoes`.
 
-Only the rank that complains knows what it received, so every complaint is served. What it says about the
-others is another matter: see `_judge`.
+Only the complaining rank knows what it received, so every complaint is served. Whether it is believed is
+another question; see `_judge`.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ _REFETCH = 2**22
 
 @dataclass(frozen=True)
 class Relayed:
-    """What the ranks say about a relayed allgather; the same on every rank.
+    """The ranks' reports about a relayed allgather; the same on every rank.
 
     Attributes:
-        rewritten: ranks whose piece arrived rewritten somewhere.
-        complainers: ranks that alone say of a piece that it arrived rewritten.
+        rewritten: ranks whose piece arrived rewritten at some rank.
+        complainers: ranks with a complaint about a piece that no other rank confirms.
     """
 
     rewritten: tuple[int, ...] = ()
@@ -44,25 +43,25 @@ class Relayed:
 def gather(
     transport: Transport, own: Array, slots: Sequence[Array], given: Sequence[bytes], threads: int = 1
 ) -> Relayed:
-    """Checks the relayed pieces and replaces those that were rewritten on their way.
+    """Checks the relayed pieces and replaces those that were rewritten in transit.
 
     Args:
         transport: the ranks.
         own: this rank's piece, 1-D, as it was handed to the allgather.
         slots: each rank's piece as the allgather delivered it, 1-D contiguous, in rank order.
-        given: the digest that each rank gave for its piece.
+        given: each rank's digest of its piece, received directly.
         threads: threads that compute digests.
 
     Raises:
         EquivocationError: if a rank gave different digests to different ranks, or its piece does not
-            have its digest even when it comes directly.
+            match its digest even when fetched directly.
     """
     arrived = digests(slots, threads)
     rewritten = np.array([a != b for a, b in zip(arrived, given, strict=True)])
     said = transport.exchange(_statement(given, rewritten), "check of the digests")
     echoed = said[:, : SIZE * transport.size].reshape(transport.size, transport.size, SIZE)
     echoes.check(echoed, "digests of rows")
-    complaints = said[:, SIZE * transport.size :].astype(bool)  # [who complains, about whom]
+    complaints = said[:, SIZE * transport.size :].astype(bool)  # [complaining rank, its subject]
     if not complaints.any():
         return Relayed()
     _fetch(transport, own, slots, rewritten, complaints[:, transport.rank])
@@ -73,13 +72,14 @@ def gather(
 
 
 def _judge(complaints: Array) -> Relayed:
-    """Which complaints are believed, by their number alone.
+    """Decides which complaints are believed, by their number only.
 
-    Two ranks that complain about a piece confirm one another. A rank that complains alone is believed
-    about at most half of the others: else a single liar would make every honest row count as rewritten.
+    Two ranks that complain about the same piece confirm one another. A rank with unconfirmed complaints is
+    believed if they concern at most half of the other ranks: else one liar could mark every honest row as
+    rewritten.
 
     Args:
-        complaints: (size, size) bool, [who complains, about whom].
+        complaints: (size, size) bool, [complaining rank, its subject].
     """
     about_others = complaints & ~np.eye(len(complaints), dtype=bool)
     confirmed = about_others.sum(axis=0) > 1

@@ -1,9 +1,9 @@
-"""Sharded collection that tolerates Byzantine aggregators: r ranks aggregate each shard, and vote.
+"""Sharded collection that tolerates Byzantine aggregators: r ranks aggregate each shard and vote.
 
 Shard s is aggregated by the ranks s, s + 1, ..., s + r - 1 (modulo the number of ranks). A rank plays r
-roles, role m being the aggregation of shard (rank - m). Two things are put to a bitwise majority vote
-among a shard's r aggregators, both sent directly: its partial statistics, before any rank decides on
-them, and the digest of its result. Honest aggregators of a shard agree in every bit (promise 2), so
+roles, role m being the aggregation of shard (rank - m). A shard's r aggregators take two
+bitwise majority votes, on bytes that they send directly: on the partial statistics, before any rank decides
+from them, and on the digest of the result. Honest aggregators of a shard agree in every bit (promise 2), so
 with fewer than r/2 Byzantine ones the elected bytes are those of an honest rank.
 """
 
@@ -33,7 +33,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 class ReplicatedSession(Session):
-    """See `Sharded`, with more than one replica."""
+    """The session of `Sharded` with several aggregators per shard."""
 
     mode = "sharded-voted"
 
@@ -110,11 +110,11 @@ class ReplicatedSession(Session):
         ]
 
     def _vote(self, said: Sequence[Sequence[T]], what: str) -> list[T]:
-        """Elects, for each shard, what a strict majority of its aggregators said.
+        """Elects, for each shard, the value that a strict majority of its aggregators sent.
 
         Args:
-            said: what each rank said in each of its roles.
-            what: for the error.
+            said: the value of each rank in each of its roles.
+            what: name of the values, for the error.
 
         Raises:
             EquivocationError: if there is no majority; it names the shard's aggregators.
@@ -135,7 +135,7 @@ class ReplicatedSession(Session):
         return elected
 
     def _gather_results(self) -> None:
-        """Relays the results of role 0, and fetches those that do not have the elected digest."""
+        """Relays the results of role 0, and fetches those that do not match the elected digest."""
         own = np.frombuffer(b"".join(digest.digests(self._results, self.threads)), np.uint8)
         received = self.transport.exchange(own, "digests of the results")
         said = [[part.tobytes() for part in row.reshape(self.replicas, digest.SIZE)] for row in received]
@@ -144,14 +144,14 @@ class ReplicatedSession(Session):
         self._fetch_rewritten(elected, self._voters(said, elected))
 
     def _fetch_rewritten(self, elected: Sequence[bytes], voters: Sequence[Sequence[int]]) -> None:
-        """Replaces results that were rewritten on their way.
+        """Replaces results that were rewritten in transit.
 
-        A rank asks a shard's aggregators one after another, so that it has been served by an honest one
-        after at most `replicas` requests. Whoever complains after that lies, and is not waited for.
+        A rank asks a shard's aggregators one after another, so an honest aggregator has served it after at
+        most `replicas` requests. A rank that complains after that lies, and the others do not wait for it.
 
         Args:
             elected: the digest of each shard's result.
-            voters: the ranks that said so.
+            voters: the ranks that sent the elected digest.
 
         Raises:
             EquivocationError: if none of a shard's aggregators sent this rank the elected result.
@@ -185,7 +185,7 @@ class ReplicatedSession(Session):
         return [shard for shard, want in enumerate(elected) if arrived[shard] != want]
 
     def _voters(self, said: Sequence[Sequence[T]], elected: Sequence[T]) -> list[list[int]]:
-        """For each shard, the aggregators that said what was elected, by role."""
+        """For each shard, the aggregators that sent the elected value, by role."""
         return [
             [
                 self._aggregator(shard, role)
@@ -211,7 +211,7 @@ class ReplicatedSession(Session):
 
 
 class _Meeting:
-    """Where the threads of all roles bring their partials, and get what `elect` makes of them."""
+    """Collects the partials of all roles' threads, and returns to each the result of `elect`."""
 
     def __init__(self, count: int, elect: Callable[[Sequence[Partial]], list[Partial]]) -> None:
         self._partials: list[Partial] = [np.empty(0)] * count
@@ -224,6 +224,7 @@ class _Meeting:
         self._partials[role] = partial
         self._all_there.wait()
         elected = self._elected
+        # Nobody may bring the next statistic before all have read this one.
         self._all_gone.wait()
         return elected
 
@@ -236,11 +237,12 @@ class _Meeting:
 
 
 def _cut(data: Array, count: int) -> list[Array]:
-    """Reads `count` lengths and as many parts; what is not there is empty, and loses the vote."""
+    """Parses `count` lengths and as many parts; a missing part is empty, and loses the vote."""
     head = 8 * count
     lengths = np.zeros(count, np.int64)
     if len(data) >= head:
         lengths = np.frombuffer(data[:head].tobytes(), np.int64)
+    # Clipped, so that the sum of lengths that a liar chose cannot overflow.
     ends = head + np.cumsum(np.clip(lengths, 0, len(data)))
     starts = [head, *ends[:-1].tolist()]
     return [data[begin:end] for begin, end in zip(starts, ends.tolist(), strict=True)]

@@ -16,7 +16,7 @@ from horovod_byz.collect.session import Collected, Job, Session, Step
 
 
 class RootSession(Session):
-    """See `Root`."""
+    """The session of `Root`."""
 
     mode = "root"
 
@@ -30,21 +30,21 @@ class RootSession(Session):
         with step.clock("collect"):
             self.transport.gather(rows, self._rows, self.layout)
         with step.clock("aggregate"):
-            note = np.zeros(4 * 8 * self.n + digest.SIZE, np.uint8)
+            report = np.zeros(4 * 8 * self.n + digest.SIZE, np.uint8)
             if self._rows is not None:
                 outcome = self._run(step, self._rows, self._value)
-                note = _note(outcome, digest.digest(self._value))
+                report = _pack(outcome, digest.digest(self._value))
         with step.clock("return"):
             self.transport.hand_out(self._value)
-            note = self.transport.exchange(note, "hand-out of the verdicts")[0]
-            outcome, stated = _read(note, self.n)
+            report = self.transport.exchange(report, "hand-out of the verdicts")[0]
+            outcome, stated = _unpack(report, self.n)
             if digest.digest(self._value) != stated:
                 raise TransportError("the result that rank 0 sent does not have the digest it gave", [0])
         return Collected(self._value, outcome, (), step.clock.seconds, step.number)
 
 
-def _note(outcome: engine.Outcome, stated: bytes) -> Array:
-    """What the root decided and the digest of the value, as bytes of a fixed length."""
+def _pack(outcome: engine.Outcome, stated: bytes) -> Array:
+    """The outcome and the digest of the value, as bytes of a fixed length."""
     n = len(outcome.weights)
     far = np.full(n, np.nan) if outcome.distances is None else outcome.distances
     lost = np.isin(np.arange(n), outcome.outvoted)
@@ -52,8 +52,8 @@ def _note(outcome: engine.Outcome, stated: bytes) -> Array:
     return np.frombuffer(table.tobytes() + stated, np.uint8)
 
 
-def _read(note: Array, n: int) -> tuple[engine.Outcome, bytes]:
-    data = note.tobytes()
+def _unpack(report: Array, n: int) -> tuple[engine.Outcome, bytes]:
+    data = report.tobytes()
     weights, nonfinite, distances, lost = np.frombuffer(data, np.float64, 4 * n).reshape(4, n)
     outcome = engine.Outcome(weights, nonfinite.astype(np.int64), np.flatnonzero(lost), distances)
     return outcome, data[32 * n :]

@@ -1,4 +1,4 @@
-"""What the three ways to collect share: binding, the header of each step, and the result."""
+"""The common part of the collection modes: binding, the header of each step, and the result."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Session(ABC):
             raise ValueError("no rank holds a worker: bind with local_workers >= 1 on at least one rank")
 
     def _bind(self, start: int) -> None:
-        """Agrees with all ranks. Those that step meanwhile see this header, and bind next."""
+        """Agrees with all ranks. Ranks that are stepping see this header, and bind next."""
         self._begin()
         received = self._exchange_bindings(start)
         if header.any_steps(received):
@@ -58,7 +58,7 @@ class Session(ABC):
         self.next_step = header.common_start(received)
 
     def _bind_with_new_ranks(self, received: Bytes, rule: Rule) -> None:
-        """Agrees anew, after a step's header met that of a rank that binds."""
+        """Agrees again, after a step's headers included that of a binding rank."""
         self._echo(received)
         self._begin()
         self._agree(self._exchange_bindings())
@@ -76,20 +76,20 @@ class Session(ABC):
         return self._exchange(own)
 
     def _exchange(self, own: Header) -> Bytes:
-        """Sends a header to all ranks, and returns theirs; no rank that joined takes part in what follows."""
+        """Sends a header to all ranks, and returns theirs; raises if some ranks have joined."""
         received = self.transport.exchange(own.pack(), HEADER_EXCHANGE)
         header.check_joined([header.unpack(data) for data in received])
         return received
 
     def _agree(self, received: Bytes) -> None:
-        """Compares all headers, and what each rank was sent: everybody hears of it, also if one rank lies."""
+        """Compares all headers; the echo makes a fault known to all ranks, even if a rank lies."""
         fault = _fault(received, self.layout)
         self._echo(received, fault)
         if fault is not None:
             raise fault
 
     def _echo(self, received: Bytes, fault: Exception | None = None) -> None:
-        """Compares what each rank was sent, unless there is a fault, which everybody sees then."""
+        """Compares the headers that each rank received; after a fault it only keeps the ranks in step."""
         if self.transport.size > 1:
             given = np.frombuffer(b"".join(digest.digest(data) for data in received), np.uint8)
             said = self.transport.exchange(given, "check of the headers")
@@ -97,12 +97,12 @@ class Session(ABC):
                 echoes.check(said.reshape(len(said), -1, digest.SIZE), "headers")
 
     def when_bound(self, action: Callable[[Transport, Rule], None], rule: Rule) -> None:
-        """Runs `action(transport, rule)` now, and again when a rank joins; all ranks give the same."""
+        """Runs `action(transport, rule)` now, and again after each new agreement; equal on all ranks."""
         self._when_bound.append(action)
         action(self.transport, rule)
 
     def _header(self, step: int, rows: int, rule: bytes, **more: Any) -> Header:
-        """What this rank announces; all that it was bound with is in every header."""
+        """This rank's header; every header contains all parameters of the session."""
         sent, expected = self.compression.label(self.dtype), header.expectation(self.layout.rows)
         return Header(step, self.d, rows, sent, self.mode, rule, layout=expected, **more)
 
@@ -132,8 +132,9 @@ class Session(ABC):
     ) -> Collected:
         """Collects every worker's row and aggregates.
 
-        If a rank binds instead, all bind anew, and the step becomes step 0: in elastic training a new rank
-        may take the place of another, and those that stay cannot see it.
+        If a rank binds instead, all ranks bind again, and the step becomes step 0: in elastic training a new
+            rank may
+        replace another, which the remaining ranks cannot see otherwise.
 
         Args:
             rows: (k, d) array or tensor of the bound dtype, this rank's rows in worker order; it
@@ -142,9 +143,9 @@ class Session(ABC):
             wire: simulated attack, `wire(block, offset, d, step)`; it rewrites the (n, width) block
                 of coordinates from `offset` on, after the digests were checked, on every aggregator
                 alike; once for each coordinate, in one block or in several.
-            step: number of the optimizer step; counts up from 0 where it is not given.
-            state: 16 bytes, a digest of the parameters that all ranks must share; or nothing, on all
-                ranks alike, at steps where they are not compared.
+            step: number of the optimizer step; by default they count up from 0.
+            state: 16 bytes, a digest of the parameters that all ranks must share; or empty, on all ranks
+                alike, at steps that do not compare them.
 
         Raises:
             TypeError, ValueError: if the rows or the state are not as bound, or the rule does not hold
@@ -175,7 +176,7 @@ class Session(ABC):
         """Collects the packed rows, aggregates them, and brings the result to every rank."""
 
     def _digest(self, rows: Array) -> bytes:
-        """What the header says of the packed rows; only modes that relay rows need it."""
+        """The digest of the packed rows for the header; only modes that relay rows need it."""
         return bytes(digest.SIZE)
 
     def _announce(
@@ -205,7 +206,7 @@ class Session(ABC):
     def _run(
         self, step: Step, block: Array, out: Array, offset: int = 0, reduce: Reduce = alone
     ) -> engine.Outcome:
-        """Lets the simulated attack act on a received block of packed rows, and aggregates it."""
+        """Applies the simulated attack to a received block of packed rows, and aggregates it."""
 
         def rewrite(values: Array, begin: int) -> None:
             if step.wire is not None:

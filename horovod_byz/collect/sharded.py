@@ -1,8 +1,8 @@
 """Each rank aggregates one shard of the coordinates: traffic O(d) per rank, about 2.2 d of memory.
 
-Rows are cut at whole tiles and exchanged directly; partial statistics of fixed size go to everyone, so
-that all ranks decide alike; the aggregated shards are gathered and checked against digests. Every
-aggregator has to be trusted: each is the only authority for its shard.
+Rows are cut at whole tiles and exchanged directly; partial statistics of fixed size go to all ranks, so that
+all decide alike; the aggregated shards are gathered and checked against digests. Every aggregator must be
+trusted: no other rank checks its shard.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from horovod_byz.collect.session import Collected, Job, Session, Step
 
 
 class ShardedSession(Session):
-    """See `Sharded`."""
+    """The session of `Sharded` with one aggregator per shard."""
 
     mode = "sharded"
 
@@ -66,7 +66,7 @@ def scatter(
     Args:
         transport: the ranks.
         layout: which rank holds which workers.
-        rows: (k, width), this rank's rows as they travel.
+        rows: (k, width), this rank's packed rows.
         shards: the range of columns that each rank receives, in rank order.
         block: (n, width) for this rank's range.
     """
@@ -89,7 +89,7 @@ def scatter(
 
 
 def _in_order(rows: Array, cuts: Sequence[tuple[int, int]], ascending: bool) -> Array:
-    """The rows' pieces in the order of the ranks they go to; a single whole row already is."""
+    """The pieces of the rows in the order of their receivers; a single whole row needs no copy."""
     if ascending and len(rows) == 1:
         return rows.reshape(-1)
     return np.concatenate([rows[:, begin:end].reshape(-1) for begin, end in cuts])

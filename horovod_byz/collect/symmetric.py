@@ -14,7 +14,7 @@ from horovod_byz.collect.session import Collected, Job, Session, Step
 
 
 class SymmetricSession(Session):
-    """See `Symmetric`."""
+    """The session of `Symmetric`."""
 
     mode = "symmetric"
 

@@ -15,7 +15,7 @@ DEFAULT_TIMEOUT = 300.0
 
 
 def time_limit(timeout: float | None) -> float:
-    """Seconds that a wait between ranks may take: as given, else the environment's, else the default.
+    """Seconds that a wait between ranks may take: the argument, else the environment's, else the default.
 
     Raises:
         ValueError: if it is no positive number.
@@ -35,7 +35,7 @@ def connect(name: str, timeout: float) -> Transport:
     """The transport of this process: Horovod's once `hvd.init()` was called, else a single rank.
 
     Args:
-        name: what is collected; every rank must use the same names in the same order.
+        name: name of the session; all ranks must use the same names in the same order.
         timeout: seconds that one wait between ranks may take.
 
     Raises:

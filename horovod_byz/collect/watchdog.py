@@ -1,10 +1,10 @@
 """Bounds every wait between ranks and names the ranks that kept the others waiting.
 
 The stall check of Horovod 0.28.1 as released never fires on Gloo (`gloo_controller.cc` reserves where it must
-resize), and under MPI a stopped rank hangs all others for ever. Who is late cannot be asked by a
-collective, which would need the late rank; so a rank that has waited for a while announces on a side
-channel that it waits, again and again, one that gives up announces that, and whoever has to name
-somebody reads the announcements: see `inquiry`.
+resize), and under MPI a stopped rank hangs all others for ever. A collective cannot find the late rank, since
+it would need that rank. So a rank that has waited for a while announces on a side channel, at regular
+intervals, that it waits; a rank that gives up announces that; and a rank that must name the late ranks reads
+the announcements; see `inquiry`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from horovod_byz.collect.inquiry import Finding, Inquiry
 from horovod_byz.collect.notice import Notice, State, place
 
 _FIRST_SLEEP, _LONGEST_SLEEP = 2e-5, 1e-3
-# Announcements per second that the launcher's store gets from all ranks together, at most.
+# Largest number of announcements per second to the launcher's store, all ranks together.
 _PER_SECOND = 25
-# How many a rank may miss before it counts as gone.
+# Announcements that a rank may miss before it counts as gone.
 _MISSED = 3
 _FINAL = (State.RAISED, State.LEFT)
 
@@ -41,16 +41,16 @@ class Watchdog:
     Args:
         rank: this rank.
         size: number of ranks.
-        channel: where ranks announce what they wait for.
+        channel: the side channel for announcements.
         timeout: seconds that one wait may take.
-        error: what to raise.
-        session: name of what is collected.
+        error: class of the error to raise.
+        session: name of the session.
 
     Attributes:
         timeout: seconds that one wait may take.
         patience: seconds after which a waiting rank announces that it waits.
         interval: seconds between the announcements of a rank.
-        grace: seconds that a rank has to announce itself before it is named.
+        grace: seconds within which a rank must announce itself, or be named.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class Watchdog:
         self._said = Notice(rank, State.MOVING, session=session[:32])
         self._speaking = threading.RLock()  # other threads give signs of life
         self._step, self._phase = -1, "start"
-        self._say(State.MOVING)
+        self._say(State.MOVING)  # so that a rank that dies before its first wait has announced itself
 
     def begin(self, step: int) -> None:
         """Marks the start of a step."""
         self._step, self._phase = step, "start"
-        self._channel.read(())  # under MPI: takes in what has arrived, which would pile up
-        if self.over or departure.is_over():  # it has recovered from that
+        self._channel.read(())  # under MPI: receives messages, which would accumulate
+        if self.over or departure.is_over():  # the script has recovered from it
             self._say(State.MOVING)
 
     def wait(self, ready: Callable[[], bool], phase: str) -> None:
@@ -88,6 +88,7 @@ class Watchdog:
             LateRanksError: if that took longer than the timeout.
         """
         self._phase = phase
+        # Most waits end within `patience`, and need no announcement.
         if not self._poll(ready, self.patience):
             finding = self._linger(ready)
             if finding is not None:
@@ -106,27 +107,28 @@ class Watchdog:
         self._raise(f"{self._place} broke off ({_first_sentence(cause)})", finding, cause)
 
     def ended(self, phase: str, why: str) -> TransportError:
-        """The error for an operation that Horovod cannot do because this process ended it; nobody is late."""
+        """The error for an operation after this process shut Horovod down; no rank is late."""
         self._phase = phase
         self.leave("it shut Horovod down")
         return TransportError(f"{self._place} cannot begin: {why}")
 
     @property
     def said(self) -> Notice:
-        """What this rank announced last."""
+        """This rank's last announcement."""
         return self._said
 
     def refused(self, phase: str, why: str, gave_up: Notice, error: type[TransportError]) -> TransportError:
         """The error for an operation that may not begin, because this rank gave up an earlier one.
 
-        Announces once more what it said then, since it has begun another step meanwhile: the others are to
-        hear for whom it gave up, rather than to take it for late.
+        Repeats the announcement of that time, since this rank has begun another step meanwhile: the others
+            then
+        learn for which ranks it gave up, and do not count it as late.
 
         Args:
             phase: the operation that may not begin.
             why: the reason, and the remedy.
-            gave_up: what this rank announced when it gave up.
-            error: what to return.
+            gave_up: this rank's announcement when it gave up.
+            error: class of the error to return.
         """
         refusal = error(f"{place(self._step, phase)} cannot begin: {why}")
         with self._speaking:
@@ -148,26 +150,26 @@ class Watchdog:
             self._say(State.LEFT, reason)
 
     def leave(self, reason: str) -> None:
-        """Announces that this rank leaves the job, unless it said before that others made it give up."""
+        """Announces that this rank leaves the job, unless it announced before that it gave up or left."""
         with self._speaking:
             if not self.over:
                 self._say(State.LEFT, reason)
 
     def live(self) -> None:
-        """Announces once more what this rank said last, as a sign of life."""
+        """Repeats this rank's last announcement, as a sign of life."""
         with self._speaking:
             if not self.over:
                 self._say(self._said.state)
 
     def survive(self) -> None:
-        """Announces that this rank is there, though the job ended while it computed."""
+        """Announces that this rank still runs although the job ended while it computed."""
         with self._speaking:
             if not self.over:
                 self._say(State.ALIVE)
 
     @property
     def over(self) -> bool:
-        """Whether this rank said last that it gave up or leaves."""
+        """Whether this rank's last announcement was that it gave up or leaves."""
         return self._said.state in _FINAL
 
     @property
@@ -183,17 +185,17 @@ class Watchdog:
                 self._channel.publish(self._said)
 
     def _linger(self, ready: Callable[[], bool]) -> Finding | None:
-        """Waits and says so; None if the wait came to its end, or who kept it from that."""
+        """Waits until the timeout and announces it; None if the operation completed, else the finding."""
         deadline = time.monotonic() + self.timeout - self.patience
         while (left := deadline - time.monotonic()) > 0:
             self._say(State.WAITING)
             if self._poll(ready, min(self.interval, left)):
                 return None
-        # A rank that came just before the deadline announces itself within its own patience.
+        # A rank that arrived just before the deadline announces itself within its own patience.
         return self._inquire(ready)
 
     def _inquire(self, ready: Callable[[], bool] | None = None) -> Finding | None:
-        """Reads the announcements for `grace` seconds, or until they settle who is late; None if ready."""
+        """Reads announcements for `grace` seconds, or until the late ranks are certain; None if ready."""
         self._say(State.WAITING if ready else State.RAISED)
         inquiry = Inquiry(self._said, self._size, self._channel.signs_of_life)
         deadline = time.monotonic() + self.grace
@@ -209,6 +211,7 @@ class Watchdog:
             self._say(self._said.state)
 
     def _poll(self, ready: Callable[[], bool], seconds: float) -> bool:
+        # Short sleeps first, since most waits are short; then longer ones, which leave the core to others.
         deadline, pause = time.monotonic() + seconds, _FIRST_SLEEP
         while not ready():
             if time.monotonic() > deadline:
@@ -224,13 +227,13 @@ class Watchdog:
 
 
 _UNKNOWN = (
-    "who is late could not be learnt (with Gloo the launcher's store must answer; MPI needs mpi4py and "
+    "the late ranks could not be learnt (with Gloo the launcher's store must answer; MPI needs mpi4py and "
     "thread support)"
 )
 
 
 def announced(method: Method) -> Method:
-    """Decorates a method of a session: its errors are announced, so that others can name their cause."""
+    """Decorates a method of a session: announces its errors, so that other ranks can name the cause."""
 
     @functools.wraps(method)
     def call(self: Any, *arguments: Any, **options: Any) -> Any:

@@ -1,1 +1,1 @@
-"""What every room uses: checks of parameters, names with options, remedies. Imports nothing of ours."""
+"""Shared helpers: checks of parameters, names with options, remedies. Imports no other room."""

@@ -1,4 +1,4 @@
-"""Checks of parameters, with errors that say what, where and what was got."""
+"""Checks of parameters; the errors name the parameter, the allowed values and the given one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def count(owner: object, name: str, value: Any, least: int = 0) -> int:
     """Checks that a parameter is a whole number of at least `least`, and returns it as an int.
 
     Args:
-        owner: what has the parameter, a value or its name, for the message.
+        owner: the object with the parameter, or its name, for the message.
         name: the parameter.
-        value: what was given.
+        value: the given value.
         least: the smallest number allowed.
 
     Raises:
@@ -34,7 +34,7 @@ def count(owner: object, name: str, value: Any, least: int = 0) -> int:
 
 
 def flag(owner: object, name: str, value: Any) -> bool:
-    """Checks that a parameter is True or False, and returns it; a text would count as True."""
+    """Checks that a parameter is True or False, and returns it; bool("false") would be True."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{type(owner).__name__}: {name} must be True or False, got {value!r}")
     return bool(value)

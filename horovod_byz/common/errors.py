@@ -6,10 +6,10 @@ __all__ = ["ExplainedError"]
 
 
 class ExplainedError(Exception):
-    """An error whose message says all that a user needs: the command shows it without a traceback.
+    """An error whose message is enough for a user: the command shows it without a traceback.
 
     Attributes:
-        code: the exit code that the command then ends with.
+        code: exit code of the command after this error.
     """
 
     code = 1

@@ -1,4 +1,4 @@
-"""The error for a package that an extra installs: the core install has what a training script imports."""
+"""The error for a missing package of an extra; the core install has only what a training script imports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from horovod_byz.common.errors import ExplainedError
 
 __all__ = ["MissingExtraError", "missing", "require"]
 
-# What each extra of pyproject.toml installs, by the names under which Python imports it.
+# The packages of each extra of pyproject.toml, by their import names.
 EXTRAS = {
     "train": ("pydantic", "sklearn", "tomli_w"),
     "report": ("matplotlib", "pydantic", "tomli_w"),
@@ -18,7 +18,7 @@ EXTRAS = {
 
 
 class MissingExtraError(ExplainedError, ModuleNotFoundError):
-    """A package of an extra is not installed; the message says how to install it."""
+    """A package of an extra is not installed; the message has the command that installs it."""
 
 
 def missing(extra: str) -> list[str]:
@@ -27,14 +27,14 @@ def missing(extra: str) -> list[str]:
 
 
 def require(extra: str, *packages: str) -> None:
-    """Check that packages are installed, without importing them.
+    """Checks that packages are installed, without importing them.
 
     Args:
         extra: a key of `EXTRAS`.
-        packages: those of the extra that the caller needs; all when none is named.
+        packages: packages of the extra that the caller needs; default all.
 
     Raises:
-        MissingExtraError: the first of them is not installed.
+        MissingExtraError: if a package is not installed; it names the first.
     """
     for name in packages or EXTRAS[extra]:
         if find_spec(name) is None:

@@ -1,4 +1,4 @@
-"""Things by name: ours, those of installed packages, and a user's own as "module:attribute"."""
+"""Registries by name: built-in, from installed packages, or a user's own as "module:attribute"."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _IMPORTED: dict[str, dict[str, str]] = {}
 
 
 def imported() -> dict[str, dict[str, str]]:
-    """The names that led out of this package so far, each with its module and the digest of its source."""
+    """The names resolved outside this package so far, each with its module and the digest of its source."""
     return {name: dict(origin) for name, origin in sorted(_IMPORTED.items())}
 
 
 class Registry(Generic[Kind]):
-    """What one kind of thing is called on the command line, in TOML files, in Python and in tests.
+    """The names of one kind of object on the command line, in TOML files, in Python and in tests.
 
     A name is looked up among those that were added, then among the entry points of installed packages. A name
     of the form "package.module:attribute" is imported.
 
     Args:
-        what: the kind of thing, for messages, such as "rule".
+        what: the kind of object, for messages, such as "rule".
         group: the group of entry points, such as "horovod_byz.rules".
         accepts: whether an imported object is of this kind.
-        wanted: what `accepts` asks for, for messages.
+        wanted: description of accepted objects, for messages.
 
     Attributes:
-        own: what was added, by name.
+        own: the added objects by name.
     """
 
     def __init__(self, what: str, group: str, accepts: Callable[[Any], bool], wanted: str) -> None:
@@ -54,14 +54,14 @@ class Registry(Generic[Kind]):
         """Adds a name.
 
         Raises:
-            ValueError: if another thing has it.
+            ValueError: if another object has it.
         """
         if self.own.get(name, thing) is not thing:
             raise ValueError(f"a {self.what} named {name!r} is registered already: choose another name")
         self.own[name] = thing
 
     def alias(self, short: str, name: str) -> None:
-        """Lets `short` stand for `name`; it is in no list of names."""
+        """Makes `short` an alias of `name`; lists of names leave it out."""
         self._aliases[short] = name
 
     def remove(self, name: str) -> None:
@@ -76,7 +76,7 @@ class Registry(Generic[Kind]):
         return iter(self.names())
 
     def __getitem__(self, name: str) -> Kind:
-        """What a name stands for.
+        """The object with this name or alias.
 
         Raises:
             ValueError: if nothing has that name, it cannot be imported, or it is of another kind.
@@ -92,14 +92,14 @@ class Registry(Generic[Kind]):
         raise AssertionError(name)
 
     def name_of(self, thing: Kind) -> str:
-        """The name that leads to a thing: the one it was added by, or "module:attribute"."""
+        """The name of an object: the name it was added under, or "module:attribute"."""
         for name, other in self.own.items():
             if other is thing:
                 return name
         return f"{getattr(thing, '__module__', '?')}:{getattr(thing, '__qualname__', '?')}"
 
     def check_options(self, name: str, options: Collection[str], given: Collection[str] = ()) -> None:
-        """Checks the names of options for a class of dataclass.
+        """Checks the names of options for a dataclass.
 
         Args:
             name: its name.
@@ -115,7 +115,7 @@ class Registry(Generic[Kind]):
         self.check_given(name, required_of(kind), [*options, *given])
 
     def check_given(self, name: str, required: Iterable[str], given: Collection[str]) -> None:
-        """Checks that the options that a name cannot do without are given.
+        """Checks that all required options of a name are given.
 
         Raises:
             ValueError: if they are not; the message has an example.
@@ -144,12 +144,12 @@ class Registry(Generic[Kind]):
 
 
 def options_of(kind: Any) -> list[str]:
-    """The options of a class of dataclass."""
+    """The options of a dataclass."""
     return [field.name for field in dataclasses.fields(kind) if field.init]
 
 
 def required_of(kind: Any) -> list[str]:
-    """The options of a class of dataclass that have no default."""
+    """The options of a dataclass that have no default."""
     missing = dataclasses.MISSING
     return [
         field.name
@@ -193,7 +193,7 @@ def _import(path: str, what: str) -> Any:
 
 
 def _origin(place: str) -> dict[str, str]:
-    """The module and the digest of its source, which tell later whether a run used the same code."""
+    """The module and the digest of its source, to compare later whether a run used the same code."""
     try:
         source = inspect.getsource(importlib.import_module(place))
     except (OSError, TypeError):  # compiled, or without its source

@@ -1,4 +1,4 @@
-"""What to do about something that is missing: in a checkout by its files, elsewhere without them."""
+"""Commands that install missing parts: from the files of a checkout, or without one."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def choose(here: str, elsewhere: str) -> str:
 
 
 def install(name: str, options: str = "") -> str:
-    """How to install a distribution: by its own file of requirements, or by name."""
+    """The command that installs a distribution: by its own file of requirements, or by name."""
     return choose(f"pip install {options}-r {{root}}requirements/{name}.txt", f"pip install {options}{name}")
 
 
 def pinned(name: str) -> str:
-    """How to install a distribution: in the version that a checkout pins, or by name."""
+    """The command that installs a distribution: in the version that a checkout pins, or by name."""
     return choose(f"pip install -c {{root}}requirements/constraints.txt {name}", f"pip install {name}")

@@ -10,6 +10,6 @@ _WIDTH = 120
 
 
 def console() -> Console:
-    """As wide as the terminal; a file or a pipe has no width of its own, and gets a width that tables fit."""
+    """A console as wide as the terminal; for a file or a pipe, wide enough for the tables."""
     screen = Console()
     return screen if screen.is_terminal else Console(width=max(screen.width, _WIDTH))

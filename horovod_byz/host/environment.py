@@ -1,4 +1,4 @@
-"""What a run ran on, for the file that stands beside its result."""
+"""The versions, commit and hardware of a run, for the file beside its result."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        # Results that are written beside the code change no number.
+        # Only these folders: new files in results/ or docs/ cannot change a number.
         changed = git(
             "status", "--porcelain", "--untracked-files=no", "--", "horovod_byz", "kernels", "launch"
         )

@@ -1,4 +1,4 @@
-"""Which launcher started this process as one of several ranks, as the environment says."""
+"""Detects from the environment whether a launcher started this process as one of several ranks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 _LAST_SRUN_STEP = 0xFFFFFFF0 - 1
 
 _HOROVOD = "HOROVOD_SIZE"
-# By variable; the first that says the largest number is named.
+# Launchers by variable; the error names the first with the largest number.
 _OTHERS = {
     "OMPI_COMM_WORLD_SIZE": "mpirun (Open MPI)",
     "MV2_COMM_WORLD_SIZE": "mpirun (MVAPICH)",
@@ -26,18 +26,18 @@ _LOCAL = (
     "MPI_LOCALNRANKS",
     "LOCAL_WORLD_SIZE",
 )
-# Where Horovod's own launcher says how many ranks there are.
+# Variables that Horovod's own launcher sets.
 _OWN = (_HOROVOD, "HOROVOD_ELASTIC", "HOROVOD_GLOO_RENDEZVOUS_ADDR")
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How this process was started.
+    """The launcher of this process.
 
     Attributes:
-        size: how many ranks there are; 1 without a launcher.
-        launcher: who started them.
-        variable: the environment variable that says so.
+        size: number of ranks; 1 without a launcher.
+        launcher: name of the launcher.
+        variable: the environment variable with the number.
     """
 
     size: int = 1
@@ -51,7 +51,7 @@ class Launch:
 
 
 def launched(environment: Mapping[str, str] | None = None) -> Launch:
-    """How this process was started; numbers that cannot be read count as none.
+    """Returns the launcher of this process; unreadable numbers count as absent.
 
     `HOROVOD_SIZE` decides where it is set: horovodrun may run inside a job of another launcher. To run a
     single process inside such a job, unset the variable that names it.
@@ -85,10 +85,10 @@ def refuse_uninitialized(launch: Launch) -> None:
 
 
 def refuse_alone(launch: Launch) -> None:
-    """Refuses where Horovod is initialised and knows this rank only, though another launcher started more.
+    """Refuses to go on alone if Horovod has one rank although another launcher started more.
 
     Raises:
-        RuntimeError: if it did.
+        RuntimeError: if another launcher started more ranks.
     """
     if launch.size > 1 and not any(os.environ.get(name) for name in _OWN):
         raise RuntimeError(
@@ -109,8 +109,8 @@ def _remedy(launch: Launch) -> str:
 def _slurm(env: Mapping[str, str]) -> Launch:
     """The tasks of a Slurm step.
 
-    The shells of sbatch and salloc have SLURM_NTASKS too, where one process runs: they have a job and no
-    step of srun's.
+    The shells of sbatch and salloc have SLURM_NTASKS too, where one process runs: they have a job, but
+    no step of srun.
     """
     step = _number(env, "SLURM_STEP_ID", least=0)
     if step is None:

@@ -1,4 +1,4 @@
-"""What this host offers: installed versions, cores and memory."""
+"""The resources of this host: installed versions, cores and memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cores() -> int:
 
 
 def memory_mib() -> int:
-    """Memory that is free to be used, in MiB: the machine's, or what the control group leaves."""
+    """Free memory in MiB: the machine's, or the rest of the control group's limit if that is less."""
     reported = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
     available = int(reported[1]) << 10 if reported else 0
     group = Path("/sys/fs/cgroup")

@@ -1,15 +1,16 @@
 """Lets torchvision load beside a build of torch that its compiled library does not fit.
 
 The torchvision wheel is compiled against torch with CUDA. Beside torch for CPU its library does not load,
-and its Python part then fails on import, since it attaches properties to two operators that nobody has
-declared (`RuntimeError: operator torchvision::nms does not exist`). Declaring them is enough for the data
+and its Python part then fails on import, since it attaches properties to two undeclared operators
+(`RuntimeError: operator torchvision::nms does not exist`). Declaring them is enough for the data
 sets, transforms and models; box operators stay without an implementation. Where torchvision's own library
 loads, nothing is declared.
 
     from horovod_byz.host.torchvision_hook import datasets, transforms
 
 `install` does the same for a plain `import torchvision`. `tools/install_torchvision_hook.py` copies this file
-into an environment, which calls `install` whenever Python starts there: so it imports little, torch least.
+into an environment, which calls `install` whenever Python starts there: so it imports little, and torch only
+when torchvision is imported.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def _declaring(spec: ModuleSpec) -> ModuleSpec:
 
 
 def install() -> None:
-    """Makes every later `import torchvision` in this process work; twice is as good as once."""
+    """Makes every later `import torchvision` in this process work; a second call changes nothing."""
     if not any(getattr(finder, "__qualname__", "") == Hook.__qualname__ for finder in sys.meta_path):
         sys.meta_path.insert(0, Hook)
 
@@ -116,7 +117,7 @@ def load(name: str = "torchvision") -> ModuleType:
     """Imports torchvision or one of its modules, for example `load("torchvision.datasets")`.
 
     Raises:
-        ModuleNotFoundError: when torchvision is not installed; the message says how to install it.
+        ModuleNotFoundError: if torchvision is not installed; the message says how to install it.
     """
     declare_missing_operators()
     try:

@@ -35,7 +35,7 @@ class Reference(Slice):
 
 
 class Table(_Part):
-    """Which axes are the rows and which the columns of the table."""
+    """The axes that form the rows and the columns of the table."""
 
     rows: tuple[str, ...] = ("rule",)
     columns: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class Bar(_Part):
 
 
 class Figure(_Part):
-    """What is drawn.
+    """The figure of an artefact.
 
     "curves" over steps, a "sweep" of final values over an axis, "pairs" of dots; or "bars" of calculated
     quantities. `lowest` is where a sweep's axis of percent begins, unless a value lies below.
@@ -87,7 +87,7 @@ class Artefact(_Part):
         reduced: how the runs are smaller than the paper's; empty if they are not.
         sets: what it belongs to: "quick", "cpu", "gpu".
         minutes: what it takes on two cores, or on the GPU for the set "gpu".
-        published: the paper's numbers; `says` what it says in words.
+        published: the paper's numbers; `says` is its statement in words.
         differences: what differs from the paper and why, in words.
         explanations: why claims fail, by their words: for a file that takes its claims over from another.
     """
@@ -129,7 +129,7 @@ class Artefact(_Part):
     def read(
         cls, path: Path, *, repeats: int | None = None, steps: int | None = None, read: Read = configs.read
     ) -> Artefact:
-        """Read the file of an artefact.
+        """Reads the file of an artefact.
 
         Args:
             path: the file.
@@ -138,7 +138,7 @@ class Artefact(_Part):
             read: reads a TOML file as plain data.
 
         Raises:
-            ConfigError: when it is missing, not TOML, or not an artefact.
+            ConfigError: if it is missing, not TOML, or not an artefact.
         """
         changes = {"name": path.stem, "repeats": repeats, "steps": steps}
         try:
@@ -160,7 +160,7 @@ class Artefact(_Part):
 
     @property
     def reduction(self) -> str:
-        """How it is smaller than the paper's, in words; empty if it is not."""
+        """Its differences in size from the paper's, as text; empty if there are none."""
         parts = [self.reduced] if self.reduced else []
         if self.repeats is not None:
             parts.append(f"{self.repeats} repeat{'s' if self.repeats > 1 else ''} only")

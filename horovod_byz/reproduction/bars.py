@@ -18,10 +18,10 @@ __all__ = ["draw"]
 
 
 def draw(artefact: Artefact, values: Mapping[str, Any], path: Path) -> None:
-    """Draw an artefact's bars, each the sum of its parts; the same values give the same bytes.
+    """Draws an artefact's bars, each the sum of its parts; the same values give the same bytes.
 
     Raises:
-        ConfigError: when a part names a quantity that was not calculated.
+        ConfigError: if a part names a quantity that was not calculated.
     """
     bars = artefact.figure.bars
     for bar in bars:

@@ -34,7 +34,7 @@ class Catalogue:
         """All artefacts: the files with a title; others are configurations of single runs.
 
         Raises:
-            ConfigError: when there is none.
+            ConfigError: if the folder has none.
         """
         names = [path.stem for path in self.folder.glob("*.toml") if "title" in self._read(path)]
         if not names:
@@ -53,7 +53,7 @@ class Catalogue:
         """An artefact, in full or shortened.
 
         Raises:
-            ConfigError: when its file is missing, not TOML, or not an artefact.
+            ConfigError: if its file is missing, not TOML, or not an artefact.
         """
         key = name, repeats, steps
         if key not in self._artefacts:
@@ -65,7 +65,7 @@ class Catalogue:
         """A grid, with its own number of steps or another.
 
         Raises:
-            ConfigError: when its file is missing, not TOML, or two runs would share a folder.
+            ConfigError: if its file is missing, not TOML, or two runs would share a folder.
         """
         key = name, steps
         if key not in self._grids:

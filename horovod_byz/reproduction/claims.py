@@ -1,4 +1,4 @@
-"""Claims of the papers as data: what is measured, what is expected, and what came out."""
+"""Claims of the papers as data: the measured statistic, the expected bounds, and the outcome."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Over = Literal["each", "max", "min", "mean"]
 
 
 class Term(BaseModel):
-    """Some series and how they are summed up into one number."""
+    """Some series, and the statistic that reduces them to one number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     where: Labels
@@ -94,7 +94,7 @@ class Claim(BaseModel):
 
 
 class Verdict(BaseModel):
-    """What came of a claim."""
+    """The outcome of a claim."""
 
     model_config = ConfigDict(frozen=True)
     claim: str
@@ -105,7 +105,7 @@ class Verdict(BaseModel):
 
 
 def judge(claim: Claim, shown: Sequence[Series], values: Mapping[str, Any], metric: str) -> Verdict:
-    """Measure a claim.
+    """Measures a claim and compares it with its bounds.
 
     Args:
         claim: the claim.
@@ -114,7 +114,7 @@ def judge(claim: Claim, shown: Sequence[Series], values: Mapping[str, Any], metr
         metric: the artefact's metric.
 
     Raises:
-        RunError: when the claim speaks of series or quantities that the artefact does not have.
+        RunError: if the claim speaks of series or quantities that the artefact does not have.
     """
     metric = claim.metric or metric
     if claim.value is not None:

@@ -50,24 +50,24 @@ class Workplace:
 
     @property
     def at_once(self) -> int:
-        """How many runs are computed at once."""
+        """Number of runs that are computed at once."""
         return self.jobs or (machine.cores() if self.device == "cpu" else 1)
 
     @property
     def threads_each(self) -> int:
-        """How many threads each of them has."""
+        """Number of threads of each run."""
         return self.threads or (1 if self.device == "cpu" else max(machine.cores() // self.at_once, 1))
 
 
 def compute(cells: Sequence[Cell], place: Workplace, title: str) -> None:
-    """Trains every run that is not there yet, and shows how far it is.
+    """Trains every run that is not there yet, and shows the progress.
 
     Each run is trained in a folder of its own, which gets the run's name when it is complete: an interruption
     of any kind loses the runs in flight only. A second process that wants the same grid waits.
 
     Raises:
-        RunError: when a folder holds another run, or a run's process is killed.
-        DatasetMissing: when the data are nowhere.
+        RunError: if a folder holds another run, or a run's process is killed.
+        DatasetMissing: if the data cannot be found.
     """
     if all(cell.complete(place.results) for cell in cells):
         return
@@ -102,12 +102,13 @@ def _compute(missing: Sequence[Cell], total: int, place: Workplace, title: str) 
 
 
 def _settle() -> None:
-    """In a worker process: leave Ctrl-C to the parent, and end with it, even if it is killed."""
+    """Prepares a worker process: it ignores Ctrl-C, which the parent handles, and ends with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
         if parent is not None:
+            # No signal reaches the children of a killed process; the sentinel becomes readable instead.
             connection.wait([parent.sentinel])
             os._exit(1)
 
@@ -115,11 +116,12 @@ def _settle() -> None:
 
 
 def _train(cell: Cell, place: Workplace) -> float | None:
-    """Train one run in a worker process; None when it was interrupted. Returns the seconds it took."""
+    """Trains one run in a worker process; None when it was interrupted. Returns the seconds it took."""
     from horovod_byz.reproduction import notes
     from horovod_byz.training.train import Launch, Stopped, train
 
     target = cell.folder(place.results).path
+    # Beside the target, so that the rename stays within a file system and is atomic.
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     data = cell.config.data
     dataset = _dataset(data.name, data.normalise, data.train_limit, place.data_dir, place.device)
@@ -133,7 +135,7 @@ def _train(cell: Cell, place: Workplace) -> float | None:
     seconds = time.perf_counter() - begun
     times = {"seconds": round(seconds, 2), "cpu_seconds": round(time.process_time() - used, 2)}
     RunFolder(temporary).pack({**times, **notes.of(cell.config, dataset)})
-    if target.exists() and RunFolder(target).exists:  # begun by other means and never finished
+    if target.exists() and RunFolder(target).exists:  # started by other commands and never finished
         shutil.rmtree(target)
     temporary.rename(target)
     return seconds
@@ -141,7 +143,7 @@ def _train(cell: Cell, place: Workplace) -> float | None:
 
 @lru_cache(maxsize=2)
 def _dataset(name: str, normalise: Any, limit: int | None, data_dir: Path | None, device: str) -> Any:
-    """The data of a run, kept by the worker process for its next ones."""
+    """The data of a run, cached by the worker process for its next runs."""
     from horovod_byz.training.train import prepare
 
     settings = configs.Data(name=name, normalise=normalise, train_limit=limit)
@@ -150,7 +152,7 @@ def _dataset(name: str, normalise: Any, limit: int | None, data_dir: Path | None
 
 @contextmanager
 def _alone(folders: Sequence[Path], title: str) -> Iterator[None]:
-    """Hold each folder for this process alone; the system lets go of it when the process ends in any way."""
+    """Holds each folder for this process alone; the system releases it when the process ends in any way."""
     if not folders:
         yield
         return
@@ -161,19 +163,20 @@ def _alone(folders: Sequence[Path], title: str) -> Iterator[None]:
         except BlockingIOError:
             print(f"{title}: another process computes runs in {folders[0]}; waiting for it", flush=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
+        # Callers pass folders in one order, so that two processes cannot wait for each other.
         with _alone(folders[1:], title):
             yield
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a killed process left half-done; the lock says that nobody is at work here."""
+    """Removes what a killed process left unfinished; the lock ensures that no other process works here."""
     for path in folder.glob(".*.tmp"):
         if path.is_dir():
             shutil.rmtree(path)
 
 
 class _Meter:
-    """How far the runs are: a bar on a terminal, a line per run elsewhere; both with the time left."""
+    """Shows progress: a bar on a terminal, a line per run elsewhere; both with the remaining time."""
 
     def __init__(self, title: str, total: int, done: int) -> None:
         self._title, self._total, self._done, self._before = title, total, done, done
@@ -195,7 +198,7 @@ class _Meter:
             self._bar.stop()
 
     def advance(self, name: str, seconds: float) -> None:
-        """One more run is there."""
+        """Counts one more complete run."""
         self._done += 1
         if self._bar is not None:
             self._bar.advance(self._task)

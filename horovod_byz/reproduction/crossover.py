@@ -2,7 +2,7 @@
 
 With DETOX every worker computes r times the samples. So a step is shorter where
 
-    (r - 1) * (gradient of one worker's own share)  <  (time of the rule) - (time of vote and rule),
+    (r - 1) * (gradient of one worker's own images)  <  (time of the rule) - (time of vote and rule),
 
 and the right-hand side over r - 1 is the longest gradient with which redundancy still pays in time.
 """
@@ -104,7 +104,7 @@ def measure(r: int, d: int, rounds: int, clock: Callable[[Callable[[], object]],
 
 
 def gradient_seconds(rounds: int, clock: Callable[[Callable[[], object]], float]) -> dict[str, float]:
-    """How long one worker's own share of 32 images takes, on this machine's processor, per model."""
+    """Seconds for the gradient of one worker's own 32 images on this machine's processor, per model."""
     medians = {}
     for name, shape in _MODELS:
         model = models.build(name, shape, 10, seed=0)
@@ -138,7 +138,7 @@ def table(crossings: Sequence[Crossing], r: int) -> str:
 
 
 def _processor_seconds(call: Callable[[], object]) -> float:
-    """What a call takes of the processor: on a machine with other work to do, what it takes on a free one."""
+    """Processor time of a call: on a busy machine about the time that it takes on a free one."""
     return seconds(call).cpu
 
 

@@ -1,4 +1,4 @@
-"""`make demo`: what an attack does to averaging, and does not do to robust rules."""
+"""`make demo`: an attack destroys training with averaging, but not with robust rules."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ KEEPS, CHANCE = 5.0, 15.0
 
 @dataclass(frozen=True)
 class Result:
-    """What one curve came to.
+    """The result of one curve.
 
     Args:
         label: the curve's name.
         accuracy: final test accuracy in percent.
         diverged_at: step at which an honest loss was no longer finite; None if none.
-        named: shares of Byzantine and of honest rows that the verdicts call suspect, 0..1; None where there
-            are none.
+        named: fractions of the Byzantine and of the honest rows with a suspect verdict, 0..1; None if there
+            are no such rows.
         seconds: time the run took.
     """
 
@@ -84,7 +84,7 @@ def curves(data: str, steps: int, seed: int) -> dict[str, RunConfig]:
 
 
 def run_all(runs: dict[str, RunConfig], out: Path, data_dir: Path | None, reporter: Reporter) -> None:
-    """Train every curve, on as many ranks as this process was launched with."""
+    """Trains every curve, on as many ranks as this process was launched with."""
     ranks = Ranks()
     dataset = prepare(next(iter(runs.values())), data_dir, download=False)
     for label, config in runs.items():
@@ -93,7 +93,7 @@ def run_all(runs: dict[str, RunConfig], out: Path, data_dir: Path | None, report
 
 
 def results(runs: dict[str, RunConfig], out: Path) -> list[Result]:
-    """Read back what the runs came to."""
+    """Reads the results of the runs from their folders."""
     seen = []
     for label, config in runs.items():
         folder = RunFolder(out / config.slug)
@@ -117,7 +117,7 @@ def results(runs: dict[str, RunConfig], out: Path) -> list[Result]:
 
 
 def sentence(seen: list[Result], classes: int = 10) -> str:
-    """What was seen, in words, from the numbers alone."""
+    """The results in one sentence, from the numbers alone."""
     reference, *rest = seen
     chance = 100 / classes
     kept = [result for result in rest if result.accuracy >= reference.accuracy - KEEPS]
@@ -157,7 +157,7 @@ def table(seen: list[Result]) -> Table:
     ):
         made.add_column(heading, justify="left" if heading == "rule" else "right", no_wrap=heading == "rule")
     for result in seen:
-        named = ["-" if share is None else f"{100 * share:.0f} %" for share in result.named]
+        named = ["-" if part is None else f"{100 * part:.0f} %" for part in result.named]
         diverged = "-" if result.diverged_at is None else f"step {result.diverged_at}"
         made.add_row(result.label, f"{result.accuracy:.1f} %", diverged, *named, f"{result.seconds:.1f}")
     return made
@@ -177,7 +177,7 @@ def pick_data(data_dir: Path | None, console: Console) -> str:
 
 
 def show(runs: dict[str, RunConfig], out: Path, console: Console) -> None:
-    """Print the table and the sentence, and draw the picture."""
+    """Prints the table and the sentence, and draws the figure."""
     seen = results(runs, out)
     config = next(iter(runs.values()))
     picture = out / "curves.png"
@@ -195,7 +195,7 @@ def show(runs: dict[str, RunConfig], out: Path, console: Console) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the demo: start the ranks, show them, then table, picture and sentence."""
+    """Runs the demo: starts the ranks, shows their progress, then the table, figure and sentence."""
     parser = argparse.ArgumentParser(
         prog="python -m horovod_byz.reproduction.demo", description=(__doc__ or "").partition(": ")[2]
     )

@@ -23,13 +23,13 @@ _BEFORE, _AFTER = "#D55E00", "#0072B2"
 
 
 def draw(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, Series], path: Path) -> None:
-    """Draw an artefact's figure and write it as SVG or PNG; the same series give the same bytes.
+    """Draws an artefact's figure and writes it as SVG or PNG; the same series give the same bytes.
 
     Args:
         artefact: what to draw.
         shown: its series.
         references: by name, what they are compared with.
-        path: the picture; its ending says which kind.
+        path: the picture; its ending, .svg or .png, is its format.
     """
     figure = artefact.figure
     metrics = figure.metrics or (artefact.metric,)

@@ -20,7 +20,7 @@ SEED = "seed"
 """The axis of repeats; tables and figures summarise over it."""
 
 Where = Mapping[str, str | Sequence[str]]
-"""Which runs are meant: for some axes a label, or several. Axes that are left out may have any."""
+"""A selection of runs: for some axes a label, or several. Other axes may have any label."""
 
 Read = Callable[[Path], Mapping[str, Any]]
 """Reads a TOML file as plain data."""
@@ -40,14 +40,14 @@ class Cell:
         return "_".join(_slug(label) for label in self.labels.values())
 
     def folder(self, results: Path) -> RunFolder:
-        """Where the run is, or will be."""
+        """The run's folder, present or not."""
         return RunFolder(results / self.grid / self.name)
 
     def complete(self, results: Path) -> bool:
         """Whether the run is there.
 
         Raises:
-            RunError: when its folder holds another run.
+            RunError: if its folder holds another run.
         """
         folder = self.folder(results)
         if not folder.complete:
@@ -68,8 +68,8 @@ class Grid:
     Attributes:
         name: the grid's name, that of the file and of the folder in results.
         title: what it holds.
-        base: what all runs share.
-        axes: per axis, what each label sets, in order; the seeds are the last axis.
+        base: the settings that all runs share.
+        axes: per axis, the settings of each label, in order; the seeds are the last axis.
         without: combinations of labels that have no run.
     """
 
@@ -82,7 +82,7 @@ class Grid:
 
     @classmethod
     def read(cls, path: Path, steps: int | None = None, *, read: Read = configs.read) -> Grid:
-        """Reads a grid: `[base]` holds what all runs share, each `[axes.NAME]` labels with what they set.
+        """Reads a grid: `[base]` holds the settings of all runs, each `[axes.NAME]` those of its labels.
 
         `seeds = 10` makes the axis of seeds 0 to 9. `leave_out` lists combinations of labels, such as
         `{rule = "D-Bulyan", f = "10"}`, without a run. `like = "other"` takes over another grid of the folder
@@ -90,7 +90,7 @@ class Grid:
 
         Args:
             path: the file.
-            steps: run so many steps instead; the grid's name then says so.
+            steps: run so many steps instead; the grid's name then includes the number.
             read: reads a TOML file as plain data.
 
         Raises:
@@ -174,7 +174,7 @@ def matches(labels: Mapping[str, str], where: Where) -> bool:
 
 
 def read_like(path: Path, read: Read = configs.read) -> dict[str, Any]:
-    """Reads a TOML file; where it says `like = "other"`, as changes to that file of the same folder.
+    """Reads a TOML file; with `like = "other"` it holds changes to that file of the same folder.
 
     Tables are merged, anything else is replaced.
 

@@ -1,4 +1,4 @@
-"""What is noted beside a run because a claim's condition depends on it."""
+"""Notes: numbers stored beside a run because a claim's condition depends on them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ __all__ = ["of"]
 def of(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
     """The notes of a run, computed from its configuration and data alone; empty for most.
 
-    For the gambler: the attacked range of coordinates, the share of its values that are not exactly zero in
-    the workers' first gradients (a hit on zero is harmless), and from it the predicted probabilities that
+    For the gambler: the attacked range of coordinates, the fraction of its values that are not exactly zero
+    in the workers' first gradients (a hit on zero is harmless), and from it the predicted probabilities that
     a rule which selects a row crashes in some step, and that more than 0, 1, 2 and 3 hits ever meet in a
-    column.
-    For redundancy under a fixed schedule: how many votes the Byzantine workers hold.
+    column. For redundancy under a fixed schedule: how many votes the Byzantine workers hold.
     """
     notes: dict[str, Any] = {}
     attack = config.make_attack()

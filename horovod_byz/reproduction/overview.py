@@ -30,7 +30,7 @@ def chosen(wanted: Sequence[str], catalogue: Catalogue) -> list[str]:
     """The artefacts that names and sets mean, each once.
 
     Raises:
-        ValueError: when a name is unknown; the message names the nearest.
+        ValueError: if a name is unknown; the message names the nearest.
     """
     names: list[str] = []
     for name in wanted:
@@ -57,7 +57,7 @@ def reproduce_all(
     repeats: int | None = None,
     steps: int | None = None,
 ) -> None:
-    """Reproduce artefacts one after another, print each one's claims, and renew the overview."""
+    """Reproduces artefacts one after another, prints the claims of each, and rewrites the overview."""
     screen = console()
     for name in chosen(wanted, catalogue):
         artefact = _shortened(name, catalogue, repeats, steps)
@@ -88,7 +88,7 @@ def _verdicts(shown: Shown) -> Table:
 
 
 def show(catalogue: Catalogue, results: Path) -> None:
-    """Print every artefact with what is there of it."""
+    """Prints every artefact with its progress."""
     table = Table(Column("name", no_wrap=True), "what", "runs there", "minutes on 2 cores")
     for artefact in catalogue.artefacts:
         cells = catalogue.cells(artefact)
@@ -100,7 +100,7 @@ def show(catalogue: Catalogue, results: Path) -> None:
 
 
 def write(catalogue: Catalogue, results: Path) -> None:
-    """Write results/README.md."""
+    """Writes results/README.md."""
     replace_file(results / "README.md", text(catalogue, results).encode())
 
 

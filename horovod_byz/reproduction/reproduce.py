@@ -30,7 +30,7 @@ PAPERS = {
 
 @dataclass(frozen=True)
 class Shown:
-    """What an artefact shows, read from its runs alone.
+    """The content of an artefact, read from its runs alone.
 
     Attributes:
         artefact: which.
@@ -48,12 +48,12 @@ class Shown:
 
 
 def reproduce(artefact: Artefact, catalogue: Catalogue, place: Workplace) -> Shown:
-    """Compute what an artefact lacks, and write its table, figure and claims beside each other.
+    """Computes an artefact's missing runs, and writes its table, figure and claims beside each other.
 
     Raises:
-        RunError: when a run is missing or its folder holds another one.
-        ConfigError: when the artefact or its grid is wrong.
-        DatasetMissing: when the data are nowhere.
+        RunError: if a run is missing or its folder holds another one.
+        ConfigError: if the artefact or its grid is wrong.
+        DatasetMissing: if the data cannot be found.
     """
     target = place.results / artefact.folder
     if artefact.calculate:
@@ -75,7 +75,7 @@ def reproduce(artefact: Artefact, catalogue: Catalogue, place: Workplace) -> Sho
 
 
 def look(artefact: Artefact, catalogue: Catalogue, results: Path) -> Shown:
-    """Read an artefact's runs, or its calculated values, and judge its claims.
+    """Reads an artefact's runs, or its calculated values, and judges its claims.
 
     Raises:
         RunError: naming the first run that is missing.
@@ -98,8 +98,8 @@ def look(artefact: Artefact, catalogue: Catalogue, results: Path) -> Shown:
         if len(groups) != 1:
             raise RunError(f"the reference {reference.name!r} means {len(groups)} series: it has to be one")
         references[reference.name] = Series({**groups[0].labels, **reference.labels}, groups[0].runs)
-    known = [*references.values(), *series]
-    verdicts = tuple(judge(claim, known, values, artefact.metric) for claim in artefact.claims)
+    shown = [*references.values(), *series]
+    verdicts = tuple(judge(claim, shown, values, artefact.metric) for claim in artefact.claims)
     return Shown(artefact, series, references, values, verdicts)
 
 
@@ -140,7 +140,7 @@ def page(shown: Shown) -> str:
 
 
 def _conditions(shown: Shown) -> list[str]:
-    """What the runs have in common, and what is noted beside them."""
+    """The common settings of the runs, and their notes."""
     runs = [run for series in (*shown.references.values(), *shown.series) for run in series.runs]
     configs = [run.config for run in runs]
 
@@ -190,7 +190,7 @@ def _note(run: Run, name: str) -> Any:
 
 
 def count(verdicts: Sequence[Verdict]) -> str:
-    """How many claims pass and fail, in words."""
+    """The numbers of claims that pass and fail, as text."""
     counts = {"PASS": 0, "FAIL": 0, "OUTSIDE THE ASSUMPTION": 0}
     for verdict in verdicts:
         counts[verdict.status] += 1

@@ -84,7 +84,7 @@ class Series:
 
 
 def read(cells: Sequence[Cell], results: Path) -> tuple[Series, ...]:
-    """Read complete runs, grouped into series in the order of the cells.
+    """Reads complete runs, grouped into series in the order of the cells.
 
     Raises:
         RunError: naming the first run that is missing.
@@ -146,7 +146,7 @@ def statistic(name: str, series: Series, metric: str, options: Options) -> Float
     """A statistic of each repeat, `(repeats,)`.
 
     Raises:
-        ConfigError: when there is no such statistic.
+        ConfigError: if there is no such statistic.
     """
     try:
         known(name, STATISTICS, "statistic")

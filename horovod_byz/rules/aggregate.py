@@ -1,4 +1,4 @@
-"""`hb.aggregate`: a rule, or its name, on rows as a caller holds them."""
+"""`hb.aggregate`: applies a rule, or a rule's name, to the caller's rows."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Aggregate:
 
     Attributes:
         value: the aggregate, (d,), of the rows' type, dtype and device.
-        weights: what share of the result each row got, (n,) float64. A coordinate-wise rule gives
-            each row that took part an equal share.
+        weights: weight of each row in the result, (n,) float64. A coordinate-wise rule gives each row
+            that took part an equal weight.
         verdicts: one `Verdict` per row, in row order.
     """
 
@@ -40,13 +40,13 @@ def aggregate(
     threads: int | None = None,
     segments: Sequence[int] | None = None,
 ) -> Aggregate:
-    """Aggregates n rows and says how each was treated.
+    """Aggregates n rows and reports how each was treated.
 
     Args:
         rows: (n, d) array or tensor, or a sequence of n one-dimensional ones; floating point. They
             are never written to.
         rule: an aggregation rule such as `MultiKrum(f=2)`, or its name, such as "multi-krum:f=2".
-        step: optimizer step, for rules that draw at random.
+        step: optimizer step, which seeds randomised rules.
         threads: threads for the kernels (default: torch's number of threads); the result does not
             depend on it.
         segments: the coordinate after each tensor's last, for rules that treat tensors separately, such as

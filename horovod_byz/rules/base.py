@@ -1,4 +1,4 @@
-"""What every aggregation rule is: a frozen value that decides on statistics and is a plain function."""
+"""The base classes of the aggregation rules: frozen values that decide from statistics of the rows."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from horovod_byz.rules.condition import Condition
 
 @dataclass(frozen=True)
 class Facts:
-    """The four facts that every rule states.
+    """The four facts that each rule states.
 
     Attributes:
-        tolerates: the condition on n and f under which the rule's guarantee holds, in words.
+        tolerates: the condition on n and f under which the rule's guarantee holds, as text.
         cost: arithmetic for n rows of d coordinates.
         ties: which of equal rows or values wins.
-        nonfinite: what happens to NaN and infinite values.
+        nonfinite: treatment of NaN and infinite values.
     """
 
     tolerates: str
@@ -45,8 +45,8 @@ class Rule(ABC):
     """A map from n rows of d coordinates to one row.
 
     Calling a rule gives the aggregate alone; `horovod_byz.aggregate` also gives weights and verdicts.
-    Rules are values: equal when their parameters are, and `eval(repr(rule))` is the rule. A rule with a
-    condition on n and f is a `StatedRule`; a rule that is built from other rules asks those.
+    Rules are values: equal when their parameters are, and `eval(repr(rule))` is the rule. A rule with its own
+    condition on n and f is a `StatedRule`; a rule built from other rules derives its limits from theirs.
     """
 
     facts: ClassVar[Facts]
@@ -59,7 +59,7 @@ class Rule(ABC):
                 "condition = Condition(slope, offset) for n >= slope f + offset in its place"
             )
         if "decide" in vars(cls) and "stages" not in vars(cls):
-            cls.stages = Rule.stages  # type: ignore[method-assign]  # the parent's say what its `decide` does
+            cls.stages = Rule.stages  # type: ignore[method-assign]  # the parent's fit its `decide`
         if "condition" in vars(cls) and not issubclass(cls, StatedRule):
             raise TypeError(f"{cls.__name__} states a condition: derive it from StatedRule in place of Rule")
 
@@ -97,10 +97,10 @@ class Rule(ABC):
         return
 
     def stages(self, n: int, step: int) -> Stages | None:
-        """This rule at a step as a vote and rules over the votes, which the engine fuses into one pass.
+        """The stages of this rule at a step: a vote and rules over the votes, for one pass of the engine.
 
         Returns:
-            The stages, which give what `decide` gives; None for a rule that is not of this form.
+            Stages with the same result as `decide`; None if the rule has no such form.
         """
         return None
 
@@ -111,12 +111,12 @@ class Rule(ABC):
 
 @dataclass(frozen=True)
 class StatedRule(Rule):
-    """A rule with a condition of its own, from which least n, largest f, texts and errors follow."""
+    """A rule with its own condition, which determines its least n, largest f, texts and errors."""
 
     condition: ClassVar[Condition]
 
     def max_byzantine(self, n: int) -> int:
-        """As for every rule; what the class could cover with another f is `condition.largest_f(n)`."""
+        """See `Rule.max_byzantine`; with another f the class may cover up to `condition.largest_f(n)`."""
         return self.condition.largest_f(n) if self.defined_for(n) else -1
 
     @classmethod
@@ -129,12 +129,12 @@ class StatedRule(Rule):
 class RowRule(StatedRule):
     """A rule that weighs whole rows; rows with NaN or Inf are removed before it runs.
 
-    So is a finite row that is too far from the others for float64 to square its distance; where most rows are
-    so large, the rule reads statistics of the rows divided by `statistics.unit`. See `reach`.
+    A finite row is removed too if the square of its distance to the others would overflow float64. If most
+    rows are that large, the rule reads statistics of the rows divided by `statistics.unit`. See `reach`.
     """
 
-    # The statistic that the rule needs in any case, if it has one: measured first, it saves the pass over the
-    # rows that looks for non-finite values; see `Statistics.nonfinite`.
+    # The statistic that the rule always needs, if any. It is measured first, which saves the pass over the
+    # rows that counts non-finite values; see `Statistics.nonfinite`.
     measures: ClassVar[Statistic | None] = None
 
     def decide(self, statistics: Statistics) -> Decision:
@@ -145,20 +145,20 @@ class RowRule(StatedRule):
         return self._decide_on(statistics, statistics.finite)
 
     def _decide_on(self, statistics: Statistics, kept: Ints) -> Decision:
-        """The decision on the rows that are kept; the others are certainly Byzantine."""
+        """The decision over the kept rows; the others are certainly Byzantine."""
         n, part = statistics.n, statistics
         if len(kept) < n:
             part = statistics.take(kept, excluded=statistics.excluded + n - len(kept))
         try:
             return self.decide_finite(part.checked).expand(n, kept)
         except OutOfReachError as error:
-            lost = error.rows
+            lost = error.rows  # handled outside: the recursion must not nest exceptions
         if len(lost):
             return self._decide_on(part, np.setdiff1d(np.arange(part.n), lost)).expand(n, kept)
         return self.decide_finite(part.scaled).expand(n, kept)
 
     def decide_finite(self, statistics: Statistics) -> Decision:
-        """As `decide`, for rows known to be finite; `statistics.excluded` were Byzantine for certain."""
+        """Like `decide`, for finite rows only; `statistics.excluded` rows were certainly Byzantine."""
         return Weighted(self.weigh(statistics))
 
     @abstractmethod
@@ -168,7 +168,7 @@ class RowRule(StatedRule):
 
 @dataclass(frozen=True)
 class BoundedRule(StatedRule):
-    """A rule with a parameter f, and the number of rows that its condition asks for."""
+    """A rule with a parameter f; its condition checks the number of rows."""
 
     f: int
 
@@ -179,9 +179,9 @@ class BoundedRule(StatedRule):
         self.condition.check(n, self.f, repr(self))
 
     def max_byzantine(self, n: int) -> int:
-        """As for every rule: its own f, where n rows are enough for it, or -1."""
+        """See `Rule.max_byzantine`: the rule's own f if n rows are enough for it, else -1."""
         return self.f if self.defined_for(n) else -1
 
     def remaining_f(self, statistics: Statistics) -> int:
-        """How many Byzantine rows may still be among the finite ones."""
+        """Largest number of Byzantine rows among the finite rows."""
         return max(self.f - statistics.excluded, 0)

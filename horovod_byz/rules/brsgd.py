@@ -1,4 +1,4 @@
-"""BrSGD: rows that lie near the median and side with the majority, averaged."""
+"""BrSGD: the mean of rows that lie near the median and on the majority's side."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ class BrSGD(RowRule):
             raise ValueError(f"BrSGD: threshold must be 'auto' or a number over 0, got {self.threshold!r}")
 
     def max_byzantine(self, n: int) -> int:
-        """As for every rule, but fewer than the rows that constraint 2 keeps, so that one kept row is honest.
+        """See `Rule.max_byzantine`; also less than the number of rows kept by constraint 2, so one is honest.
 
-        0 without constraint 1, since a kept row may then be anything.
+        Without constraint 1 it is 0, since a Byzantine row that is kept may then be arbitrary.
         """
         if self.threshold == math.inf:
             return min(super().max_byzantine(n), 0)
@@ -70,6 +70,7 @@ class BrSGD(RowRule):
 
     def weigh(self, statistics: Statistics) -> Floats:
         scores, l1 = statistics.brsgd
+        # Stable, so that ties go to the lowest rows.
         top = np.argsort(-scores, kind="stable")[: self._kept(statistics.n)]
         if self.threshold == "auto":
             limit = 2 * float(np.median(l1))
@@ -79,4 +80,5 @@ class BrSGD(RowRule):
         return Weighted.uniform(statistics.n, np.sort(top[near[top]])).weights
 
     def _kept(self, n: int) -> int:
+        # Less 1e-9: 0.28 * 25 is 7.000000000000001 in floats, and must keep 7 rows, not 8.
         return math.ceil(self.beta * n - 1e-9)

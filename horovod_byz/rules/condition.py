@@ -1,4 +1,4 @@
-"""How many rows a rule needs for f Byzantine ones: stated once per rule, read by everything else."""
+"""The condition on n and f of a rule: stated once per rule, and read by everything else."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Condition:
-    """A rule covers f Byzantine rows among n where n >= slope f + offset.
+    """A rule covers f Byzantine rows among n if n >= slope f + offset.
 
-    The least n, the largest f, the text and the error of a rule all follow from these two numbers.
+    These two numbers determine the least n, the largest f, the text and the error of a rule.
 
     Args:
-        slope: rows that one more Byzantine row asks for; math.inf where no number of rows covers any.
-        offset: rows that the rule asks for where f = 0, at least 1.
+        slope: additional rows for each Byzantine row; math.inf if no number of rows covers any.
+        offset: rows needed for f = 0, at least 1.
 
     Examples:
         >>> krum = Condition(2, 3)
@@ -27,7 +27,7 @@ class Condition:
 
     @property
     def bound(self) -> str:
-        """What n must exceed, such as "2f + 2"; empty where f must be 0."""
+        """The number that n must exceed, such as "2f + 2"; empty if f must be 0."""
         if math.isinf(self.slope):
             return ""
         return f"{self.slope:g}f" + (f" + {self.offset - 1}" if self.offset > 1 else "")
@@ -36,17 +36,18 @@ class Condition:
         return f"n > {self.bound}" if self.bound else "f = 0"
 
     def least_n(self, f: int) -> float:
-        """The smallest number of rows that covers f Byzantine ones; math.inf where none does."""
+        """The smallest number of rows that covers f Byzantine ones; math.inf if none does."""
+        # Not inf * 0, which is NaN.
         return self.offset + self.slope * f if f else self.offset
 
     def largest_f(self, n: int) -> int:
-        """The largest f that n rows cover, -1 where n rows are too few for any."""
+        """The largest f that n rows cover; -1 if n rows are too few for f = 0."""
         if n < self.offset:
             return -1
         return int((n - self.offset) // self.slope)
 
     def least_uncovered_f(self, n: int) -> int:
-        """The smallest f that n rows do not cover: for a majority vote, the replicas that void or turn it."""
+        """The smallest f that n rows do not cover: in a vote, the replicas needed to void or win it."""
         return self.largest_f(n) + 1
 
     def holds(self, n: int, f: int) -> bool:
@@ -59,7 +60,7 @@ class Condition:
         Args:
             n: number of rows.
             f: number of Byzantine rows.
-            what: the rule or the theorem that asks, for the message.
+            what: the rule or the theorem, for the message.
 
         Raises:
             ValueError: if they do not; the message names the remedy.
@@ -74,6 +75,6 @@ class Condition:
         raise ValueError(f"{what} needs {self}{limit}, got n = {n}: use {' or '.join(remedies)}")
 
 
-# An honest majority: no rule that treats rows alike can do with less.
+# An honest majority: a rule that treats all rows alike cannot distinguish two equal halves.
 MAJORITY = Condition(2, 1)
 NO_FAULTS = Condition(math.inf, 1)

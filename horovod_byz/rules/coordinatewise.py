@@ -1,4 +1,4 @@
-"""Coordinate-wise rules: each coordinate of the result comes from that coordinate of the rows alone.
+"""Coordinate-wise rules: each coordinate of the result depends on that coordinate of the rows only.
 
 They tolerate the dimensional threat model too: f Byzantine values in each coordinate, in any rows.
 """
@@ -45,7 +45,7 @@ class Median(StatedRule):
 
 @dataclass(frozen=True)
 class TrimmedMean(BoundedRule):
-    """Per coordinate, the mean of what is left without the f lowest and the f highest values.
+    """Per coordinate, the mean without the f lowest and the f highest values.
 
     Args:
         f: number of values trimmed at each end, 2f < n.
@@ -53,7 +53,7 @@ class TrimmedMean(BoundedRule):
     Tolerates: n > 2f, values or rows. Cost: as Median. Ties: none. Non-finite: extreme value.
 
     Raises:
-        ValueError: when called on n <= 2f rows.
+        ValueError: if called on n <= 2f rows.
 
     Examples:
         >>> import numpy as np
@@ -82,7 +82,7 @@ class MeanAroundMedian(BoundedRule):
     equally near, the lower. Non-finite: extreme value.
 
     Raises:
-        ValueError: when called on n <= 2f rows.
+        ValueError: if called on n <= 2f rows.
 
     Examples:
         >>> import numpy as np

@@ -1,14 +1,14 @@
-"""The cyclic code of DRACO over the real numbers: who computes what, and who lied.
+"""The cyclic code of DRACO over the real numbers: coefficients, parity checks, and location of liars.
 
 Legend: n workers and n batches, f Byzantine workers, r = 2f + 1 replicas; worker i computes the batches
 whose column of the coefficients B has an entry in row i, and sends sum_k B[i, k] g_k. The parity checks H,
 (2f, n), meet H B = 0, so that H times the rows shows only what was added to them: the syndrome.
 
 The paper's code is complex, its rows as long as two gradients. This one is real, of the same distance: the
-2f parity frequencies lie symmetrically about half the sampling rate, where the discrete Fourier transform
+2f parity frequencies lie symmetrically about the Nyquist frequency, where the discrete Fourier transform
 of a real row is its own mirror image. That needs an odd number of positions N, so an even n leaves the last
 of N = n + 1 positions empty. Every column of B adds up to 1: with no row erased, the decoded gradient is
-the plain mean of the rows, which is also the best conditioned way to read a row's rounding errors.
+the plain mean of the rows, which magnifies rounding errors the least.
 
 Reference:
     Chen, Wang, Charles, Papailiopoulos (2018), DRACO: Byzantine-resilient Distributed Training via
@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from horovod_byz.aggregation.source import Floats
 
-# How much of a pass's statistics is their own rounding: two float64 sums of squares are subtracted.
+# Relative rounding error of the statistics of a pass: two float64 sums of squares are subtracted.
 _ROUNDING = 1e-14
 
 
@@ -102,10 +102,10 @@ def _sine(sines: tuple[float, ...], k: int) -> float:
 
 
 def checks_without(n: int, f: int, erased: tuple[int, ...]) -> tuple[Floats, Floats]:
-    """Parity checks that hold whatever stood in the erased rows.
+    """Parity checks that do not depend on the erased rows.
 
     Returns:
-        V, (2f, 2f - e), an orthonormal basis of what is orthogonal to the erased columns of H; and V^T H,
+        V, (2f, 2f - e), an orthonormal basis of the complement of the erased columns of H; and V^T H,
         (2f - e, n), zero at the erased rows. By Householder reflections, with exact or element-wise sums.
     """
     checks = parity(n, f)
@@ -113,14 +113,15 @@ def checks_without(n: int, f: int, erased: tuple[int, ...]) -> tuple[Floats, Flo
     for step, row in enumerate(erased):
         column = checks[:, row].tolist()
         x = np.array([_dot(direction, column) for direction in basis.T[step:].tolist()])
+        # Away from zero, as in every Householder reflection: the sum must not cancel.
         x[0] += math.copysign(math.sqrt(_dot(x.tolist(), x.tolist())), x[0])
         x /= math.sqrt(_dot(x.tolist(), x.tolist()))
         along = np.array([_dot(direction, x.tolist()) for direction in basis[:, step:].tolist()])
         basis[:, step:] -= 2.0 * np.multiply.outer(along, x)
     rest = basis[:, len(erased) :]
     without = np.zeros((rest.shape[1], n))
-    for share, check in zip(rest, checks, strict=True):
-        without += np.multiply.outer(share, check)
+    for factor, check in zip(rest, checks, strict=True):
+        without += np.multiply.outer(factor, check)
     without[:, list(erased)] = 0.0
     return rest, without
 
@@ -136,19 +137,19 @@ def recovery(n: int, f: int, erased: tuple[int, ...]) -> Floats:
     lower: list[list[float]] = []
     for row in erased:
         column = [float(value) for value in checks[:, row]]
-        shares = [0.0] * len(basis)
+        factors = [0.0] * len(basis)
         for _ in range(2):  # twice is enough: Gram-Schmidt to full precision
             for j, direction in enumerate(basis):
-                share = _dot(direction, column)
-                shares[j] += share
-                column = [c - share * x for c, x in zip(column, direction, strict=True)]
+                factor = _dot(direction, column)
+                factors[j] += factor
+                column = [c - factor * x for c, x in zip(column, direction, strict=True)]
         length = math.sqrt(_dot(column, column))
         basis.append([c / length for c in column])
-        lower.append([*shares, length])
+        lower.append([*factors, length])
     z: list[float] = []
     for entries in lower:
         z.append((1.0 - math.fsum(a * b for a, b in zip(entries[:-1], z, strict=True))) / entries[-1])
-    y = [math.fsum(share * d[p] for share, d in zip(z, basis, strict=True)) for p in range(2 * f)]
+    y = [math.fsum(factor * d[p] for factor, d in zip(z, basis, strict=True)) for p in range(2 * f)]
     weights = np.array([(1.0 - _dot(checks[:, i].tolist(), y)) / n for i in range(n)])
     weights[list(erased)] = 0.0
     return weights
@@ -159,11 +160,11 @@ def _dot(a: list[float], b: list[float]) -> float:
 
 
 def amplification(n: int, f: int) -> float:
-    """The largest sum_i |u_i| for f neighbouring erased workers: how much decoding magnifies rounding errors.
+    """The largest sum_i |u_i| for f neighbouring erased workers: the factor on rounding errors.
 
-    Neighbours are the worst set known; the tests try others.
+    Neighbours are the worst known set; the tests try others.
     """
-    starts = range(1 if n % 2 else n)  # an even code is not alike at its empty position
+    starts = range(1 if n % 2 else n)  # an even code is not symmetric at its empty position
     runs = [tuple(sorted((start + i) % n for i in range(f))) for start in starts]
     return max(1.0, *(float(np.abs(recovery(n, f, run)).sum()) for run in runs))
 
@@ -179,21 +180,21 @@ def separation(n: int, f: int) -> float:
 
 
 def locate(gram: Floats, n: int, f: int, erased: tuple[int, ...], limit: float) -> tuple[int, ...] | None:
-    """The fewest rows that explain the syndrome, beside those that are erased already.
+    """The fewest rows, besides the erased ones, that explain the syndrome.
 
     A polynomial with roots at the liars' positions annihilates the syndrome of every coordinate (Prony's
-    method); the one found here does so best over all coordinates at once, from their inner products. That
-    leaves a liar no direction to hide in, which a random projection of the rows would: who knows the random
-    numbers can send an error orthogonal to them.
+    method); this one does so best over all coordinates at once, from their inner products. So no error can
+    hide. A random projection of the rows would allow that: a worker that knows the random numbers can send an
+    error orthogonal to them.
 
     Args:
         gram: inner products of the 2f rows of the syndrome, (2f, 2f), without its part along the erased rows.
         n, f: the code.
-        erased: rows known to be wrong.
-        limit: squared length that rounding alone gives the syndrome.
+        erased: rows that are certainly wrong.
+        limit: squared length of the syndrome from rounding alone.
 
     Returns:
-        The rows, none where the syndrome is rounding; None where f rows cannot explain it.
+        The rows: empty if the syndrome is rounding only; None if f rows cannot explain it.
     """
     checks = parity(n, f)
     total = max(float(np.trace(gram)), 0.0)
@@ -213,7 +214,7 @@ def locate(gram: Floats, n: int, f: int, erased: tuple[int, ...], limit: float) 
 
 
 def _unexplained(gram: Floats, checks: Floats, rows: tuple[int, ...]) -> float:
-    """The squared length of what no error in `rows` can have caused."""
+    """The squared length of the part of the syndrome that errors in `rows` cannot have caused."""
     if not rows:
         return float(np.trace(gram))
     basis = np.linalg.qr(checks[:, list(rows)])[0]
@@ -222,9 +223,9 @@ def _unexplained(gram: Floats, checks: Floats, rows: tuple[int, ...]) -> float:
 
 
 def _prony(gram: Floats, n: int, f: int, erased: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """For each number of liars, from one on, the rows where their polynomial is smallest."""
+    """For each number of liars, from 1 on, the rows at which their polynomial is smallest."""
     nodes = np.exp(2j * np.pi * np.arange(n) / _positions(n))
-    # Real rows to consecutive frequencies -(f - 1/2) .. f - 1/2 about half the sampling rate.
+    # Real rows to consecutive frequencies -(f - 1/2) .. f - 1/2 about the Nyquist frequency.
     upper = np.hstack([np.eye(f), 1j * np.eye(f)])
     sequence = np.vstack([upper[::-1].conj(), upper])
     for row in erased:  # x_{p + 1} - z x_p is free of a term z^p
@@ -257,7 +258,7 @@ def _smoothed(inner: npt.NDArray[Any], widest: int) -> list[npt.NDArray[Any]]:
 def _exchange(
     gram: Floats, checks: Floats, erased: tuple[int, ...], rows: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """Replaces one row after another as long as that explains more."""
+    """Exchanges one row at a time as long as that explains more of the syndrome."""
     best, least = rows, _unexplained(gram, checks, erased + rows)
     while True:
         better = next(_halved(gram, checks, erased, best, least), None)

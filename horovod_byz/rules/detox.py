@@ -22,23 +22,23 @@ from horovod_byz.rules.vote import MajorityVote
 
 @dataclass(frozen=True)
 class Detox(Rule):
-    """Filter by redundancy, then aggregate the votes of the groups by `inner` and `outer`.
+    """Takes a vote in each redundancy group, then aggregates the votes by `inner` and `outer`.
 
     Args:
-        redundancy: which workers compute the same batch.
+        redundancy: the redundancy groups.
         inner: rule inside each vote group (the paper's A0), or its name, such as "multi-krum:f=2".
         outer: rule across vote groups (A1), or its name.
         groups: number of vote groups; 1 means that `inner` sees all votes.
         partition: "fixed" or "step", as for `Hierarchical`.
         seed: seed of the partition into vote groups.
-        vote: how replicas are compared.
+        vote: the rule of the vote.
 
     Tolerates: floor(f / ceil(r / 2)) Byzantine votes at worst, then as inner and outer. Cost: O(n d)
     for the vote, then as the rules on n / r votes. Ties: as the rules. Non-finite: compared as bits
     by the vote, then as the rules.
 
     Raises:
-        ValueError: when called on rows that the redundancy cannot divide, or with too few votes for
+        ValueError: if called on rows that the redundancy cannot divide, or with too few votes for
             inner or outer.
 
     Examples:
@@ -83,9 +83,9 @@ class Detox(Rule):
         return Hierarchical(self.inner, self.outer, self.groups, self.partition, self.seed)
 
     def max_byzantine(self, n: int) -> int:
-        """The largest f that cannot turn or void more votes than the rules over them tolerate.
+        """The largest f that cannot win or void more votes than the rules over the votes tolerate.
 
-        A group without a majority elects zero, which is no honest gradient either.
+        A group without a majority elects zero, which counts as a Byzantine vote.
         """
         if not self.defined_for(n):
             return -1
@@ -115,7 +115,7 @@ class Detox(Rule):
 
     @classmethod
     def preset(cls, name: str, redundancy: Redundancy, n: int, f: int) -> Detox:
-        """A pairing of the paper, with the worst case after the vote as the inner rule's f.
+        """A pairing of the paper; f of its inner rule is the worst case after the vote.
 
         Args:
             name: "median", "multi-krum", "bulyan" or "sign" (the experiments' pairings: Mean > Median
@@ -128,10 +128,11 @@ class Detox(Rule):
         f = count("Detox.preset", "f", f)
         votes = len(redundancy.groups_of(n))
         lost = worst_case_votes(f, redundancy.r)
-        fives = max(votes // 3, 1)
+        fives = max(votes // 3, 1)  # the paper's 15 votes in 5 vote groups
         if name == "median":
             return cls(redundancy, Mean(), Median(), groups=fives)
         if name == "multi-krum":
+            # Two as in the public code, if each group keeps Krum's condition.
             groups = 2 if MultiKrum.condition.holds(votes // 2, lost) else 1
             return cls(redundancy, MultiKrum(f=lost), Mean(), groups=groups)
         if name == "bulyan":
@@ -174,5 +175,5 @@ PRESETS = (
 
 
 def worst_case_votes(f: int, r: int) -> int:
-    """How many votes f Byzantine workers can turn or void at most: floor(f / ceil(r / 2))."""
+    """The largest number of votes that f Byzantine workers can win or void: floor(f / ceil(r / 2))."""
     return f // MajorityVote.condition.least_uncovered_f(r)

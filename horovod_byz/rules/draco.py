@@ -1,4 +1,4 @@
-"""DRACO: redundancy that gives back the exact mean of all batches, whatever f workers send."""
+"""DRACO: redundancy from which the exact mean of all batches is recovered, whatever f workers send."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from horovod_byz.rules.condition import MAJORITY, Condition
 from horovod_byz.rules.detox import Detox
 from horovod_byz.rules.mean import Mean
 
-# Rounding that a row may carry, in units of the dtype's eps and of the median row's length. A worker that
-# adds up its batches in float64 and rounds once stays below one; sums in the row's own dtype below ten.
+# Allowed rounding of a row, in units of the dtype's eps and of the median row's length. Workers that
+# sum their batches in float64 and round once stay below 1; sums in the row's own dtype stay below 10.
 _UNITS = 64.0
 
-# A row this many times as long as the median one cannot be an average of gradients like the others'. It is
-# erased at once, since beside it the statistics could not show a liar of ordinary size.
+# A row this many times as long as the median row cannot be an average of similar gradients. It is erased at
+# once, since its rounding would hide a liar of ordinary size.
 _ABSURD = 1e6
 
 
@@ -58,10 +58,10 @@ class Draco(BoundedRule):
 
     Tolerates: n > 2f. Cost: O(n d) for repetition, O(n f d) for the cyclic code. Ties: fewest rows that
     explain the syndrome. Non-finite: row erased, and counted among the f. Where more than f rows were wrong,
-    the result is zero and all rows are marked as outvoted: no more is known.
+    the result is zero and all rows are marked as outvoted, since the wrong ones cannot be identified.
 
     Raises:
-        ValueError: when called on fewer than 2f + 1 rows.
+        ValueError: if called on fewer than 2f + 1 rows.
 
     Examples:
         >>> import numpy as np
@@ -95,7 +95,7 @@ class Draco(BoundedRule):
 
     @property
     def r(self) -> int:
-        """How many workers compute each batch: 2f + 1."""
+        """Number of workers that compute each batch: 2f + 1."""
         return int(self.condition.least_n(self.f))
 
     @property
@@ -104,11 +104,11 @@ class Draco(BoundedRule):
         return Redundancy(self.r, seed=self.seed)
 
     def batch_count(self, n: int) -> int:
-        """How many different batches n workers compute in a step; the result is their gradients' mean."""
+        """Number of different batches in a step of n workers; the result is their gradients' mean."""
         return n if self.code == "cyclic" else len(self.redundancy.groups_of(n))
 
     def coefficients(self, n: int) -> Floats:
-        """What the workers send: worker i the sum over batches k of [i, k] times the gradient of batch k.
+        """The code: worker i sends the sum over k of coefficient [i, k] times the gradient of batch k.
 
         Returns:
             (n, batch_count(n)) float64. For the repetition code 1 at the group of each worker. For the cyclic
@@ -127,7 +127,7 @@ class Draco(BoundedRule):
         return sent
 
     def batches(self, worker: int, n: int) -> tuple[int, ...]:
-        """Which batches, of 0 .. batch_count(n) - 1, a worker computes; ascending."""
+        """The batches of a worker, ascending, out of 0 .. batch_count(n) - 1."""
         if not 0 <= worker < n:
             raise ValueError(f"worker {worker} is not among the {n} workers 0..{n - 1}")
         return tuple(np.flatnonzero(self.coefficients(n)[worker]).tolist())
@@ -159,7 +159,7 @@ class Draco(BoundedRule):
         return restore(out)
 
     def amplification(self, n: int) -> float:
-        """How much decoding magnifies a row's rounding error at most; 1 for the repetition code."""
+        """The largest factor of decoding on rounding errors of rows; 1 for the repetition code."""
         return cyclic.amplification(n, self.f) if self.code == "cyclic" and self.f else 1.0
 
     def decide(self, statistics: Statistics) -> Decision:
@@ -179,10 +179,11 @@ class Draco(BoundedRule):
     def _erased(self, statistics: Statistics, places: npt.NDArray[np.intp]) -> tuple[int, ...] | None:
         """The places of the wrong rows, or None if there are more than f.
 
-        Locates, erases and looks again, since the rounding of a pass is relative to its largest liar.
+        Locates liars, erases them and searches again, since the rounding of a pass is relative to its largest
+        row.
         """
         n = statistics.n
-        squares = statistics.squared_norms  # first: they show which rows are finite, see `nonfinite`
+        squares = statistics.squared_norms  # first, since finite norms show finite rows
         finite = statistics.nonfinite == 0
         if finite.any() and reach.core(squares[finite])[1] > reach.NEAR:
             statistics = statistics.scaled
@@ -191,8 +192,10 @@ class Draco(BoundedRule):
         sound = finite & (squares <= reach.FAR)
         if n - int(sound.sum()) > self.f:
             return None
+        # The lower median: with at most f <= (n - 1) / 2 liars it is bounded by an honest row's length.
         usual = float(np.sort(lengths[sound])[(int(sound.sum()) - 1) // 2])
         absurd = sound & (lengths > _ABSURD * usual)
+        # Only if f allows it: where honest rows differ that much, the parity checks must decide.
         if n - int((sound & ~absurd).sum()) <= self.f:
             sound &= ~absurd
         limit = (self._relative(statistics.source) * usual) ** 2
@@ -221,7 +224,7 @@ def _gram(statistics: Statistics, checks: Floats) -> Floats:
     zero = np.zeros((1, checks.shape[1]))
     sums = [Weighted(weights) for weights in np.concatenate([checks, zero])]
     # The sums are rounded to the rows' dtype, which costs no accuracy: it is relative to the sums, which are
-    # themselves as small as the rounding of the rows where nobody lies. Their distances need float64.
+    # themselves as small as the rounding of the rows without liars. Their distances need float64.
     apart = statistics.over(Virtual(statistics.source, sums, dtype=np.float64)).distances
     length = apart[-1, :-1]
     inner: Floats = 0.5 * (length[:, None] + length[None, :] - apart[:-1, :-1])

@@ -22,12 +22,13 @@ from horovod_byz.rules.weiszfeld import weiszfeld
 class Medoid(RowRule):
     """The row with the least sum of (not squared) distances to all rows.
 
-    Distances to rows beyond 2^40 radii of the majority are left out of the sums, which they would swallow;
-    see `reach.near_rows`.
+    Distances to rows beyond 2^40 radii of the majority are left out of the sums, where they would hide the
+    others; see `reach.near_rows`.
 
     Args:
         naive_float32: round squared distances to float32, where those of rows near 1e20 overflow to infinity,
-            so that every sum is infinite and row 0 wins. It shows what the paper saw; never use it to train.
+            so that every sum is infinite and row 0 wins. It shows the paper's observation; never use it to
+            train.
 
     Tolerates: f = 0: no theorem covers it (Blanchard et al. 2017), though rows far away do not win while
     n > 2f. Cost: O(n^2 d). Ties: lowest row. Non-finite: row excluded.

@@ -20,7 +20,7 @@ from horovod_byz.rules.naming import as_rule
 class Hierarchical(Rule):
     """`outer` over the results of `inner` in each of k groups of rows.
 
-    The rows are split at random into k groups; where k does not divide n the first n mod k groups
+    The rows are split at random into k groups; if k does not divide n, the first n mod k groups
     hold one row more.
 
     Args:
@@ -34,7 +34,7 @@ class Hierarchical(Rule):
     k-th of the cost of a quadratic one. Ties: as the rules. Non-finite: as the rules.
 
     Raises:
-        ValueError: when called on fewer than k rows, or where a group is too small for `inner`, or k
+        ValueError: if called on fewer than k rows, or where a group is too small for `inner`, or k
             for `outer`.
 
     Examples:
@@ -70,8 +70,8 @@ class Hierarchical(Rule):
     def max_byzantine(self, n: int) -> int:
         """The largest f that cannot break more groups than `outer` tolerates, in the worst case.
 
-        Breaking a group takes one Byzantine row more than `inner` tolerates there, and an adversary
-        breaks the cheapest groups first.
+        To break a group takes one more Byzantine row than `inner` tolerates there, and an adversary breaks
+        the cheapest groups first.
         """
         if not self.defined_for(n):
             return -1
@@ -81,11 +81,12 @@ class Hierarchical(Rule):
     def check(self, n: int) -> None:
         if self.groups > n:
             raise ValueError(f"{self!r} needs at least {self.groups} rows, got n = {n}: use groups <= {n}")
-        self.inner.check(n // self.groups)
+        self.inner.check(n // self.groups)  # the smallest group
         self.outer.check(self.groups)
 
     def split(self, n: int, step: int) -> list[Ints]:
         """The groups of rows at a step, each ascending."""
+        # 0xA0 separates these draws from those of other rules with the same seed.
         key = [self.seed, 0xA0] + ([step] if self.partition == "step" else [])
         order = np.random.default_rng(key).permutation(n)
         return [np.sort(part).astype(np.int64) for part in np.array_split(order, self.groups)]
@@ -100,11 +101,12 @@ class Hierarchical(Rule):
 
 
 def cheapest(tolerated: Sequence[int], lost: int) -> int:
-    """The largest f that cannot turn more than `lost` of several groups, wherever the f rows are.
+    """The largest f that cannot break more than `lost` groups, wherever the f rows are.
 
     Args:
-        tolerated: how many Byzantine rows each group tolerates; one more turns its result.
-        lost: how many groups' results may be turned.
+        tolerated: number of Byzantine rows that each group tolerates; one more breaks it.
+        lost: number of groups that may be broken.
     """
     costs = sorted(rows + 1 for rows in tolerated)
+    # The cheapest lost + 1 groups break only with all of these rows; one fewer is safe.
     return sum(costs[: lost + 1]) - 1

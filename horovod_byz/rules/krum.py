@@ -27,11 +27,12 @@ def scores(distances: Floats, f: int) -> Floats:
         (n,) scores; the lower, the better supported.
 
     Reference:
-        Xie, Koyejo, Gupta (2018), Definition 3 (which loses the square in print; Fall of Empires,
-        section 4, has the numbers that show it).
+        Xie, Koyejo, Gupta (2018), Definition 3 (printed without the square; the numbers in Fall of
+        Empires, section 4, have it).
     """
     n = len(distances)
     neighbours = min(max(n - f - 2, 1), n - 1)
+    # By position, not as the smallest entry: a copy of a row is at distance 0 too, and it counts.
     others = distances[~np.eye(n, dtype=bool)].reshape(n, n - 1)
     nearest = np.sort(others, axis=1)[:, :neighbours]
     # A plain left-to-right sum: equal distances give equal scores, whatever numpy's reduction does.
@@ -49,7 +50,7 @@ class Krum(BoundedRule, RowRule):
     Tolerates: n > 2f + 2. Cost: O(n^2 d). Ties: lowest row. Non-finite: row excluded.
 
     Raises:
-        ValueError: when called on n <= 2f + 2 rows.
+        ValueError: if called on n <= 2f + 2 rows.
 
     Examples:
         >>> import numpy as np
@@ -80,7 +81,7 @@ class MultiKrum(BoundedRule, RowRule):
     Tolerates: n > 2f + 2. Cost: O(n^2 d). Ties: lowest rows. Non-finite: row excluded.
 
     Raises:
-        ValueError: when called on n <= 2f + 2 rows, or on fewer than m.
+        ValueError: if called on n <= 2f + 2 rows, or on fewer than m.
 
     Examples:
         >>> import numpy as np
@@ -104,7 +105,7 @@ class MultiKrum(BoundedRule, RowRule):
             object.__setattr__(self, "m", count(self, "m", self.m, least=1))
 
     def max_byzantine(self, n: int) -> int:
-        """As for Krum, but at most n - m: of the m rows averaged only so many others may be honest."""
+        """As for Krum, but at most n - m: with more Byzantine rows, one of the m averaged is Byzantine."""
         most = super().max_byzantine(n)
         return most if self.m is None else max(min(most, n - self.m), -1)
 
@@ -118,7 +119,7 @@ class MultiKrum(BoundedRule, RowRule):
     def weigh(self, statistics: Statistics) -> Floats:
         n, f = statistics.n, self.remaining_f(statistics)
         m = max(n - f - 2, 1) if self.m is None else min(self.m, n)
-        if n == 1:
+        if n == 1:  # a score needs a neighbour
             return np.ones(1)
         order = np.argsort(scores(statistics.distances, f), kind="stable")
         return Weighted.uniform(n, np.sort(order[:m])).weights
@@ -137,7 +138,7 @@ class Bulyan(BoundedRule, RowRule):
     Tolerates: n > 4f + 2. Cost: O(n^2 d). Ties: lowest row, lower window. Non-finite: row excluded.
 
     Raises:
-        ValueError: when called on n <= 4f + 2 rows.
+        ValueError: if called on n <= 4f + 2 rows.
 
     Examples:
         >>> import numpy as np
@@ -166,9 +167,9 @@ class Bulyan(BoundedRule, RowRule):
 def _repeated_krum(distances: Floats, f: int, theta: int) -> Ints:
     """The rows that Krum picks one after another, each from those that are left; ascending.
 
-    A pick takes one row away, and the number of neighbours that count falls by one. So each row's neighbours
-    lose one: the picked row if it is among them, else the farthest. Sums skip what is lost by adding 0, which
-    changes no bit of them, and nothing is sorted twice.
+    Each pick removes a row and lowers the number of counted neighbours by one. So every row loses one counted
+    neighbour: the picked row if it was counted, else the farthest. A lost neighbour adds 0 to the sum, which
+    changes none of its bits, and nothing is sorted twice.
     """
     n = len(distances)
     left = np.ones(n, bool)
@@ -191,36 +192,39 @@ def _repeated_krum(distances: Floats, f: int, theta: int) -> Ints:
 
 
 class _Neighbours:
-    """Of each row the `count` nearest other rows, and the sum of its squared distances to them.
+    """The `count` nearest other rows of each row, and the sums of squared distances to them.
 
     Attributes:
-        count: how many neighbours count.
+        count: number of neighbours in a sum.
     """
 
     def __init__(self, distances: Floats, count: int) -> None:
         self.count, n = count, len(distances)
         apart = distances.copy()
-        np.fill_diagonal(apart, np.inf)
+        np.fill_diagonal(apart, np.inf)  # a row is never its own neighbour: it sorts last
         order = np.argsort(apart, axis=1, kind="stable")
-        # One column per row, the nearest first: sums add line after line, in every column alike.
+        # One column per row, nearest neighbour first. NumPy reduces axis 0 line by line, so equal columns
+        # give equal sums, and ties go to the lowest row.
         self._squares = np.ascontiguousarray(np.take_along_axis(apart, order, axis=1)[:, :count].T)
-        self._place = np.empty((n, n), np.int64)  # [row, other]: in which line the other row stands
+        self._place = np.empty((n, n), np.int64)  # [row, other]: line of the other row in the row's column
         np.put_along_axis(self._place, order, np.arange(n)[None, :], axis=1)
         self._counts = np.ones(self._squares.shape, bool)
         self._last = np.full(n, count - 1)
         self._left = np.ones(n, bool)
 
     def best(self) -> int:
+        """The lowest remaining row with the smallest sum."""
         lines = int(self._last[self._left].max()) + 1
         sums = np.add.reduce(self._squares[:lines], axis=0)
         return int(np.argmin(np.where(self._left, sums, np.inf)))
 
     def lose(self, row: int) -> None:
-        """Takes a row away, and one neighbour of each row."""
+        """Removes a row, and one counted neighbour of every row."""
         self._left[row] = False
         self.count -= 1
         columns = np.arange(len(self._last))
         place = self._place[:, row]
+        # Counted if it stands among the stored lines and was not lost before.
         counted = place < len(self._squares)
         counted[counted] = self._counts[place[counted], columns[counted]]
         lines = np.where(counted, place, self._last)
@@ -229,7 +233,7 @@ class _Neighbours:
         self._step_back()
 
     def _step_back(self) -> None:
-        """Each column's last line that counts."""
+        """Moves each column's last line back to a counted one."""
         columns = np.arange(len(self._last))
         while self.count:
             gone = ~self._counts[self._last, columns]

@@ -1,4 +1,4 @@
-"""The mean: what Horovod does, and what one Byzantine worker ruins."""
+"""The mean: Horovod's own rule, which one Byzantine worker can ruin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Mean(RowRule):
     """The average of the rows: (1/n) sum_i v_i.
 
     Rows that hold NaN or Inf are left out, so that no non-finite value reaches the model; any finite
-    Byzantine row moves the result at will.
+    Byzantine row can move the result anywhere.
 
     Tolerates: f = 0. Cost: O(n d). Ties: none. Non-finite: row excluded.
 

@@ -1,4 +1,4 @@
-"""Rules by name: "median", "krum:f=6", "mypackage.rules:Nearest:f=2", and the errors for anything else."""
+"""Rules by name: "median", "krum:f=6", "mypackage.rules:Nearest:f=2"; errors name the nearest name."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _VALUES = {
 
 
 def register(kind: Kind, name: str | None = None) -> Kind:
-    """Makes a rule known by a name; also a class decorator.
+    """Registers a rule under a name; also a class decorator.
 
     Args:
         kind: the class.
@@ -64,7 +64,7 @@ def name_of(kind: type[Rule]) -> str:
 
 
 def names() -> list[str]:
-    """All names that a configuration takes as a rule: classes, and DETOX's pairings."""
+    """All rule names of a configuration: classes, and DETOX's pairings."""
     return [*RULES.names(), *PRESETS]
 
 
@@ -88,7 +88,7 @@ def by_name(name: str, **options: Any) -> Rule:
         known(name, names(), "rule")
     if name in PRESETS or (name == "detox" and "redundancy" not in options):
         raise ValueError(
-            f"rule {name!r} does not say which workers compute the same batch: pass "
+            f"rule {name!r} needs redundancy groups, which a name cannot give: pass "
             "hb.Detox(redundancy, inner=..., outer=..., groups=...) or hb.Detox.preset(...), with the "
             "redundancy whose sampler the loader uses. As texts Python takes all rules but detox and its "
             "pairings; `horovod-byz train` takes those too"

@@ -1,4 +1,4 @@
-"""Newton's step towards the geometric median, on inner products, where Weiszfeld's iteration creeps."""
+"""Newton's step towards the geometric median, on inner products, where Weiszfeld's iteration is slow."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 from horovod_byz.aggregation.source import Floats
 
-# Added to the diagonal, relatively: where rows lie on a line, the sum of distances is not curved along it.
+# Relative, on the diagonal: if all rows lie on a line, the Hessian is singular along it.
 _RIDGE = 1e-12
-_FLAT = 0.1  # a slope so small beside the one at the start is the bottom's
+_FLAT = 0.1  # stop the line search at this fraction of the first slope
 _TRIALS = 30
 
 
@@ -30,8 +30,8 @@ def newton(gram: Floats, weights: Floats) -> Floats | None:
         weights: (n,) of sum 1, the point z.
 
     Returns:
-        The weights after the step, as long as makes the sum of distances least; None where there is no way
-        down, or z is a row.
+        The weights after the step, whose length minimises the sum of distances along it; None if the sum does
+        not decrease along it, or z is a row.
     """
     inner, away = gram @ weights, apart(gram, weights)
     if not away.min() > 0.0:
@@ -39,12 +39,13 @@ def newton(gram: Floats, weights: Floats) -> Floats | None:
     pull = 1.0 / away
     total = float(pull.sum())
     units = (gram - inner[:, None] - inner[None, :] + weights @ inner) * pull[:, None] * pull[None, :]
+    # n equations instead of d: the step lies in the span of the rows.
     system = np.diag((1 + _RIDGE) * total * away) - units
     try:
-        share = np.linalg.solve(system, units.sum(axis=1))
+        c = np.linalg.solve(system, units.sum(axis=1))
     except np.linalg.LinAlgError:  # singular: no step, and Weiszfeld's iteration goes on
         return None
-    y = (1 + share) * pull
+    y = (1 + c) * pull
     step = (y - y.sum() * weights) / total
     size = _least(_Along(gram, weights, inner, step))
     ahead: Floats = weights + size * step
@@ -59,7 +60,7 @@ def apart(gram: Floats, weights: Floats) -> Floats:
 
 
 class _Along:
-    """The slope of the sum of distances along a line, at O(n) for each point of it."""
+    """The slope of the sum of distances along a line, O(n) for each point."""
 
     def __init__(self, gram: Floats, weights: Floats, inner: Floats, step: Floats) -> None:
         self._weights, self._step, self._inner, self._rise = weights, step, inner, gram @ step
@@ -77,7 +78,7 @@ class _Along:
 
 
 def _least(line: _Along) -> float:
-    """Where over 0 a convex function is about least, by doubling and halving; 0 where it never falls."""
+    """The size > 0 that about minimises a convex function, by doubling and halving; 0 if it never falls."""
     start = line.slope(0.0)
     if not start < 0.0:
         return 0.0

@@ -1,4 +1,4 @@
-"""Rules from configurations, which know workers and redundancy groups: all rules, and DETOX's pairings."""
+"""Rules from a configuration with workers and redundancy groups: all rules, and DETOX's pairings."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from horovod_byz.common.checks import flag, fraction
 from horovod_byz.rules.base import Facts, StatedRule
 from horovod_byz.rules.condition import MAJORITY, Condition
 
-# Which replicas agree, (r, r), and how far apart they are.
+# Which replicas agree, (r, r) bool, and their distances, (r, r).
 Agreement = tuple[npt.NDArray[np.bool_], Floats]
 
 
@@ -34,14 +34,14 @@ class MajorityVote(StatedRule):
 
     Args:
         tolerance: 0 for the exact vote; otherwise the relative distance up to which replicas agree.
-            The elected row is then the one, of those that agree with a majority, that is nearest in
-            sum to the rows it agrees with: always one of the rows, never an average.
-        scope: "whole" votes once on all coordinates, as the paper says; "tensor" on each parameter by
-            itself, as its public code does: replicas with a flipped bit in different tensors then still elect
+            The elected row is then, among the rows that agree with a majority, the one with the least sum
+            of distances to the rows it agrees with: always a row, never an average.
+        scope: "whole" votes once on all coordinates, as in the paper; "tensor" votes on each parameter by
+            itself, as in its public code: replicas with a flipped bit in different tensors then still elect
             every tensor, but two liars need to agree in one tensor only. A collector bound by
             `DistributedOptimizer` knows the tensors; `hb.aggregate` takes `segments`.
-        lazy: whether to compare only as many replicas as make a majority, the lowest ones, and the others
-            where those differ. The elected bits are the same; a replica that was not read is not named.
+        lazy: whether to compare a bare majority of the replicas, the lowest ones, and the others only if
+            those differ. The elected bits are the same; a replica that was not read gets no verdict.
 
     Tolerates: n > 2f. Cost: O(n d) where replicas are equal. Ties: lowest row of the majority.
     Non-finite: compared as bits; an elected NaN or Inf counts as a non-finite row from there on, and
@@ -81,25 +81,26 @@ class MajorityVote(StatedRule):
     def stages(self, n: int, step: int) -> Stages | None:
         if not self.exact_and_whole:
             return None
-        alone = ByValue("median")  # of one row: the row, zeros for what is not finite
+        # The stages need rules over the vote: the median of one row is the row, with 0 for non-finite values.
+        alone = ByValue("median")
         return Stages((tuple(range(n)),), alone, ((0,),), alone, self.lazy)
 
     @property
     def exact_and_whole(self) -> bool:
-        """Whether all bits of whole rows are compared: what the kernels do in one pass."""
+        """Whether the vote compares all bits of whole rows, which the kernels do in one pass."""
         return self.tolerance == 0 and self.scope == "whole"
 
     def elect(self, statistics: Statistics, groups: Groups) -> Sequence[Decision]:
         """One decision per group of replicas: its elected row, or zero where there is no majority.
 
-        A row outside the majority is marked as outvoted. Where no majority exists all rows of the
-        group are: no more is known.
+        A row outside the majority is marked as outvoted. Without a majority all rows of the group are,
+        since nothing shows which of them are honest.
 
         Raises:
-            ValueError: for votes per tensor, if nobody said where tensors end.
+            ValueError: if the vote is per tensor and the statistics have no segments.
         """
         if self.scope == "tensor":
-            _ends_of(statistics)  # an error now, not at the first step at which replicas differ
+            _ends_of(statistics)  # raises now, not at the first step at which replicas differ
         if self.lazy:
             return self._elect_lazily(statistics, groups)
         return self._elect_fully(statistics, groups)
@@ -124,7 +125,7 @@ class MajorityVote(StatedRule):
         differ: Sequence[npt.NDArray[np.bool_]],
         elect: Callable[[Statistics, Groups], Sequence[Decision]],
     ) -> Sequence[Decision]:
-        """Elects the first replica of each group, and asks `elect` about the groups whose replicas differ."""
+        """Elects the first replica of each group; groups whose replicas differ are decided by `elect`."""
         odd = [k for k, pairs in enumerate(differ) if pairs.any()]
         decisions: list[Decision] = [Weighted.uniform(statistics.n, [group[0]]) for group in groups]
         if odd:
@@ -149,6 +150,7 @@ class MajorityVote(StatedRule):
                 [(~differ, np.zeros(differ.shape)) for differ in by_segment]
                 for by_segment in statistics.replicas_in(groups, ends)
             ]
+        # Cached, since every group and segment that overflowed reads the same measurement.
         scaled = cache(lambda: statistics.scaled.closeness_in(groups, ends))
 
         def near(group: int, segment: int, squares: Floats, norms: Floats, bad: Ints) -> Agreement:
@@ -166,10 +168,12 @@ class MajorityVote(StatedRule):
         finite: npt.NDArray[np.bool_],
         scaled: Callable[[], Sequence[Any]],
     ) -> Agreement:
-        """Which rows are near one another, from their squares; `scaled` measures both in the larger unit."""
+        """Which rows agree, from squared distances and norms; `scaled` measures both in the larger unit."""
         both = np.logical_and.outer(finite, finite)
         apart = lengths(np.where(both, squares, 0.0), lambda: scaled()[0])
         norms = lengths(np.where(finite, squared_norms, 0.0), lambda: scaled()[1])
+        # A row agrees with itself even if it holds NaN, so that it can be elected and then counts as
+        # non-finite.
         agree = (both & (apart <= self.tolerance * np.maximum.outer(norms, norms))) | np.eye(
             len(norms), dtype=bool
         )
@@ -189,6 +193,7 @@ def _elect(agree: npt.NDArray[np.bool_], apart: Floats, group: Ints, n: int) -> 
     support = agree.sum(axis=1)
     if 2 * int(support.max()) <= len(group):
         return Weighted.uniform(n, [], outvoted=group)
+    # Rows without a majority behind them cannot win, however near they are to the few that agree.
     cost = np.where(2 * support > len(group), apart.sum(axis=1), np.inf)
     winner = int(np.argmin(cost))
     return Weighted.uniform(n, [int(group[winner])], outvoted=group[~agree[winner]])

@@ -10,7 +10,8 @@ from horovod_byz.aggregation.reach import near_rows
 from horovod_byz.aggregation.source import Floats
 from horovod_byz.rules.newton import apart, newton
 
-# Weiszfeld's iteration converges in some dozens of steps, or so slowly that Newton's steps have to take over.
+# Weiszfeld's iteration converges within some dozens of steps, or so slowly that Newton's steps must take
+# over.
 _PLAIN = 100
 
 
@@ -27,12 +28,15 @@ def weiszfeld(gram: Floats, tolerance: float, max_iterations: int) -> Floats:
     """
     n = len(gram)
     square = np.maximum(np.diag(gram)[:, None] + np.diag(gram)[None, :] - 2 * gram, 0.0)
+    # If a row is the geometric median, it is the row of least sum; starting there, only one row needs the
+    # test.
     best = int(np.argmin(_sums(gram, square)))
     start = _leave_row(gram, square, best)
     if start is None:
         alone: Floats = np.eye(n)[best]
         return alone
     weights, left = start, max_iterations
+    # The scale of the nearest majority, which Byzantine rows cannot stretch.
     scale = float(np.sort(np.sqrt(square[best]))[: n // 2 + 1].max())
     previous = 0.0
     while left > 0:
@@ -46,22 +50,22 @@ def weiszfeld(gram: Floats, tolerance: float, max_iterations: int) -> Floats:
             break
         previous = moved
         if left < max_iterations - _PLAIN:
-            left -= 1 + n // 25  # about what solving n equations costs
+            left -= 1 + n // 25  # charges the cost of solving n equations
             ahead = newton(gram, weights)
             if ahead is not None:
                 step, weights, previous = ahead - weights, ahead, 0.0
                 if math.sqrt(max(float(step @ gram @ step), 0.0)) <= tolerance * scale:
-                    weights = _weights_at(apart(gram, weights))  # none is negative
+                    weights = _weights_at(apart(gram, weights))  # Newton's may be negative, these are not
                     break
     total: Floats = weights / weights.sum()
     return total
 
 
 def _sums(gram: Floats, square: Floats) -> Floats:
-    """Each row's sum of distances, less those of the central row to the rows that would swallow it.
+    """Each row's sum of distances, less the distances from the central row to the far rows.
 
-    Beside a far row x_j the difference |x_i - x_j| - |x_k - x_j| tells rows i and k apart. It follows from
-    the difference of the squares, where inner products leave out what is common; it is at most |x_i - x_k|.
+    For a far row x_j the difference |x_i - x_j| - |x_k - x_j| distinguishes rows i and k. It is computed from
+    the difference of the squares, where the common part cancels exactly; it is at most |x_i - x_k|.
     """
     centre, near = near_rows(square)
     sums: Floats = np.sqrt(square[:, near]).cumsum(axis=1)[:, -1]
@@ -76,7 +80,7 @@ def _sums(gram: Floats, square: Floats) -> Floats:
 
 
 def _weights_at(distances: Floats) -> Floats:
-    # The smallest positive float stands for zero: such a row takes all the weight, as it should.
+    # A tiny distance in place of zero: a row at the point takes all the weight, without a division by zero.
     pull = 1.0 / np.maximum(distances, max(float(distances.max()) * 1e-300, 1e-300))
     weights: Floats = pull / pull.sum()
     return weights

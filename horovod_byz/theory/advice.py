@@ -1,4 +1,4 @@
-"""Which aggregation rule to take for n workers of which f may be Byzantine."""
+"""Recommends an aggregation rule for n workers of which f may be Byzantine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The rule to take, the reason, and all rules judged.
+    """The recommended rule, the reason, and the assessment of all rules.
 
     Attributes:
         rule: the recommended rule, None where no rule can help.
@@ -53,7 +53,7 @@ class Recommendation:
 
 
 def recommend(n: int, f: int, r: int = 3) -> Recommendation:
-    """Return the rule to take for n workers of which f may be Byzantine, and how every rule fares.
+    """Returns the recommended rule for n workers, f of them Byzantine, and an assessment of every rule.
 
     A choice, not a theorem: the mean where nothing can go wrong; the mean around the median where fewer than
     half are Byzantine, since it tolerates single wrong values as well as whole rows, uses n - f values per
@@ -66,7 +66,7 @@ def recommend(n: int, f: int, r: int = 3) -> Recommendation:
         r: replicas per batch, for DETOX.
 
     Raises:
-        ValueError: n and f are not counts with f <= n.
+        ValueError: if n and f are not counts with f <= n.
     """
     checks.counts(n, f, "recommend")
     options = tuple(_option(entry, n, f) for entry in REQUIREMENTS if entry.kind is not Draco)

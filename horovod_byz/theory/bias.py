@@ -20,10 +20,10 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(400)
 
 
 def order_statistic(n: int, k: int) -> float:
-    """Return the expectation of the k-th smallest (k = 1 .. n) of n standard normal values.
+    """Returns the expectation of the k-th smallest (k = 1 .. n) of n standard normal values.
 
     Raises:
-        ValueError: k does not lie in 1..n.
+        ValueError: if k does not lie in 1..n.
     """
     if not 1 <= k <= n:
         raise ValueError(f"an order statistic of {n} values needs 1 <= k <= {n}, got k = {k}")
@@ -33,7 +33,7 @@ def order_statistic(n: int, k: int) -> float:
 
 
 def median_bias(n: int, f: int) -> float:
-    """Return the expectation of the median of n values, f of them below all the n - f honest ones.
+    """Returns the expectation of the median of n values, f of them below all the n - f honest ones.
 
     Args:
         n: number of values; an even median is the mean of the middle two.
@@ -43,32 +43,33 @@ def median_bias(n: int, f: int) -> float:
         The bias in honest standard deviations, <= 0.
 
     Raises:
-        ValueError: f is too large for n.
+        ValueError: if f is too large for n.
     """
     checks.counts(n, f, "median_bias")
     MAJORITY.check(n, f, f"median_bias with f = {f}")
+    # The f Byzantine values fill the lowest places, so the middle is f places lower among the honest values.
     low, high = (n + 1) // 2 - f, n // 2 + 1 - f
     return (order_statistic(n - f, low) + order_statistic(n - f, high)) / 2
 
 
 def median_variance(n: int) -> float:
-    """Return the variance of the median of n standard normal values (that of their mean is 1 / n).
+    """Returns the variance of the median of n standard normal values (that of their mean is 1 / n).
 
     Raises:
-        ValueError: n < 1.
+        ValueError: if n < 1.
     """
     checks.counts(n, 0, "median_variance")
     return _odd_variance(n) if n % 2 else _even_variance(n)
 
 
 def geometric_median_bias(n: int, f: int) -> float:
-    """Return the bias a / sqrt(1 - a^2), a = f / (n - f), of the geometric median in units of sigma sqrt(d).
+    """Returns the bias a / sqrt(1 - a^2), a = f / (n - f), of the geometric median in units of sigma sqrt(d).
 
     The Byzantine rows lie far away in one direction; the honest ones at distance sigma sqrt(d) from their
     centre, all but orthogonal to it, as in high dimension.
 
     Raises:
-        ValueError: 2f >= n.
+        ValueError: if 2f >= n.
     """
     checks.counts(n, f, "geometric_median_bias")
     MAJORITY.check(n, f, f"geometric_median_bias with f = {f}")

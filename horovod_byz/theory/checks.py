@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 def counts(n: int, f: int, what: str) -> None:
-    """Check that n and f are integers with 0 <= f <= n and n >= 1.
+    """Checks that n and f are integers with 0 <= f <= n and n >= 1.
 
     Raises:
-        ValueError: they are not.
+        ValueError: if they are not.
     """
     for label, value in (("n", n), ("f", f)):
         if isinstance(value, bool) or not isinstance(value, int):
@@ -17,10 +17,10 @@ def counts(n: int, f: int, what: str) -> None:
 
 
 def positive(value: float, what: str) -> float:
-    """Return `value` if it is > 0.
+    """Returns `value` if it is > 0.
 
     Raises:
-        ValueError: it is not.
+        ValueError: if it is not.
     """
     if not value > 0:
         raise ValueError(f"{what} must be > 0, got {value!r}")
@@ -28,10 +28,10 @@ def positive(value: float, what: str) -> float:
 
 
 def probability(value: float, what: str) -> float:
-    """Return `value` if 0 < value < 1.
+    """Returns `value` if 0 < value < 1.
 
     Raises:
-        ValueError: it is not.
+        ValueError: if it is not.
     """
     if not 0 < value < 1:
         raise ValueError(f"{what} must lie between 0 and 1, got {value!r}")

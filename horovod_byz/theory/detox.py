@@ -1,4 +1,4 @@
-"""What redundancy buys: the theorems of DETOX (Rajput, Wang, Charles, Papailiopoulos 2019).
+"""The effect of redundancy: the theorems of DETOX (Rajput, Wang, Charles, Papailiopoulos 2019).
 
 Legend: n workers (the paper's p) in n / r redundancy groups of r, f of them Byzantine (q); a vote is
 Byzantine if most of its group is (their number is q_hat); delta the allowed probability of failure, b the
@@ -33,17 +33,17 @@ def _check_groups(n: int, f: int, r: int) -> None:
 
 
 def _majority(r: int) -> int:
-    """How many of r replicas turn a vote."""
+    """Number of replicas, of r, that decide a vote."""
     return MajorityVote.condition.least_uncovered_f(r)
 
 
 def vote_failure(n: int, f: int, r: int) -> Fraction:
-    """Return the exact probability that most of one random redundancy group is Byzantine.
+    """Returns the exact probability that most of one random redundancy group is Byzantine.
 
         P(X >= (r + 1) / 2),    X hypergeometric: r drawn from n, f of them Byzantine
 
     Raises:
-        ValueError: r is even or does not divide n, or f does not lie in 0..n.
+        ValueError: if r is even or does not divide n, or f does not lie in 0..n.
     """
     _check_groups(n, f, r)
     hits = sum(math.comb(f, k) * math.comb(n - f, r - k) for k in range(_majority(r), r + 1))
@@ -51,18 +51,19 @@ def vote_failure(n: int, f: int, r: int) -> Fraction:
 
 
 def expected_byzantine_votes(n: int, f: int, r: int) -> float:
-    """Return E[q_hat] = (n / r) P(one group fails), exact up to the final rounding.
+    """Returns E[q_hat] = (n / r) P(one group fails), exact up to the final rounding.
 
     Raises:
         ValueError: as `vote_failure`.
 
-    Reference: Theorem 1 bounds it by O(eps^((r - 1) / 2) f / r).
+    Reference:
+        Theorem 1 bounds it by O(eps^((r - 1) / 2) f / r).
     """
     return float(vote_failure(n, f, r) * n / r)
 
 
 def byzantine_votes_pmf(n: int, f: int, r: int) -> tuple[float, ...]:
-    """Return P(q_hat = k) for k = 0 .. the worst case, exact up to the final rounding.
+    """Returns P(q_hat = k) for k = 0 .. the worst case, exact up to the final rounding.
 
     Counts the ways to place f Byzantine workers in the groups, by the coefficient of x^f in
     C(g, k) A(x)^(g - k) B(x)^k, where A and B generate the groups with an honest and with a Byzantine
@@ -78,13 +79,15 @@ def byzantine_votes_pmf(n: int, f: int, r: int) -> tuple[float, ...]:
     total = math.comb(n, f)
     pmf = []
     for k in range(worst_case_byzantine_votes(n, f, r) + 1):
-        ways = _multiply(_power(honest, groups - k, f), _power(byzantine, k, f), f)
-        pmf.append(float(Fraction(math.comb(groups, k) * (ways[f] if f < len(ways) else 0), total)))
+        placed = _multiply(_power(honest, groups - k, f), _power(byzantine, k, f), f)
+        # A fraction of integers: the numerators exceed float64 long before n is large.
+        count = math.comb(groups, k) * (placed[f] if f < len(placed) else 0)
+        pmf.append(float(Fraction(count, total)))
     return tuple(pmf)
 
 
 def simulated_votes(n: int, f: int, r: int, runs: int, seed: int = 0) -> tuple[float, ...]:
-    """Return how often f Byzantine workers won k votes, by Algorithm 1 itself: partition, rows and vote.
+    """Returns how often f Byzantine workers won k votes, by Algorithm 1 itself: partition, rows and vote.
 
     The Byzantine workers are the first f and send one wrong row; the partition is drawn anew in each run.
 
@@ -92,8 +95,8 @@ def simulated_votes(n: int, f: int, r: int, runs: int, seed: int = 0) -> tuple[f
         n: as in the module's legend.
         f: as in the module's legend.
         r: as in the module's legend.
-        runs: how many partitions.
-        seed: of the first partition.
+        runs: number of partitions.
+        seed: seed of the first partition.
 
     Raises:
         ValueError: as `vote_failure`.
@@ -106,14 +109,14 @@ def simulated_votes(n: int, f: int, r: int, runs: int, seed: int = 0) -> tuple[f
         rows = np.empty((n, 1))
         for k, group in enumerate(groups):
             rows[list(group)] = k
-        rows[:f] = -1.0
+        rows[:f] = -1.0  # one value for all liars: colluding replicas win a group, differing ones void it
         elected = vote.elect(Statistics(Whole(Rows(rows))), groups)
         won[sum(bool(decision.weights[:f].any()) for decision in elected)] += 1
     return tuple(count / max(runs, 1) for count in won)
 
 
 def byzantine_votes_bound(n: int, f: int, r: int) -> float:
-    """Return C(r, (r + 1) / 2) eps^((r - 1) / 2) f / r with eps = f / n, a provable bound on E[q_hat].
+    """Returns C(r, (r + 1) / 2) eps^((r - 1) / 2) f / r with eps = f / n, a provable bound on E[q_hat].
 
     A union bound over the (r + 1) / 2 members that must be Byzantine; it is Theorem 1 with its constant.
 
@@ -125,55 +128,56 @@ def byzantine_votes_bound(n: int, f: int, r: int) -> float:
 
 
 def worst_case_byzantine_votes(n: int, f: int, r: int) -> int:
-    """Return min(floor(f / ((r + 1) / 2)), n / r): the votes that f workers win if they choose groups."""
+    """Returns min(floor(f / ((r + 1) / 2)), n / r): the votes that f workers win if they choose groups."""
     _check_groups(n, f, r)
     return min(f // _majority(r), n // r)
 
 
 def required_redundancy(f: int) -> float:
-    """Return 3 + 2 log2(f), the r of Corollary 2.
+    """Returns 3 + 2 log2(f), the r of Corollary 2.
 
     Raises:
-        ValueError: f < 1.
+        ValueError: if f < 1.
     """
     return 3 + 2 * math.log2(checks.positive(f, "f"))
 
 
 def smallest_redundancy(f: int) -> int:
-    """Return the smallest odd r that Corollary 2 allows."""
+    """Returns the smallest odd r that Corollary 2 allows."""
     r = math.ceil(required_redundancy(f) - 1e-12)
     return r if r % 2 else r + 1
 
 
 def byzantine_votes_tail(delta: float) -> float:
-    """Return 1 + 2 ln(1 / delta): q_hat exceeds it with probability <= delta where Corollary 2 applies.
+    """Returns 1 + 2 ln(1 / delta): q_hat exceeds it with probability <= delta where Corollary 2 applies.
 
     The paper writes "log"; the natural logarithm is assumed.
 
     Raises:
-        ValueError: delta does not lie between 0 and 1.
+        ValueError: if delta does not lie between 0 and 1.
     """
     return 1 + 2 * math.log(1 / checks.probability(delta, "delta"))
 
 
 def required_vote_groups(delta: float, d: int | None = None) -> float:
-    """Return k = 128 ln(1 / delta), or 128 ln(d / delta) for the coordinate-wise outer rules.
+    """Returns k = 128 ln(1 / delta), or 128 ln(d / delta) for the coordinate-wise outer rules.
 
     Args:
         delta: allowed probability of failure.
         d: number of coordinates, for the median and the trimmed mean; None for the geometric median.
 
     Raises:
-        ValueError: delta does not lie between 0 and 1.
+        ValueError: if delta does not lie between 0 and 1.
 
-    Reference: Theorem 3.
+    Reference:
+        Theorem 3.
     """
     return 128 * math.log((d or 1) / checks.probability(delta, "delta"))
 
 
 @dataclass(frozen=True)
 class OracleBound:
-    """Whether Theorem 3 says anything about a configuration.
+    """Whether Theorem 3 applies to a configuration, and its bound.
 
     Attributes:
         applies: its hypotheses hold.
@@ -203,7 +207,7 @@ def oracle_bound(
     outer: Literal["geometric-median", "median", "trimmed-mean"] = "geometric-median",
     d: int | None = None,
 ) -> OracleBound:
-    """Check Theorem 3 for a configuration whose inner rule is the mean.
+    """Checks Theorem 3 for a configuration whose inner rule is the mean.
 
     Args:
         n: as in the module's legend.
@@ -215,9 +219,10 @@ def oracle_bound(
         d: number of coordinates; needed by the coordinate-wise outer rules.
 
     Raises:
-        ValueError: d is missing, delta is not in (0, 1/2), or as `vote_failure`.
+        ValueError: if d is missing, delta is not in (0, 1/2), or as `vote_failure`.
 
-    Reference: Theorem 3. It also asks for eps <= c with an unknown constant c, which cannot be checked.
+    Reference:
+        Theorem 3. It also asks for eps <= c with an unknown constant c, which cannot be checked.
     """
     _check_groups(n, f, r)
     if not 0 < delta < 0.5:
@@ -235,12 +240,12 @@ def oracle_bound(
 
 
 def vote_variance(n: int, r: int, b: int, variance: float = 1.0) -> float:
-    """Return variance * n / (r b), that of an honest vote (mean of r b / n samples). Reference: section 4."""
+    """Returns variance * n / (r b) of an honest vote (mean of r b / n samples). Reference: section 4."""
     return variance * n / (r * b)
 
 
 def vote_group_variance(k: int, b: int, variance: float = 1.0) -> float:
-    """Return k * variance / b, that of the mean of one of k honest vote groups. Reference: section 4."""
+    """Returns k * variance / b, that of the mean of one of k honest vote groups. Reference: section 4."""
     return k * variance / b
 
 

@@ -17,15 +17,16 @@ from horovod_byz.theory.bias import median_bias
 
 
 def median_threshold(n: int, f: int, sigma: float = 1.0) -> float:
-    """Return sigma / sqrt(n - f - 1): below this max |g_j|, values under the honest minimum turn the median.
+    """Returns sigma / sqrt(n - f - 1): below this max |g_j|, values under the honest minimum turn the median.
 
     The theorem takes sigma as the population deviation; its proof needs the expected sample deviation (see
     `two_point_minimum` for a distribution where it fails).
 
     Raises:
-        ValueError: n - 2f is not 1, the only case the theorem treats.
+        ValueError: if n - 2f is not 1, the only case the theorem treats.
 
-    Reference: Theorem 1.
+    Reference:
+        Theorem 1.
     """
     checks.counts(n, f, "median_threshold")
     if n - 2 * f != 1:
@@ -34,12 +35,12 @@ def median_threshold(n: int, f: int, sigma: float = 1.0) -> float:
 
 
 def median_break_point(n: int, f: int) -> float:
-    """Return -median_bias: for |g_j| / sigma below it, E[median] has the wrong sign (Gaussian gradients)."""
+    """Returns -median_bias: for |g_j| / sigma below it, E[median] has the wrong sign (Gaussian gradients)."""
     return -median_bias(n, f)
 
 
 def minimum_bound(values: NDArray[np.float64]) -> float:
-    """Return mean - s / sqrt(n - 1), s the population-style deviation of the sample; no minimum exceeds it.
+    """Returns mean - s / sqrt(n - 1), s the population-style deviation of the sample; no minimum exceeds it.
 
     The deterministic inequality behind Theorem 1 (Hawkins 1971, Theorem 1(b)).
 
@@ -50,14 +51,14 @@ def minimum_bound(values: NDArray[np.float64]) -> float:
 
 
 def two_point_minimum(g: float, rare: float, h: int) -> float:
-    """Return E[min of h values] for a two-point distribution, mean g and variance 1, that refutes Theorem 1.
+    """Returns E[min of h values] for a two-point distribution, mean g and variance 1, that refutes Theorem 1.
 
     The value is g - e with probability 1 - rare and g + e (1 - rare) / rare with probability rare; variance
     1 gives e = sqrt(rare / (1 - rare)). The minimum is nearly always g - e, so it stays positive although g
     is below the theorem's threshold.
 
     Raises:
-        ValueError: `rare` does not lie between 0 and 1.
+        ValueError: if `rare` does not lie between 0 and 1.
     """
     checks.probability(rare, "rare")
     step = math.sqrt(rare / (1 - rare))
@@ -66,22 +67,23 @@ def two_point_minimum(g: float, rare: float, h: int) -> float:
 
 
 def krum_required_honest(epsilon: float) -> float:
-    """Return 2 (epsilon + 2)^2 / epsilon^2 + 2; Theorem 2 needs n - f above it.
+    """Returns 2 (epsilon + 2)^2 / epsilon^2 + 2; Theorem 2 needs n - f above it.
 
     Raises:
-        ValueError: epsilon is not > 0.
+        ValueError: if epsilon is not > 0.
 
-    Reference: Theorem 2.
+    Reference:
+        Theorem 2.
     """
     checks.positive(epsilon, "epsilon")
     return 2 * (epsilon + 2) ** 2 / epsilon**2 + 2
 
 
 def krum_smallest_epsilon(honest: int) -> float:
-    """Return the epsilon above which n - f = `honest` workers satisfy Theorem 2: 2 / (sqrt((h - 2) / 2) - 1).
+    """Returns 2 / (sqrt((h - 2) / 2) - 1), the epsilon above which h = n - f workers satisfy Theorem 2.
 
     Raises:
-        ValueError: h <= 4, where no epsilon is large enough.
+        ValueError: if h <= 4, where no epsilon is large enough.
     """
     if honest <= 4:
         raise ValueError(f"Theorem 2 needs n - f > 4 honest workers for any epsilon, got {honest}")
@@ -106,7 +108,7 @@ class KrumAttack:
 
 
 def krum_attack(honest: NDArray[np.float64], f: int, epsilon: float) -> KrumAttack:
-    """Check Theorem 2 on the rows of one step.
+    """Checks Theorem 2 on the rows of one step.
 
     Args:
         honest: (h, d) honest rows, h >= 2.
@@ -114,9 +116,10 @@ def krum_attack(honest: NDArray[np.float64], f: int, epsilon: float) -> KrumAtta
         epsilon: strength of the attack, > 0.
 
     Raises:
-        ValueError: epsilon is not > 0.
+        ValueError: if epsilon is not > 0.
 
-    Reference: Theorem 2, whose two bounds hold where all four hypotheses do.
+    Reference:
+        Theorem 2, whose two bounds hold where all four hypotheses do.
     """
     h = len(honest)
     centre = honest.mean(axis=0)

@@ -16,30 +16,32 @@ TOY_KRUM_SCORES = (0.0244, 0.0244, 0.0244, 0.0304, 0.0436, 0.1060, 0.1440, 0.216
 
 
 def toy_median() -> Rows:
-    """Return (5, 1) rows: three honest ones with mean 0.1, then two Byzantine ones; their median is -0.1.
+    """Returns (5, 1) rows: three honest ones with mean 0.1, then two Byzantine ones; their median is -0.1.
 
-    Reference: Xie, Koyejo, Gupta 2019, section 5.2.1.
+    Reference:
+        Xie, Koyejo, Gupta 2019, section 5.2.1.
     """
     return np.array([[-0.1], [0.1], [0.3], [-4.0], [-2.0]])
 
 
 def toy_krum() -> Rows:
-    """Return (9, 1) rows: three Byzantine at -0.1, then six honest with mean 0.2167; Krum(f=3) picks -0.1.
+    """Returns (9, 1) rows: three Byzantine at -0.1, then six honest with mean 0.2167; Krum(f=3) picks -0.1.
 
-    Reference: Xie, Koyejo, Gupta 2019, section 5.3.1; the order is that of the printed scores.
+    Reference:
+        Xie, Koyejo, Gupta 2019, section 5.3.1; the order is that of the printed scores.
     """
     return np.array([[-0.1], [-0.1], [-0.1], [0.0], [0.02], [0.14], [0.26], [0.38], [0.5]])
 
 
 def simplex(points: int, radius: float = 1.0) -> Rows:
-    """Return (points, points - 1) vertices of a regular simplex centred at the origin.
+    """Returns (points, points - 1) vertices of a regular simplex centred at the origin.
 
     Args:
         points: number of vertices, >= 2.
         radius: their distance from the origin; each two are radius * sqrt(2 points / (points - 1)) apart.
 
     Raises:
-        ValueError: fewer than two points.
+        ValueError: if there are fewer than two points.
     """
     if points < 2:
         raise ValueError(f"a simplex needs at least 2 points, got {points}")
@@ -52,7 +54,7 @@ def simplex(points: int, radius: float = 1.0) -> Rows:
 
 
 def simplex_witness(epsilon: float, honest: int = 14, f: int = 11) -> Rows:
-    """Return rows that satisfy every hypothesis of Theorem 2 of Fall of Empires for 1.38 < epsilon <= 1.4676.
+    """Returns rows that satisfy all hypotheses of Theorem 2 of Fall of Empires for 1.38 < epsilon <= 1.4676.
 
     The honest rows are e_0 plus a regular simplex of radius 1 in the orthogonal complement, so that their
     mean is e_0; the Byzantine rows are -epsilon e_0.
@@ -73,17 +75,19 @@ def simplex_witness(epsilon: float, honest: int = 14, f: int = 11) -> Rows:
 
 
 def mean_counter_example(honest: Rows, g: NDArray[np.float64]) -> Rows:
-    """Return the n - 1 honest rows and -g - sum of them; the mean of all n is -g / n.
+    """Returns the n - 1 honest rows and -g - sum of them; the mean of all n is -g / n.
 
-    Reference: Xie, Koyejo, Gupta 2018, Theorem 1, equation (3).
+    Reference:
+        Xie, Koyejo, Gupta 2018, Theorem 1, equation (3).
     """
     return np.vstack([honest, -g - honest.sum(axis=0)])
 
 
 def selection_counter_example(rows: Rows, scale: float) -> Rows:
-    """Return `rows` with row_i[i] multiplied by -scale: at most one Byzantine value in each column.
+    """Returns `rows` with row_i[i] multiplied by -scale: at most one Byzantine value in each column.
 
-    Reference: Xie, Koyejo, Gupta 2018, Theorem 2.
+    Reference:
+        Xie, Koyejo, Gupta 2018, Theorem 2.
     """
     checks.positive(scale, "scale")
     result = rows.copy()

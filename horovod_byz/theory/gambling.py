@@ -1,4 +1,4 @@
-"""What the gambler attack hits: arithmetic that predicts which rules crash (Xie et al. 2018, section 5.5)."""
+"""The hits of the gambler attack: predicts which rules crash (Xie et al. 2018, section 5.5)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Gamble:
         nonzero: fraction of the attacked values that are not exactly zero; a hit on a zero is harmless.
 
     Raises:
-        ValueError: a number is not positive, or a fraction not in its range.
+        ValueError: if a number is not positive, or a fraction not in its range.
     """
 
     d: int
@@ -70,16 +70,16 @@ class Gamble:
         return _ever(self.no_clean_worker, self.rounds)
 
     def column_exceeds(self, f: int) -> float:
-        """Return the probability that one column has more than f hits in a round."""
+        """Returns the probability that one column has more than f hits in a round."""
         checks.counts(self.n, f, "Gamble")
         return binomial_tail(self.n, self.probability, f)
 
     def columns_exceeding(self, f: int) -> float:
-        """Return the expected number of columns with more than f hits, over all rounds."""
+        """Returns the expected number of columns with more than f hits, over all rounds."""
         return self.rounds * self.coordinates * self.column_exceeds(f)
 
     def coordinate_crash(self, f: int) -> float:
-        """Return the probability that more than f hits ever meet in a column: MeanAroundMedian crashes."""
+        """Returns the probability that more than f hits ever meet in a column: MeanAroundMedian crashes."""
         return _ever(self.column_exceeds(f), self.rounds * self.coordinates)
 
 

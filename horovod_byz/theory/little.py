@@ -7,17 +7,17 @@ from horovod_byz.theory.normal import quantile
 
 
 def supporters(n: int, f: int) -> int:
-    """Return s = floor(n / 2 + 1) - f, the honest workers whom the attackers must win for a majority.
+    """Returns s = floor(n / 2 + 1) - f, the honest workers whom the attackers must win for a majority.
 
     Raises:
-        ValueError: n and f are not counts with f <= n.
+        ValueError: if n and f are not counts with f <= n.
     """
     checks.counts(n, f, "supporters")
     return n // 2 + 1 - f
 
 
 def z_max(n: int, f: int) -> float:
-    """Return the largest z at which s honest workers are expected to lie further out than the attackers.
+    """Returns the largest z at which s honest workers are expected to lie further out than the attackers.
 
         z_max = Phi^-1((n - f - s) / (n - f)),    s = floor(n / 2 + 1) - f
 
@@ -29,9 +29,10 @@ def z_max(n: int, f: int) -> float:
         z_max, in standard deviations; infinite where the attackers need no supporter (s <= 0).
 
     Raises:
-        ValueError: n and f are not counts, or no worker is honest.
+        ValueError: if n and f are not counts, or no worker is honest.
 
-    Reference: Baruch et al. 2019, Algorithm 3, as more than ten public implementations have it (its first
+    Reference:
+        Baruch et al. 2019, Algorithm 3, as more than ten public implementations have it (its first
         version divided by n).
     """
     needed = supporters(n, f)

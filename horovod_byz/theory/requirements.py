@@ -1,4 +1,4 @@
-"""What each rule tolerates and costs, and which one to take for n workers of which f may be Byzantine."""
+"""The condition and the cost of each rule, for n workers of which f may be Byzantine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from horovod_byz.theory import checks
 
 @dataclass(frozen=True)
 class Requirement:
-    """What a class of rules needs, and its cost; condition and cost are read from the class.
+    """The condition and the cost of a rule, both read from its class.
 
     Attributes:
         kind: the class.
@@ -48,7 +48,7 @@ class Requirement:
 
     @property
     def condition(self) -> str:
-        """What n and f must satisfy, as text."""
+        """The condition on n and f, as text."""
         return self.kind.facts.tolerates
 
     @property
@@ -62,7 +62,7 @@ class Requirement:
         return issubclass(self.kind, BoundedRule)
 
     def minimum(self, f: int) -> float:
-        """Return the smallest n for a given f; math.inf where no n is enough."""
+        """Returns the smallest n for a given f; math.inf where no n is enough."""
         return self.kind.condition.least_n(f)
 
     def tolerates(self, n: int, f: int) -> bool:
@@ -70,7 +70,7 @@ class Requirement:
         return self.kind.condition.holds(n, f)
 
     def largest_f(self, n: int) -> int:
-        """Return the largest f that n workers allow; -1 where they are too few for the rule."""
+        """Returns the largest f that n workers allow; -1 where they are too few for the rule."""
         return self.kind.condition.largest_f(n)
 
 
@@ -105,10 +105,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
 
 
 def requirement(rule: str) -> Requirement:
-    """Return the requirement of a rule.
+    """Returns the requirement of a rule.
 
     Raises:
-        ValueError: unknown rule.
+        ValueError: if the rule is unknown.
     """
     for entry in REQUIREMENTS:
         if entry.rule == rule:
@@ -119,23 +119,24 @@ def requirement(rule: str) -> Requirement:
 
 
 def operations(rule: str, n: int, d: int) -> float:
-    """Return the leading-order number of operations of a rule on (n, d) rows, without its constant factor.
+    """Returns the leading-order number of operations of a rule on (n, d) rows, without its constant factor.
 
-    Reference: Xie et al. 2018, section 4.4; Li et al. 2021, section 1; Blanchard et al. 2017.
+    Reference:
+        Xie et al. 2018, section 4.4; Li et al. 2021, section 1; Blanchard et al. 2017.
     """
     return requirement(rule).operations(n, d)
 
 
 def detox_operations(n: int, d: int, k: int) -> float:
-    """Return n d + k^2 d: votes and group means, then a quadratic outer rule. Reference: DETOX, section 4."""
+    """Returns n d + k^2 d: votes, group means, and a quadratic outer rule. Reference: DETOX, section 4."""
     return float(n) * d + float(k) ** 2 * d
 
 
 def bulyan_counts(n: int, f: int) -> tuple[int, int]:
-    """Return (theta, beta) = (n - 2f, n - 4f): rows that Bulyan selects, and values it averages per column.
+    """Returns (theta, beta) = (n - 2f, n - 4f): rows that Bulyan selects, and values it averages per column.
 
     Raises:
-        ValueError: Bulyan's condition fails.
+        ValueError: if Bulyan's condition fails.
     """
     checks.counts(n, f, "Bulyan")
     Bulyan(f=f).check(n)
@@ -143,10 +144,10 @@ def bulyan_counts(n: int, f: int) -> tuple[int, int]:
 
 
 def krum_neighbours(n: int, f: int) -> int:
-    """Return n - f - 2, the neighbours that a Krum score sums over.
+    """Returns n - f - 2, the neighbours that a Krum score sums over.
 
     Raises:
-        ValueError: Krum's condition fails.
+        ValueError: if Krum's condition fails.
     """
     checks.counts(n, f, "Krum")
     Krum(f=f).check(n)

@@ -16,11 +16,12 @@ from horovod_byz.theory import checks
 
 
 def eta_krum(n: int, f: int) -> float | None:
-    """Return eta_0 of Krum, or None where Krum's condition fails.
+    """Returns eta_0 of Krum, or None where Krum's condition fails.
 
         eta_0^2 = 2 (n - f + [f (n - f - 2) + f^2 (n - f - 1)] / (n - 2f - 2))
 
-    Reference: Lemma 1 (Blanchard et al. 2017).
+    Reference:
+        Lemma 1 (Blanchard et al. 2017).
     """
     checks.counts(n, f, "eta_krum")
     if not Krum.condition.holds(n, f):
@@ -29,28 +30,29 @@ def eta_krum(n: int, f: int) -> float | None:
 
 
 def eta_geometric_median(n: int, f: int) -> float | None:
-    """Return eta_1 = (2n - 2f) / (n - 2f) * sqrt(n - f), or None without an honest majority.
+    """Returns eta_1 = (2n - 2f) / (n - 2f) * sqrt(n - f), or None without an honest majority.
 
-    Reference: Theorem 3.
+    Reference:
+        Theorem 3.
     """
     checks.counts(n, f, "eta_geometric_median")
     return geometric_median_factor(n, f) * math.sqrt(n - f) if MAJORITY.holds(n, f) else None
 
 
 def eta_median(n: int, f: int) -> float | None:
-    """Return eta_2 = sqrt(n - f) of the marginal median, None without an honest majority. Theorem 4."""
+    """Returns eta_2 = sqrt(n - f) of the marginal median, None without an honest majority. Theorem 4."""
     checks.counts(n, f, "eta_median")
     return math.sqrt(n - f) if MAJORITY.holds(n, f) else None
 
 
 def eta_mean_around_median(n: int, f: int) -> float | None:
-    """Return eta_3 = sqrt(10 (n - f)), or None without an honest majority. Reference: Theorem 5."""
+    """Returns eta_3 = sqrt(10 (n - f)), or None without an honest majority. Reference: Theorem 5."""
     checks.counts(n, f, "eta_mean_around_median")
     return math.sqrt(10 * (n - f)) if MAJORITY.holds(n, f) else None
 
 
 def etas(n: int, f: int) -> dict[str, float | None]:
-    """Return eta of the four rules by name; None where the theorem does not apply."""
+    """Returns eta of the four rules by name; None where the theorem does not apply."""
     return {
         "krum": eta_krum(n, f),
         "geometric-median": eta_geometric_median(n, f),
@@ -60,7 +62,7 @@ def etas(n: int, f: int) -> dict[str, float | None]:
 
 
 def sin_alpha(eta: float, d: int, sigma: float, norm: float) -> float:
-    """Return eta sqrt(d) sigma / |g|; resilience is proved where it is below 1.
+    """Returns eta sqrt(d) sigma / |g|; resilience is proved where it is below 1.
 
     Args:
         eta: the rule's constant.
@@ -69,15 +71,15 @@ def sin_alpha(eta: float, d: int, sigma: float, norm: float) -> float:
         norm: |g|.
 
     Raises:
-        ValueError: |g| is not > 0.
+        ValueError: if |g| is not > 0.
     """
     return eta * math.sqrt(d) * sigma / checks.positive(norm, "norm of the gradient")
 
 
 def resilience_angle(eta: float | None, d: int, sigma: float, norm: float) -> float | None:
-    """Return alpha in radians, 0 <= alpha < pi / 2, or None where the theorem's assumption is violated.
+    """Returns alpha in radians, 0 <= alpha < pi / 2, or None where the theorem's assumption is violated.
 
-    Args: as `sin_alpha`; eta may be None.
+    The arguments are those of `sin_alpha`; eta may be None.
     """
     if eta is None:
         return None
@@ -86,7 +88,7 @@ def resilience_angle(eta: float | None, d: int, sigma: float, norm: float) -> fl
 
 
 def second_moment_bound(rule: str, n: int, f: int, d: int, sigma: float) -> float | None:
-    """Return the bound eta^2 d sigma^2 on E|aggregate - g|^2, or None where the theorem does not apply.
+    """Returns the bound eta^2 d sigma^2 on E|aggregate - g|^2, or None where the theorem does not apply.
 
     Args:
         rule: a key of `etas`.
@@ -96,9 +98,10 @@ def second_moment_bound(rule: str, n: int, f: int, d: int, sigma: float) -> floa
         sigma: as in the module's legend.
 
     Raises:
-        ValueError: unknown rule.
+        ValueError: if the rule is unknown.
 
-    Reference: proofs of Theorems 3, 4, 5.
+    Reference:
+        proofs of Theorems 3, 4, 5.
     """
     table = etas(n, f)
     if rule not in table:
@@ -108,10 +111,10 @@ def second_moment_bound(rule: str, n: int, f: int, d: int, sigma: float) -> floa
 
 
 def geometric_median_factor(n: int, f: int) -> float:
-    """Return c_f = (2n - 2f) / (n - 2f) of Lemma 3.
+    """Returns c_f = (2n - 2f) / (n - 2f) of Lemma 3.
 
     Raises:
-        ValueError: no majority is honest.
+        ValueError: if no majority is honest.
     """
     checks.counts(n, f, "Lemma 3")
     MAJORITY.check(n, f, f"Lemma 3 with f = {f}")
@@ -121,7 +124,7 @@ def geometric_median_factor(n: int, f: int) -> float:
 def geometric_median_bound(
     n: int, f: int, radius: float, epsilon: float = 0.0, objective: float = 0.0
 ) -> float:
-    """Return c_f r + epsilon c_z, which bounds the norm of an approximate geometric median.
+    """Returns c_f r + epsilon c_z, which bounds the norm of an approximate geometric median.
 
     c_z = objective / (n - 2f), and c_f is `geometric_median_factor`.
 
@@ -133,21 +136,23 @@ def geometric_median_bound(
         objective: the minimum of sum |z - z_i|, which a row at 1e20 makes huge.
 
     Raises:
-        ValueError: no majority is honest.
+        ValueError: if no majority is honest.
 
-    Reference: Lemma 3.
+    Reference:
+        Lemma 3.
     """
     return geometric_median_factor(n, f) * radius + epsilon * objective / (n - 2 * f)
 
 
 def median_interval(honest: Sequence[float]) -> tuple[float, float]:
-    """Return [min, max] of the honest values: the median of all lies there if most are honest. Lemma 4."""
+    """Returns [min, max] of the honest values: the median of all lies there if most are honest. Lemma 4."""
     return min(honest), max(honest)
 
 
 def mean_around_median_radius(honest: Sequence[float], median: float) -> float:
-    """Return max |u_i - median| over the honest u_i; it bounds |mean around median - median|.
+    """Returns max |u_i - median| over the honest u_i; it bounds |mean around median - median|.
 
-    Reference: Lemma 5.
+    Reference:
+        Lemma 5.
     """
     return max(abs(value - median) for value in honest)

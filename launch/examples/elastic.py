@@ -3,9 +3,9 @@
     horovodrun -np 3 --min-np 2 --network-interface eth0 --host-discovery-script ./discover.sh \\
         python launch/examples/elastic.py
 
-`discover.sh` prints the hosts that are there, one `name:slots` per line. A host that goes takes at most the
-steps since the last commit with it. Set HOROVOD_GLOO_TIMEOUT_SECONDS=5 or so: that is how soon a dead host is
-noticed; it also bounds how long a slow one is waited for.
+`discover.sh` prints the available hosts, one `name:slots` per line. When a host is lost, at most the steps
+since the last commit are lost with it. Set HOROVOD_GLOO_TIMEOUT_SECONDS=5 or so: a dead host is noticed
+after that time, and a slow host has that time to answer.
 """
 
 import argparse

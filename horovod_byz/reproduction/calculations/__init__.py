@@ -27,7 +27,7 @@ def by_name(name: str) -> Calculation:
     """The calculation of that name; it returns plain values by quantity.
 
     Raises:
-        ConfigError: when there is none.
+        ConfigError: if no calculation has that name.
     """
     try:
         known(name, CALCULATIONS, "calculation")

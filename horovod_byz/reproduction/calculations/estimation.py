@@ -45,7 +45,7 @@ def _error(name: str, attack: attacks.Attack, f: int, detox: bool) -> float:
         for group in redundancy.groups_of(_N):
             samples = _BATCH * len(group)
             rows[list(group)] = mu + random.standard_normal(_D) / np.sqrt(samples)
-        # Which workers are Byzantine is drawn apart from the samples.
+        # The Byzantine workers are drawn independently of the redundancy groups and of the samples.
         attack(rows, random.choice(_N, f, replace=False).tolist(), step=trial)
         total += float(((_rule(name, f, detox, redundancy)(rows) - mu) ** 2).mean())
     return total / _TRIALS * _N * _BATCH

@@ -1,4 +1,4 @@
-"""How long rules take: against n and d, and at DETOX's true size."""
+"""Time of the rules: against n and d, and at DETOX's true size."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def runtime() -> dict[str, Any]:
     """Seconds of one step at p = 45 and ResNet-18's d, split into compute and aggregation.
 
     Compute is one worker's forward and backward pass on one core, at 32 images and at 96. The time on the
-    network depends on the cluster: what can be said here is how many bytes a worker sends.
+    network depends on the cluster: here only the number of bytes that a worker sends is known.
     """
     values: dict[str, Any] = {"d": RESNET18}
     model = models.build("resnet18", (3, 32, 32), 10)
