@@ -113,7 +113,7 @@ def pip(arguments: list[str]) -> None:
     """`pip install` of ours with extras that exist, or from a file that exists."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for word in arguments:
-        for extra in re.findall(r"horovod-byz\[([\w,-]+)\]", word):
+        for extra in re.findall(r"^(?:horovod-byz|\.)\[([\w,-]+)\]", word):
             assert set(extra.split(",")) <= set(extras), f"there is no extra {extra}"
 
 

@@ -59,19 +59,21 @@ def train(
     model: Annotated[str | None, _option("mlp", "Such as lenet, resnet18:width=16.", own=True)] = None,
     workers: Annotated[int | None, _option("20", "Logical workers of the whole job.")] = None,
     byzantine: Annotated[int | None, _option("0", "How many of them are Byzantine.")] = None,
-    schedule: Annotated[str | None, _option("fixed", "Who is Byzantine: first, fixed or redrawn.")] = None,
+    schedule: Annotated[
+        str | None,
+        _option("fixed", "Byzantine workers: first (the lowest), fixed (drawn once) or redrawn (each step)."),
+    ] = None,
     attack: Annotated[str | None, _option("none", "Such as omniscient, gaussian:std=200.", own=True)] = None,
     attack_start: Annotated[int | None, _option("0", "First step of the attack.")] = None,
     rule: Annotated[
         str | None, _option("mean", "Such as median, krum:f=6; f defaults to --byzantine.", own=True)
     ] = None,
     collect: Annotated[
-        str | None, _option("symmetric", "symmetric, root, root:dedicated=true or sharded.")
+        str | None,
+        _option("symmetric", "symmetric, root, root:dedicated=true, sharded or sharded:replicas=3."),
     ] = None,
     seed: Annotated[int | None, _option("0", "Same seed, same numbers.")] = None,
-    steps: Annotated[
-        int | None, _option("500", "Optimizer steps; with --resume also more than before.")
-    ] = None,
+    steps: Annotated[int | None, _option("500", "Optimizer steps; with --resume it may be raised.")] = None,
     batch: Annotated[int | None, _option("32", "Images per worker and step.")] = None,
     lr: Annotated[float | None, _option("0.1", "Learning rate.")] = None,
     momentum: Annotated[float | None, _option("0.0", "Momentum of SGD.")] = None,
