@@ -61,6 +61,34 @@ def halves(data_dir, normalise):
 def nothing(*arguments, **options):
     return None
 '''
+ODD_RULES = """
+import sys
+from dataclasses import dataclass
+from typing import ClassVar
+
+from horovod_byz.rules import Condition
+from horovod_byz.rules.base import RowRule
+
+
+@dataclass(frozen=True)
+class Leaves(RowRule):
+    condition: ClassVar[Condition] = Condition(2, 1)
+
+    def weigh(self, statistics):
+        sys.exit(0)
+
+
+@dataclass(frozen=True)
+class Refuses(Leaves):
+    def weigh(self, statistics):
+        raise ValueError("not these rows")
+
+
+@dataclass(frozen=True)
+class Forgets(Leaves):
+    def weigh(self, statistics):
+        pass
+"""
 TRAIN = [
     *("train", "--data", "owncode.things:halves", "--model", "owncode.things:linear:bias=false"),
     *("--workers", "5", "--byzantine", "1", "--attack", "owncode.things:Shift:by=3"),
@@ -77,6 +105,8 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "owncode" / "things.py").write_text(OWN)
     (tmp_path / "owncode" / "broken.py").write_text("import no_such_thing\n")
     (tmp_path / "owncode" / "failing.py").write_text("1 / 0\n")
+    (tmp_path / "owncode" / "leaving.py").write_text("import sys\nsys.exit(0)\n")
+    (tmp_path / "owncode" / "rules.py").write_text(ODD_RULES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
@@ -151,6 +181,7 @@ def test_python_takes_the_name_too(own, monkeypatch):
             "its module 'owncode.broken' imports 'no_such_thing', which is not installed",
         ),
         ("owncode.failing:Rule", "importing its module 'owncode.failing' failed with ZeroDivisionError"),
+        ("owncode.leaving:Rule", "importing its module 'owncode.leaving' failed with SystemExit"),
         ("owncode.things:Trimed", "things.py has no 'Trimed': did you mean 'Trimmed'?"),
         ("owncode.things:Shift", "is the class owncode.things:Shift, not a complete class derived from"),
         ("owncode.things:OWN.x", "has no 'OWN'"),
@@ -160,6 +191,7 @@ def test_python_takes_the_name_too(own, monkeypatch):
         ),
         ("horovod_byz.rules.base:RowRule", "not a complete class derived from horovod_byz.Rule"),
         ("krum:f", "'krum:f' is not of the form name:option=value"),
+        ("krum:f=1,f=2", "'krum:f=1,f=2' gives the option f twice"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_a_remedy(own, monkeypatch, name, words):
@@ -191,6 +223,21 @@ def test_what_cannot_be_used_is_named_with_a_remedy(own, monkeypatch, name, word
 def test_the_command_ends_with_wrong_usage(own, options, words):
     ended = invoke(*TRAIN, "--out", "run", *options)
     assert ended.exit_code == 2
+    assert words in " ".join(ended.output.split())
+
+
+@pytest.mark.parametrize(
+    ("rule", "code", "words"),
+    [
+        ("Leaves", 1, "rules.py, line 15: sys.exit(0) in the middle of a run"),
+        ("Refuses", 2, "rules.py, line 21: not these rows"),
+        ("Forgets", 1, "Forgets(): weigh must give one real number for each of 5 rows, got NoneType"),
+    ],
+)
+def test_a_rule_that_fails_in_a_run_is_named_with_its_line(own, rule, code, words):
+    """A run that a rule left by sys.exit(0) ended as a good one; errors said nothing of the rule."""
+    ended = invoke(*TRAIN, "--out", "run", "--rule", f"owncode.rules:{rule}")
+    assert ended.exit_code == code
     assert words in " ".join(ended.output.split())
 
 
