@@ -42,6 +42,12 @@ def explained(events: bool = False) -> Iterator[None]:
         _fail(f"{line}sys.exit({error.code!r}) in the middle of a run: raise an error there", 1, events)
     except KeyboardInterrupt:
         leave(130)
+    except Exception as error:
+        line = _own_line(error)
+        if not events or not line:
+            raise
+        # The parent shows an event alone; a rank's traceback it would show under the launcher's own.
+        _fail(f"{line}{type(error).__name__}: {error}", 1, events)
 
 
 def _own_line(error: BaseException) -> str:
