@@ -32,6 +32,9 @@ usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
 print=false
 if [[ ${1-} == --print ]]; then print=true; shift; fi
 verb=${1-}; shift || true
+# What follows a command is never ignored: `up --print` would start what it should show.
+[[ ${1-} != --print ]] || fail "--print comes first: launch/ec2.sh --print $verb"
+[[ $verb == run || $# -eq 0 ]] || fail "$verb takes no arguments, got '$*'"
 root_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 : "${REGION:=us-west-2}" "${ZONE:=${REGION}c}" "${TYPE:=m5.2xlarge}" "${COUNT:=46}" "${DISK:=30}"

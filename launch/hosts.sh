@@ -31,15 +31,16 @@ while [[ ${1-} == --* ]]; do
 done
 [[ $# -ge 2 ]] || fail "needs a hostfile and a command, such as: launch/hosts.sh hosts horovod-byz train CONFIG"
 file=$1; shift
-[[ -r $file ]] || fail "cannot read the hostfile $file: a line is 'name slots=1'; launch/ec2.sh hosts writes one"
+[[ -r $file && ! -d $file ]] || fail "cannot read the hostfile $file: a line is 'name slots=1'; launch/ec2.sh hosts writes one"
 
 hosts=() ranks=0 number=0
 while read -r line || [[ -n $line ]]; do
     number=$((number + 1))
+    line=${line%$'\r'} # of an editor under Windows
     read -r name slots rest <<<"${line%%#*}"
     [[ -n $name ]] || continue
     slots=${slots:-slots=1}
-    [[ $slots =~ ^slots=([1-9][0-9]*)$ && -z $rest ]] || fail "$file, line $number: '$line' is not 'name slots=NUMBER'"
+    [[ $slots =~ ^slots=([1-9][0-9]{0,5})$ && -z $rest && $name != *[:,]* ]] || fail "$file, line $number: '$line' is not 'name slots=NUMBER'"
     hosts+=("$name:${BASH_REMATCH[1]}")
     ranks=$((ranks + BASH_REMATCH[1]))
 done <"$file"

@@ -44,10 +44,11 @@ in_a_job() {
 
 # Slurm writes the tasks of each node, in order, as 2(x3),1 for three nodes with two and a fourth with one.
 count_tasks() {
-    local each=${SLURM_TASKS_PER_NODE:-${SLURM_NTASKS_PER_NODE:-1}(x${#nodes[@]})} part sum=0
+    local parts each=${SLURM_TASKS_PER_NODE:-${SLURM_NTASKS_PER_NODE:-1}(x${#nodes[@]})} part sum=0
     local said="SLURM_TASKS_PER_NODE=${SLURM_TASKS_PER_NODE-} SLURM_NTASKS_PER_NODE=${SLURM_NTASKS_PER_NODE-}"
-    for part in ${each//,/ }; do
-        [[ $part =~ ^([1-9][0-9]*)(\(x([1-9][0-9]*)\))?$ ]] || fail "cannot read '$part' in $said: expected such as 2(x3),1"
+    IFS=, read -ra parts <<<"$each"
+    for part in "${parts[@]}"; do
+        [[ $part =~ ^([1-9][0-9]{0,5})(\(x([1-9][0-9]{0,5})\))?$ ]] || fail "cannot read '$part' in $said: expected such as 2(x3),1"
         for ((i = 0; i < ${BASH_REMATCH[3]:-1}; i++)); do
             tasks+=("${BASH_REMATCH[1]}")
             sum=$((sum + BASH_REMATCH[1]))

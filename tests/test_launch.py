@@ -77,6 +77,16 @@ class TestHosts:
             *("train", "a b", "$HOME"),
         ]
 
+    def test_the_line_ends_of_windows_are_read(self, launch):
+        (launch.root / "hosts").write_bytes(b"a slots=2\r\n\r\nb\r\n")
+        assert launch("hosts.sh", "hosts", "train").returncode == 0
+        assert launch.calls()[0][3:6] == ["3", "-H", "a:2,b:1"]
+
+    def test_a_folder_is_no_hostfile(self, launch):
+        done = launch("hosts.sh", ".", "train")
+        assert (done.returncode, launch.calls()) == (2, [])
+        assert "cannot read the hostfile ." in done.stderr
+
     def test_print_prints_what_would_run_and_runs_nothing(self, launch):
         (launch.root / "hosts").write_text("a\nb\n")
         arguments = ["--mpi", "hosts", "train", "a b"]
@@ -95,6 +105,11 @@ class TestHosts:
             ("a 4\n", "hosts, line 1"),
             ("a slots=1 max=2\n", "hosts, line 1"),
             ("# nobody\n", "hosts names no host"),
+            (
+                "a slots=99999999999999999999\n",
+                "hosts, line 1",
+            ),  # over 64 bits: ended as -np 7766279631452241919
+            ("a:2\n", "hosts, line 1: 'a:2' is not 'name slots=NUMBER'"),
         ],
     )
     def test_a_hostfile_that_cannot_be_read_is_refused(self, launch, text, told):
@@ -172,6 +187,11 @@ class TestSlurm:
             ({"SLURM_TASKS_PER_NODE": "8(x2)"}, "counts 2 nodes, but SLURM_JOB_NODELIST=node[1-3] has 3"),
             ({"SLURM_TASKS_PER_NODE": "8(3x)"}, "cannot read '8(3x)'"),
             ({"SLURM_TASKS_PER_NODE": "0(x3)"}, "cannot read '0(x3)'"),
+            (
+                {"SLURM_TASKS_PER_NODE": "1(x999999999999)"},
+                "cannot read '1(x999999999999)'",
+            ),  # counted for hours
+            ({"SLURM_TASKS_PER_NODE": "*"}, "cannot read '*'"),  # was a file's name
             ({"SLURM_NTASKS_PER_NODE": "many"}, "cannot read 'many(x3)'"),
             ({"SLURM_NTASKS": "64"}, "makes 3 tasks on 3 nodes, but SLURM_NTASKS=64"),
             ({"SLURM_TASKS_PER_NODE": "2(x3)", "SLURM_NTASKS": "7"}, "makes 6 tasks on 3 nodes"),
@@ -340,6 +360,13 @@ class TestEc2:
         assert printed.returncode == 0, printed.stderr
         assert printed.stdout
         assert launch.calls() == []
+
+    @pytest.mark.parametrize("words", ["up --print", "down --print", "run --print train", "down now"])
+    def test_nothing_behind_a_command_is_ignored(self, launch, words):
+        """`up --print` started the machines that it should show."""
+        done = launch("ec2.sh", *words.split(), **SETTINGS)
+        assert (done.returncode, launch.calls()) == (2, [])
+        assert "--print comes first" in done.stderr or "takes no arguments" in done.stderr
 
     def test_what_is_missing_is_said(self, launch):
         for verb, told in {"up": "up needs AMI", "fetch": "fetch needs KEY_NAME", "go": "'go'"}.items():

@@ -61,6 +61,58 @@ def halves(data_dir, normalise):
 def nothing(*arguments, **options):
     return None
 '''
+ODD_SETS = """
+from dataclasses import replace
+
+from owncode.things import halves
+
+
+def without():
+    pass
+
+
+def arrays(data_dir, normalise):
+    made = halves(data_dir, normalise)
+    return replace(made, train_x=made.train_x.numpy())
+
+
+def text(data_dir, normalise):
+    return replace(halves(data_dir, normalise), classes="2")
+"""
+ODD_RULES = """
+import sys
+from dataclasses import dataclass
+from typing import ClassVar
+
+from horovod_byz.rules import Condition
+from horovod_byz.rules.base import RowRule
+
+
+@dataclass(frozen=True)
+class Leaves(RowRule):
+    condition: ClassVar[Condition] = Condition(2, 1)
+
+    def weigh(self, statistics):
+        sys.exit(0)
+
+
+@dataclass(frozen=True)
+class Refuses(Leaves):
+    def weigh(self, statistics):
+        raise ValueError("not these rows")
+
+
+@dataclass(frozen=True)
+class Forgets(Leaves):
+    def weigh(self, statistics):
+        pass
+
+
+@dataclass(frozen=True)
+class Breaks(Leaves):
+    def weigh(self, statistics):
+        raise KeyError("x")
+"""
 TRAIN = [
     *("train", "--data", "owncode.things:halves", "--model", "owncode.things:linear:bias=false"),
     *("--workers", "5", "--byzantine", "1", "--attack", "owncode.things:Shift:by=3"),
@@ -77,6 +129,9 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "owncode" / "things.py").write_text(OWN)
     (tmp_path / "owncode" / "broken.py").write_text("import no_such_thing\n")
     (tmp_path / "owncode" / "failing.py").write_text("1 / 0\n")
+    (tmp_path / "owncode" / "leaving.py").write_text("import sys\nsys.exit(0)\n")
+    (tmp_path / "owncode" / "sets.py").write_text(ODD_SETS)
+    (tmp_path / "owncode" / "rules.py").write_text(ODD_RULES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
@@ -151,6 +206,7 @@ def test_python_takes_the_name_too(own, monkeypatch):
             "its module 'owncode.broken' imports 'no_such_thing', which is not installed",
         ),
         ("owncode.failing:Rule", "importing its module 'owncode.failing' failed with ZeroDivisionError"),
+        ("owncode.leaving:Rule", "importing its module 'owncode.leaving' failed with SystemExit"),
         ("owncode.things:Trimed", "things.py has no 'Trimed': did you mean 'Trimmed'?"),
         ("owncode.things:Shift", "is the class owncode.things:Shift, not a complete class derived from"),
         ("owncode.things:OWN.x", "has no 'OWN'"),
@@ -160,6 +216,7 @@ def test_python_takes_the_name_too(own, monkeypatch):
         ),
         ("horovod_byz.rules.base:RowRule", "not a complete class derived from horovod_byz.Rule"),
         ("krum:f", "'krum:f' is not of the form name:option=value"),
+        ("krum:f=1,f=2", "'krum:f=1,f=2' gives the option f twice"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_a_remedy(own, monkeypatch, name, words):
@@ -176,6 +233,9 @@ def test_what_cannot_be_used_is_named_with_a_remedy(own, monkeypatch, name, word
             "'owncode.things:nothing' returned NoneType: return a horovod",
         ),
         (["--data", "owncode.things:OWN"], "has no 'OWN'"),
+        (["--data", "owncode.sets:without"], "is called with (data_dir, normalise) and does not take them"),
+        (["--data", "owncode.sets:arrays"], "train_x and train_y must be torch tensors, got ndarray and"),
+        (["--data", "owncode.sets:text"], "classes must be a whole number, got '2'"),
         (["--model", "owncode.things:nothing"], "returned NoneType: return a torch.nn.Module"),
         (
             ["--model", "owncode.things:linear:width=3"],
@@ -192,6 +252,28 @@ def test_the_command_ends_with_wrong_usage(own, options, words):
     ended = invoke(*TRAIN, "--out", "run", *options)
     assert ended.exit_code == 2
     assert words in " ".join(ended.output.split())
+
+
+@pytest.mark.parametrize(
+    ("rule", "code", "words"),
+    [
+        ("Leaves", 1, "rules.py, line 15: sys.exit(0) in the middle of a run"),
+        ("Refuses", 2, "rules.py, line 21: not these rows"),
+        ("Forgets", 1, "Forgets(): weigh must give one real number for each of 5 rows, got NoneType"),
+    ],
+)
+def test_a_rule_that_fails_in_a_run_is_named_with_its_line(own, rule, code, words):
+    """A run that a rule left by sys.exit(0) ended as a good one; errors said nothing of the rule."""
+    ended = invoke(*TRAIN, "--out", "run", "--rule", f"owncode.rules:{rule}")
+    assert ended.exit_code == code
+    assert words in " ".join(ended.output.split())
+
+
+def test_any_error_of_own_code_is_one_event_of_a_rank(own):
+    """With --ranks a KeyError in an own rule stood above 26 lines of the launcher's traceback."""
+    ended = invoke(*TRAIN, "--out", "run", "--rule", "owncode.rules:Breaks", "--events")
+    assert ended.exit_code == 1
+    assert "rules.py, line 33: KeyError: 'x'" in ended.output
 
 
 @pytest.mark.parametrize("what", REGISTRIES)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,7 +17,10 @@ import torch
 
 import horovod_byz as hb
 from horovod_byz import attacks, rules
+from horovod_byz.aggregation.decision import Weighted
 from horovod_byz.collect import bind
+from horovod_byz.rules import Condition
+from horovod_byz.rules.base import RowRule
 from horovod_byz.training import config as configs
 
 X = np.random.default_rng(0).standard_normal((9, 33))
@@ -155,6 +160,7 @@ REFUSED = {
     "3-d": (lambda: np.zeros((2, 2, 2)), ValueError, r"\(2, 2, 2\)"),
     "iterator": (lambda: iter(X), TypeError, r"got \w*iterator"),
     "dict": (lambda: {"a": X}, TypeError, "got dict"),
+    "memory": (lambda: memoryview(X), TypeError, "got memoryview"),
 }
 
 
@@ -309,3 +315,80 @@ def test_an_unknown_attack_is_hinted_at_once():
 def test_what_is_no_collector_is_refused_in_words(collect):
     with pytest.raises(ValueError, match="collect must be one of 'symmetric'"):
         bind(collect, 3, np.float32)
+
+
+def _weighing(weights):
+    @dataclass(frozen=True)
+    class Own(RowRule):
+        condition: ClassVar[Condition] = Condition(2, 1)
+
+        def weigh(self, statistics):
+            return weights
+
+    return Own()
+
+
+def _deciding(decision):
+    @dataclass(frozen=True)
+    class Own(hb.Rule):
+        def max_byzantine(self, n):
+            return 0
+
+        def decide(self, statistics):
+            return decision
+
+    return Own()
+
+
+@pytest.mark.parametrize("around", [lambda rule: rule, lambda rule: hb.Hierarchical(rule, hb.Median(), 1)])
+@pytest.mark.parametrize(
+    ("rule", "error", "words"),
+    [
+        (
+            _weighing(np.ones(3)),
+            ValueError,
+            "weigh must give one weight for each of 5 rows, got the shape (3,)",
+        ),
+        (_weighing(0.2), ValueError, "got the shape ()"),
+        (_weighing(np.ones((5, 5))), ValueError, "got the shape (5, 5)"),
+        (_weighing(np.full(5, np.nan)), ValueError, "weigh must give finite weights, got nan for row 0 of 5"),
+        (_weighing(np.ones(5) * 1j), TypeError, "got ndarray of dtype complex128"),
+        (_weighing(None), TypeError, "got NoneType"),
+        (_weighing("equal"), TypeError, "got str"),
+        (_weighing([1, [2, 3]]), TypeError, "one weight for each of 5 rows"),
+        (
+            _deciding(None),
+            TypeError,
+            "decide must return a decision such as Weighted.uniform(n, rows), got NoneType",
+        ),
+        (_deciding(np.ones(5)), TypeError, "got ndarray of dtype float64"),
+        (_deciding(Weighted(np.ones(4))), ValueError, "decide must give one weight for each of 5 rows"),
+    ],
+)
+def test_a_rule_of_ones_own_that_answers_wrongly_is_named(rule, error, words, around):
+    """Complex weights gave zero, one number counted for every row, others failed inside NumPy."""
+    with pytest.raises(error, match=re.escape(words)):
+        hb.aggregate(np.ones((5, 3)), around(rule))
+
+
+@pytest.mark.parametrize("weights", [[1, 0, 0, 0, 0], np.array([1, 0, 0, 0, 0], np.int8), (1.0, 0, 0, 0, 0)])
+def test_weights_may_be_whole_numbers_or_a_list(weights):
+    rows = np.arange(15.0).reshape(5, 3)
+    for rule in (_weighing(weights), _deciding(Weighted(weights))):
+        np.testing.assert_array_equal(rule(rows), rows[0])
+
+
+def test_a_row_is_not_counted_from_the_end():
+    with pytest.raises(IndexError, match="chosen must be rows from 0 to 4, got -1"):
+        Weighted.uniform(5, [1, -1])
+
+
+def test_a_condition_is_a_condition():
+    with pytest.raises(TypeError, match=re.escape("Own: condition must be a Condition(slope, offset)")):
+        type("Own", (RowRule,), {"condition": "n > 2f"})
+
+
+@pytest.mark.parametrize("segments", ["ab", 5, [1.5, 3]])
+def test_segments_are_whole_numbers(segments):
+    with pytest.raises(TypeError, match="segments must be a sequence of whole numbers, got"):
+        hb.aggregate(np.ones((3, 3)), hb.Median(), segments=segments)

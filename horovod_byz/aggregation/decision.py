@@ -43,7 +43,10 @@ class Weighted:
         """The mean of the chosen rows out of n; the zero vector if none is chosen."""
         weights = np.zeros(n)
         if len(chosen):
-            weights[np.asarray(chosen)] = 1.0 / len(chosen)
+            rows = np.asarray(chosen)
+            if rows.min() < 0:  # NumPy would count from the end
+                raise IndexError(f"chosen must be rows from 0 to {n - 1}, got {rows.min()}")
+            weights[rows] = 1.0 / len(rows)
         return cls(weights, _nobody() if outvoted is None else outvoted)
 
     def expand(self, n: int, rows: Ints) -> Weighted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz.aggregation import rows as reading
+from horovod_byz.aggregation.decided import decided
 from horovod_byz.aggregation.decision import Decision
 from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.plan import Rule, plan
@@ -74,7 +76,7 @@ def _write(rule: Rule, statistics: Statistics, out: npt.NDArray[Any], *, lazy: b
         done = fused.run(source.block(0, source.d), out, shard.threads, lazy=lazy)
         if done is not None:
             return done
-    decision = rule.decide(statistics)
+    decision = decided(rule, statistics)
     source.combine(decision, out, shard.threads, shard.offset)
     if decision.copies:  # three equal rows with NaN elect NaN, which must not reach the model
         out[~np.isfinite(out)] = 0
@@ -108,9 +110,13 @@ def checked_segments(segments: Sequence[int], d: int) -> tuple[int, ...]:
     """The ends of the segments that are not empty.
 
     Raises:
+        TypeError: unless they are whole numbers.
         ValueError: unless they ascend from 0 to d.
     """
-    ends = tuple(int(end) for end in segments)
+    try:
+        ends = tuple(operator.index(end) for end in segments)
+    except TypeError:
+        raise TypeError(f"segments must be a sequence of whole numbers, got {segments!r}") from None
     if list(ends) != sorted(ends) or (ends[-1] if ends else 0) != d or min(ends, default=0) < 0:
         raise ValueError(
             f"segments must be the coordinate after each tensor's last, ascending up to d = {d}, got {ends}"

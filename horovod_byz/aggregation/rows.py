@@ -67,7 +67,7 @@ def read(data: Any) -> tuple[Source, Restore]:
 
 
 def _sequence(data: Any) -> list[Any]:
-    if isinstance(data, (str, bytes)) or not isinstance(data, Sequence):
+    if isinstance(data, (str, bytes, memoryview)) or not isinstance(data, Sequence):
         raise TypeError(
             f"rows must be an (n, d) array or tensor, or a sequence of 1-D ones, got {type(data).__name__}"
         )

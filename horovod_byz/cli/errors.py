@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -12,6 +13,7 @@ import typer
 
 from horovod_byz.collect import TransportError
 from horovod_byz.common.errors import ExplainedError
+from horovod_byz.common.registry import imported
 from horovod_byz.host import launchers
 
 __all__ = ["explained", "leave"]
@@ -29,13 +31,35 @@ def explained(events: bool = False) -> Iterator[None]:
     except (ExplainedError, TransportError) as error:
         _fail(str(error), getattr(error, "code", 1), events)
     except ValueError as error:
-        _fail(str(error), 2, events)
+        _fail(f"{_own_line(error)}{error}", 2, events)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         remedy = "check the name, its rights and the room on its disk"
-        _fail(f"{place}{error.strerror or error}: {remedy}", 1, events)
+        _fail(f"{_own_line(error)}{place}{error.strerror or error}: {remedy}", 1, events)
+    except SystemExit as error:
+        line = _own_line(error)
+        if not line:  # the end that argparse asks for
+            raise
+        _fail(f"{line}sys.exit({error.code!r}) in the middle of a run: raise an error there", 1, events)
     except KeyboardInterrupt:
         leave(130)
+    except Exception as error:
+        line = _own_line(error)
+        if not events or not line:
+            raise
+        # The parent shows an event alone; a rank's traceback it would show under the launcher's own.
+        _fail(f"{line}{type(error).__name__}: {error}", 1, events)
+
+
+def _own_line(error: BaseException) -> str:
+    """Where a user's own rule, attack, model or data set raised it, "FILE, line 3: "; empty if none did."""
+    modules = {origin["module"] for origin in imported().values()}
+    own = [
+        (frame.f_code.co_filename, number)
+        for frame, number in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__") in modules
+    ]
+    return "{}, line {}: ".format(*own[-1]) if own else ""
 
 
 def _fail(message: str, code: int, events: bool) -> NoReturn:

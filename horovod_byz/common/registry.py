@@ -177,7 +177,8 @@ def _import(path: str, what: str) -> Any:
         raise ValueError(
             f"{what}: its module {place!r} imports {absent!r}, which is not installed: install it"
         ) from error
-    except Exception as error:  # a user's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported, or
+        # call sys.exit
         raise ValueError(
             f"{what}: importing its module {place!r} failed with {type(error).__name__}: {error}. Correct it "
             f"until `python -c 'import {place}'` works"

@@ -51,6 +51,8 @@ def parse_word(text: str) -> tuple[str, dict[str, Any]]:
         key, sign, literal = part.partition("=")
         if not sign:
             raise ValueError(f"{text!r} is not of the form name:option=value,option=value")
+        if key.strip() in options:
+            raise ValueError(f"{text!r} gives the option {key.strip()} twice: give it once")
         options[key.strip()] = parse_literal(literal)
     return name.strip(), options
 

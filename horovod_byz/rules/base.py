@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from horovod_byz.aggregation import engine
+from horovod_byz.aggregation.decided import checked_weights
 from horovod_byz.aggregation.decision import Decision, Weighted
 from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.plan import Stages
@@ -60,6 +61,12 @@ class Rule(ABC):
             )
         if "decide" in vars(cls) and "stages" not in vars(cls):
             cls.stages = Rule.stages  # type: ignore[method-assign]  # the parent's fit its `decide`
+        condition = vars(cls).get("condition")
+        if condition is not None and not isinstance(condition, Condition):
+            raise TypeError(
+                f"{cls.__name__}: condition must be a Condition(slope, offset), for n >= slope f + offset, "
+                f"got {condition!r}"
+            )
         if "condition" in vars(cls) and not issubclass(cls, StatedRule):
             raise TypeError(f"{cls.__name__} states a condition: derive it from StatedRule in place of Rule")
 
@@ -159,7 +166,7 @@ class RowRule(StatedRule):
 
     def decide_finite(self, statistics: Statistics) -> Decision:
         """Like `decide`, for finite rows only; `statistics.excluded` rows were certainly Byzantine."""
-        return Weighted(self.weigh(statistics))
+        return Weighted(checked_weights(self.weigh(statistics), statistics.n, f"{self!r}: weigh"))
 
     @abstractmethod
     def weigh(self, statistics: Statistics) -> Floats:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from horovod_byz.aggregation.decided import decided
 from horovod_byz.aggregation.decision import Decision, compose
 from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.source import Ints
@@ -94,10 +95,10 @@ class Hierarchical(Rule):
     def decide(self, statistics: Statistics) -> Decision:
         n = statistics.n
         below = [
-            self.inner.decide(statistics.take(group)).expand(n, group)
+            decided(self.inner, statistics.take(group)).expand(n, group)
             for group in self.split(n, statistics.step)
         ]
-        return compose(below, self.outer.decide(statistics.virtual(below)), n)
+        return compose(below, decided(self.outer, statistics.virtual(below)), n)
 
 
 def cheapest(tolerated: Sequence[int], lost: int) -> int:

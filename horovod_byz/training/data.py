@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -158,6 +159,12 @@ def load_dataset(
     """
     spec = DATASETS[name]
     if not isinstance(spec, _Spec):
+        try:
+            inspect.signature(spec).bind(data_dir, normalise)
+        except TypeError as error:
+            raise ValueError(
+                f"data set {name!r} is called with (data_dir, normalise) and does not take them: {error}"
+            ) from error
         return _checked(name, spec(data_dir, normalise))
     if spec.read is None:
         arrays: Sequence[Pixels] = files.read_digits()
@@ -191,7 +198,14 @@ def _checked(name: str, made: object) -> Dataset:
         raise ValueError(
             f"data set {name!r} returned {type(made).__name__}: return a horovod_byz.training.data.Dataset"
         )
+    if isinstance(made.classes, bool) or not isinstance(made.classes, int):
+        raise ValueError(f"data set {name!r}: classes must be a whole number, got {made.classes!r}")
     for part, images, labels in (("train", made.train_x, made.train_y), ("test", made.test_x, made.test_y)):
+        if not isinstance(images, torch.Tensor) or not isinstance(labels, torch.Tensor):
+            raise ValueError(
+                f"data set {name!r}: {part}_x and {part}_y must be torch tensors, got "
+                f"{type(images).__name__} and {type(labels).__name__}: convert them with torch.from_numpy"
+            )
         if images.dtype != torch.float32 or images.shape != (len(images), *made.shape) or not len(images):
             raise ValueError(
                 f"data set {name!r}: {part}_x must be float32 of shape (count, *{made.shape}), got "
