@@ -182,7 +182,7 @@ class TestRanksThatWait:
     def job(self, size, act):
         entries = {}
 
-        def one(rank):
+        def run(rank):
             dog = Watchdog(rank, size, Shared(entries), 0.4, session="gradient")
             dog.begin(5)
             try:
@@ -192,7 +192,7 @@ class TestRanksThatWait:
             return None
 
         with ThreadPoolExecutor(size) as pool:
-            return list(pool.map(one, range(size)))
+            return list(pool.map(run, range(size)))
 
     def test_ranks_that_wait_at_different_places_name_who_skipped_the_step(self):
         def act(rank, dog):

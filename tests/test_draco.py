@@ -98,10 +98,10 @@ class TestCode:
         assert cyclic.separation(45, 5) == pytest.approx(2.6e-8, rel=0.01)
 
     def test_sines_are_correctly_rounded(self):
-        found = cyclic._sines(45)
-        np.testing.assert_allclose(found, np.sin(np.pi * np.arange(180) / 90), rtol=0, atol=1e-15)
-        assert found[0] == found[90] == 0.0
-        assert found[45] == -found[135] == 1.0
+        sines = cyclic._sines(45)
+        np.testing.assert_allclose(sines, np.sin(np.pi * np.arange(180) / 90), rtol=0, atol=1e-15)
+        assert sines[0] == sines[90] == 0.0
+        assert sines[45] == -sines[135] == 1.0
 
 
 @pytest.mark.parametrize("code", ["repetition", "cyclic"])

@@ -90,7 +90,7 @@ def test_the_command_works_with_the_core_alone(interpreter):
         "doctor",
     ]
     done = commands(interpreter, lines, COMMAND)
-    assert [one["code"] for one in done] == [0] * len(lines), done
+    assert [result["code"] for result in done] == [0] * len(lines), done
     assert 'pip install "horovod-byz[train,report,reproduce]"' in done[-1]["out"].replace("\n", "")
 
 

@@ -61,10 +61,10 @@ STEPS = Header(3, 10, 1, "float32", "root")
 
 @pytest.fixture
 def owner(horovod):
-    found = Owner()
-    joining.watch(found)
-    joining.watch(found)  # installed once
-    return found
+    watched = Owner()
+    joining.watch(watched)
+    joining.watch(watched)  # installed once
+    return watched
 
 
 def among(monkeypatch, *headers):

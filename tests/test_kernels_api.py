@@ -25,13 +25,13 @@ def declared(text):
     """name -> C signature of each function that a .pxd declares for cimport."""
     text = re.sub(r"#.*", "", text)
     text = re.sub(r"cdef extern.*?(?=^cdef|\Z)", "", text, flags=re.M | re.S)
-    found = {}
+    signatures = {}
     for result, name, arguments in re.findall(r"^cdef ([^()\n]*?)(\w+)\(([^)]*)\)", text, flags=re.M):
         kinds = [
             re.sub(r"\b\w+$", "", argument.strip()) for argument in arguments.split(",") if argument.strip()
         ]
-        found[name] = normal(f"{result}({','.join(kinds)})")
-    return found
+        signatures[name] = normal(f"{result}({','.join(kinds)})")
+    return signatures
 
 
 def normal(signature):

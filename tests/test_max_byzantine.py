@@ -334,5 +334,5 @@ def test_the_readme_states_the_condition(kind):
 def test_the_threat_model_states_every_condition():
     text = (ROOT / "docs" / "threat_model.md").read_text()
     stated = re.findall(r"^\| (f = 0|n > [^|]*?) \| ([\w, ]+) \|$", text, re.M)
-    found = {name: condition for condition, names in stated for name in names.split(", ")}
-    assert found == {kind.__name__: str(kind.condition) for kind in PLAIN}
+    conditions = {name: condition for condition, names in stated for name in names.split(", ")}
+    assert conditions == {kind.__name__: str(kind.condition) for kind in PLAIN}

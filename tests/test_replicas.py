@@ -46,8 +46,8 @@ def runs(tmp_path_factory):
     for name, job in jobs.items():
         _, printed = job.communicate(timeout=600)
         assert job.returncode == 0, (name, printed)
-    found = {name: np.load(folder / f"{name}.npz") for name in RUNS}
-    return {name: (one["gradients"], str(one["fingerprint"])) for name, one in found.items()}
+    files = {name: np.load(folder / f"{name}.npz") for name in RUNS}
+    return {name: (file["gradients"], str(file["fingerprint"])) for name, file in files.items()}
 
 
 def bits(rows):
@@ -130,17 +130,17 @@ DETOX = hb.Detox(hb.Redundancy(3), hb.Mean(), hb.Median())
 class TestComparison:
     def told(self, monkeypatch, rule, odd):
         """What three ranks are warned of."""
-        lines, found = ["torch A; 1 thread"] * 3, []
+        lines, warned = ["torch A; 1 thread"] * 3, []
         if odd is not None:
             lines[odd] = "torch A; 8 threads"
-        monkeypatch.setattr(replicas.warnings, "warn", lambda text, stacklevel: found.append(text))
+        monkeypatch.setattr(replicas.warnings, "warn", lambda text, stacklevel: warned.append(text))
 
         def work(transport):
             transport.exchange = self.saying(transport, lines[transport.rank])
             replicas.compare(transport, rule)
 
         assert on_ranks(3, work) == [None] * 3
-        return found
+        return warned
 
     @staticmethod
     def saying(transport, line):

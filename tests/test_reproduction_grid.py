@@ -133,7 +133,7 @@ def test_a_wrong_run_is_named(experiments):
 def test_reproduces_in_one_go_and_then_at_once(experiments, tmp_path):
     artefact, place = Artefact.read(experiments / "small.toml"), Workplace(tmp_path / "out", jobs=1)
     shown = reproduce(artefact, Catalogue(experiments), place)
-    assert [one.status for one in shown.verdicts] == ["PASS", "FAIL"]
+    assert [verdict.status for verdict in shown.verdicts] == ["PASS", "FAIL"]
     assert "It is none." in shown.verdicts[1].note
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "small").rglob("*.*z")}
     assert len(before) == 3
@@ -205,10 +205,10 @@ def test_the_same_seed_gives_the_same_metrics_file(small, tmp_path, monkeypatch)
     compute(small.cells[:1], Workplace(tmp_path / "one", jobs=1), "in a process of its own")
     monkeypatch.setattr(computing, "ProcessPoolExecutor", Here)
     compute(small.cells[:1], Workplace(tmp_path / "two", jobs=1), "here")
-    found = [
+    files = [
         (tmp_path / name / "small" / "Krum_0" / "metrics.jsonl.gz").read_bytes() for name in ("one", "two")
     ]
-    assert found[0] == found[1]
+    assert files[0] == files[1]
 
 
 def test_a_shortened_form_is_labelled_and_kept_apart(experiments, here, tmp_path):
@@ -225,7 +225,7 @@ def test_a_shortened_form_is_labelled_and_kept_apart(experiments, here, tmp_path
 def test_a_form_of_an_artefact_explains_the_claims_that_it_took_over(experiments):
     path = experiments / "form.toml"
     path.write_text('like = "small"\n[explanations]\n"Krum is no oracle" = "It is, here."\n')
-    assert [one.explanation for one in Artefact.read(path).claims] == ["It is, here.", "It is none."]
+    assert [claim.explanation for claim in Artefact.read(path).claims] == ["It is, here.", "It is none."]
     path.write_text('like = "small"\n[explanations]\n"Krum is an oracle" = "?"\n')
     with pytest.raises(ConfigError, match="unknown claim in explanations 'Krum is an oracle': did you mean"):
         Artefact.read(path)
@@ -235,7 +235,7 @@ def test_the_overview_shows_the_fullest_form_there_is(experiments, here, tmp_pat
     def line(**shortened):
         reproduce_all(["small"], Catalogue(experiments), Workplace(tmp_path / "out", jobs=1), **shortened)
         text = (tmp_path / "out" / "README.md").read_text()
-        return next(one for one in text.splitlines() if one.startswith("| Nothing"))
+        return next(row for row in text.splitlines() if row.startswith("| Nothing"))
 
     first = line(steps=1)
     assert "[small-steps1](small-steps1/README.md)" in first

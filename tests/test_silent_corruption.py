@@ -51,7 +51,10 @@ def test_q_of_one_is_q_of_zero_to_the_bit(digits, rule, attack):
     attacked = trained(digits, rule=rule, byzantine=1, attack=attack)
     assert clean.digest() == attacked.digest()
     (guilty,) = attacked.wire.workers(0)
-    reasons = [one["outvoted_steps"] + one["nonfinite_steps"] for one in attacked.tally.summary()["workers"]]
+    reasons = [
+        account["outvoted_steps"] + account["nonfinite_steps"]
+        for account in attacked.tally.summary()["workers"]
+    ]
     # ALIE with one liar and a small z may send the honest row: then there is nothing to see.
     assert reasons[guilty] == 12 or attack == "a-little-is-enough"
     assert sum(reasons) == reasons[guilty]
@@ -66,11 +69,11 @@ def test_one_flipped_mantissa_bit_is_reported_with_worker_group_and_step(digits,
     clean, flipped = trained(digits, rule=rule), trained(digits, flip, rule=rule)
     assert clean.digest() == flipped.digest()
     records = flipped.tally.summary()["workers"]
-    assert [one["worker"] for one in records if one["outvoted_steps"]] == [4]
-    found = records[4]
-    assert (found["outvoted_steps"], found["last_suspect_step"]) == (1, 7)
-    assert found["group"] == hb.Redundancy(3).group_of(4, 15)
-    assert all(one["outvoted_steps"] == 0 for one in clean.tally.summary()["workers"])
+    assert [account["worker"] for account in records if account["outvoted_steps"]] == [4]
+    faulty = records[4]
+    assert (faulty["outvoted_steps"], faulty["last_suspect_step"]) == (1, 7)
+    assert faulty["group"] == hb.Redundancy(3).group_of(4, 15)
+    assert all(account["outvoted_steps"] == 0 for account in clean.tally.summary()["workers"])
 
 
 def test_the_optimizers_ledger_says_the_same(monkeypatch):
@@ -103,10 +106,10 @@ def test_the_optimizers_ledger_says_the_same(monkeypatch):
                     optimizer.step()
                 return net.weight.detach().clone(), optimizer.ledger.report()["workers"]
 
-        found = on_ranks(6, work)
-        for one in found:
-            assert not isinstance(one, Exception), one
-        return found
+        results = on_ranks(6, work)
+        for result in results:
+            assert not isinstance(result, Exception), result
+        return results
 
     clean, flipped = train(None), train(2)
     for (want, _), (weight, report) in zip(clean, flipped, strict=True):
@@ -135,7 +138,7 @@ def test_two_colluding_replicas_are_elected_and_a_robust_rule_behind_the_vote_su
     clean = trained(digits, rule="detox:inner=mean,outer=mean", **steps).evaluate()
     for rule in ("detox:inner=multi-krum:f=1,outer=mean", "detox:inner=median,outer=mean"):
         robust = trained(digits, wire, rule=rule, **steps)
-        outvoted = [one["outvoted_steps"] for one in robust.tally.summary()["workers"]]
+        outvoted = [account["outvoted_steps"] for account in robust.tally.summary()["workers"]]
         assert outvoted[honest] == 30  # the odd one out is the honest one
         assert sum(outvoted) == 30
         assert robust.evaluate()["accuracy"] > clean["accuracy"] - 0.05
@@ -153,5 +156,9 @@ def test_draco_bears_any_f_workers_where_three_replicas_bear_one(digits):
 
     attacked = trained(digits, wire, **options)
     assert trained(digits, **options).digest() == attacked.digest()
-    outvoted = [one["worker"] for one in attacked.tally.summary()["workers"] if one["outvoted_steps"] == 12]
+    outvoted = [
+        account["worker"]
+        for account in attacked.tally.summary()["workers"]
+        if account["outvoted_steps"] == 12
+    ]
     assert outvoted == sorted([a, b])

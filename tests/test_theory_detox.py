@@ -153,9 +153,9 @@ def told():
     """What `horovod-byz theory` prints, without line breaks inside cells."""
 
     def run(*arguments):
-        found = CliRunner().invoke(theory_command.app, arguments, env={"COLUMNS": "200"})
-        assert found.exit_code == 0, found.output
-        return found.output
+        result = CliRunner().invoke(theory_command.app, arguments, env={"COLUMNS": "200"})
+        assert result.exit_code == 0, result.output
+        return result.output
 
     return run
 
@@ -187,17 +187,19 @@ def test_the_command_where_the_theorems_apply(told):
 
 
 def test_the_command_refuses_what_has_no_answer():
-    found = CliRunner().invoke(theory_command.app, ["detox", "--p", "45", "--q", "5", "--r", "4"])
-    assert found.exit_code == 2
-    assert "odd number of replicas" in " ".join(found.output.split())
+    result = CliRunner().invoke(theory_command.app, ["detox", "--p", "45", "--q", "5", "--r", "4"])
+    assert result.exit_code == 2
+    assert "odd number of replicas" in " ".join(result.output.split())
 
 
 def test_advice_knows_redundancy(told):
-    options = {one.rule: one for one in theory.recommend(45, 5).redundant}
+    options = {option.rule: option for option in theory.recommend(45, 5).redundant}
     assert options["detox-multi-krum (r = 3)"].tolerates
     assert options["detox-median (r = 3)"].largest_f == 5
     assert "3 x compute" in options["detox-bulyan (r = 3)"].cost
     assert (options["draco"].largest_f, options["draco"].tolerates) == (22, True)
-    assert not {one.rule: one for one in theory.recommend(45, 12).redundant}["detox-median (r = 3)"].tolerates
-    assert [one.rule for one in theory.recommend(2, 0).redundant] == ["draco"]
+    assert not {option.rule: option for option in theory.recommend(45, 12).redundant}[
+        "detox-median (r = 3)"
+    ].tolerates
+    assert [option.rule for option in theory.recommend(2, 0).redundant] == ["draco"]
     assert "detox-multi-krum (r = 5)" in told("recommend", "--n", "45", "--f", "5", "--r", "5")

@@ -23,7 +23,7 @@ SMALL = {
 
 
 def count(model: torch.nn.Module) -> int:
-    return sum(one.numel() for one in model.parameters())
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ def test_parameter_counts_are_those_of_the_papers(name, shape, classes, options,
 def test_a_model_depends_on_its_seed_only_and_leaves_the_random_state():
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    one, two, other = (build("mlp", GREY, 10, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (build("mlp", GREY, 10, seed=seed) for seed in (3, 3, 4))
     assert torch.equal(before, torch.get_rng_state())
-    assert torch.equal(one[1].weight, two[1].weight)
-    assert not torch.equal(one[1].weight, other[1].weight)
+    assert torch.equal(first[1].weight, again[1].weight)
+    assert not torch.equal(first[1].weight, other[1].weight)
 
 
 @pytest.mark.parametrize("name", ["lenet", "lenet-20-50", "vgg13-bn"])
@@ -93,7 +93,9 @@ def test_rows_equal_autograd_worker_by_worker(name):
     for worker in range(3):
         torch.manual_seed(seeds[worker])
         loss = torch.nn.functional.cross_entropy(plain(images[worker]), labels[worker])
-        expected = torch.cat([one.reshape(-1) for one in torch.autograd.grad(loss, list(plain.parameters()))])
+        expected = torch.cat(
+            [gradient.reshape(-1) for gradient in torch.autograd.grad(loss, list(plain.parameters()))]
+        )
         torch.testing.assert_close(gradients.rows[worker], expected, rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(gradients.losses[worker], loss.detach())
 
@@ -142,15 +144,15 @@ def test_parameters_and_statistics_are_views_of_one_vector():
     torch.testing.assert_close(flat.statistics, running * 0.9 + gradients.statistics[0] * 0.1)
     with torch.no_grad():
         flat.theta.zero_()
-    assert not any(one.any() for one in flat.model.parameters())
+    assert not any(parameter.any() for parameter in flat.model.parameters())
 
 
 def test_a_sampler_is_a_function_of_seed_step_and_worker():
-    one = Sampler(3, 1000, 8, range(6))
-    whole = one.indices(17, range(6))
+    sampler = Sampler(3, 1000, 8, range(6))
+    whole = sampler.indices(17, range(6))
     assert whole.shape == (6, 8)
     assert np.array_equal(Sampler(3, 1000, 8, range(6)).indices(17, [4, 2]), whole[[4, 2]])
-    assert not np.array_equal(one.indices(18, range(6)), whole)
+    assert not np.array_equal(sampler.indices(18, range(6)), whole)
     assert not np.array_equal(Sampler(4, 1000, 8, range(6)).indices(17, range(6)), whole)
 
 

@@ -223,7 +223,7 @@ def test_lost_or_damaged_records_come_back_from_the_checkpoint(run, whole, name,
     (run / name).unlink() if content is None else (run / name).write_bytes(content)
     assert resumed(run) == []
     assert contents(run) == contents(whole)
-    assert [one["step"] for one in RunFolder(run).read_lines("timings.jsonl")] == [0, 5, 10, 12]
+    assert [record["step"] for record in RunFolder(run).read_lines("timings.jsonl")] == [0, 5, 10, 12]
 
 
 @pytest.mark.parametrize("name", ["summary.json", "verdicts.json", "metrics.jsonl"])
@@ -284,9 +284,9 @@ def test_a_finished_run_goes_on_to_more_steps_as_if_it_had_been_asked_for_them(w
     assert resumed(run, steps=steps) == []
     train(small(steps=steps), Launch(tmp_path / "long"))
     assert contents(run) == contents(tmp_path / "long")
-    one, two = (RunFolder(folder).load_checkpoint() for folder in (run, tmp_path / "long"))
-    assert torch.equal(one["theta"], two["theta"])
-    assert torch.equal(one["losses"], two["losses"])
+    continued, direct = (RunFolder(folder).load_checkpoint() for folder in (run, tmp_path / "long"))
+    assert torch.equal(continued["theta"], direct["theta"])
+    assert torch.equal(continued["losses"], direct["losses"])
 
 
 def test_an_interrupted_run_may_end_earlier_but_not_before_its_checkpoint(run, tmp_path):

@@ -203,7 +203,7 @@ def test_report_names_the_workers_that_lost_votes(tmp_path):
     trained = train(*rule, *attack, "--out", tmp_path / "run")
     assert trained.exit_code == 0, trained.output
     verdicts = RunFolder(tmp_path / "run").verdicts
-    (guilty,) = [one["worker"] for one in verdicts["workers"] if one["byzantine_steps"]]
+    (guilty,) = [account["worker"] for account in verdicts["workers"] if account["byzantine_steps"]]
     assert verdicts["workers"][guilty]["outvoted_steps"] == 4
     told = table_of(tmp_path / "run")
     assert "outvoted" in told

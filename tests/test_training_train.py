@@ -56,8 +56,8 @@ def test_a_run_leaves_a_whole_folder(tmp_path):
     folder = RunFolder(tmp_path / "run")
     assert folder.complete
     assert folder.config == small()
-    assert [one["step"] for one in folder.metrics] == [0, 5, 10, 12]
-    assert [one["lr"] for one in folder.metrics] == [0.1, 0.1, 0.05, 0.05]
+    assert [record["step"] for record in folder.metrics] == [0, 5, 10, 12]
+    assert [record["lr"] for record in folder.metrics] == [0.1, 0.1, 0.05, 0.05]
     assert summary == folder.read_json("summary.json")
     assert summary["steps"] == 12
     assert summary["diverged_at"] is None
@@ -78,7 +78,7 @@ def test_the_verdicts_tell_byzantine_workers_from_honest_ones(tmp_path):
     verdicts = RunFolder(tmp_path / "run").read_json("verdicts.json")
     assert verdicts["byzantine_rows_named"] == 1.0
     assert verdicts["byzantine_share_of_weight"] == 0.0
-    guilty = [one["worker"] for one in verdicts["workers"] if one["byzantine_steps"] == 12]
+    guilty = [account["worker"] for account in verdicts["workers"] if account["byzantine_steps"] == 12]
     assert guilty == list(small().make_wire().workers(0))
 
 
@@ -120,8 +120,8 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, step, number):
     assert not RunFolder(tmp_path / "run").complete
     train(config, Launch(tmp_path / "run", resume=True))
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
-    one, two = (RunFolder(tmp_path / name).load_checkpoint() for name in ("run", "whole"))
-    assert torch.equal(one["theta"], two["theta"])
+    resumed, whole = (RunFolder(tmp_path / name).load_checkpoint() for name in ("run", "whole"))
+    assert torch.equal(resumed["theta"], whole["theta"])
 
 
 @pytest.mark.parametrize("model", ["resnet18:width=2", "cnn-xie2018:width=2,hidden=4"])

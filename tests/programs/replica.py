@@ -66,18 +66,18 @@ def gradients(worker, loaders, resume):
     loader = DataLoader(redundancy.seeded(images), batch_size=BATCH, sampler=sampler, num_workers=loaders)
     for step in range(resume):
         move(net, step)
-    found, step = [], resume
+    rows, step = [], resume
     while step < STEPS:
         for x, y in loader:
             redundancy.seed_step(worker, WORKERS, step)
             net.zero_grad()
             nn.functional.cross_entropy(net(x), y).backward()
-            found.append(torch.cat([p.grad.reshape(-1) for p in net.parameters()]).numpy())
+            rows.append(torch.cat([p.grad.reshape(-1) for p in net.parameters()]).numpy())
             move(net, step)
             step += 1
             if step == STEPS:
                 break
-    return np.stack(found)
+    return np.stack(rows)
 
 
 @torch.no_grad()
