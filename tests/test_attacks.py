@@ -58,7 +58,7 @@ def same_bits(a, b):
     return a.dtype == b.dtype and np.array_equal(bits(a), bits(b))
 
 
-def test_same_bits_tells_zeros_and_nans_apart():
+def test_same_bits_distinguishes_zeros_and_nans():
     assert same_bits(np.array([0.0, np.nan]), np.array([0.0, np.nan]))
     assert not same_bits(np.array([0.0]), np.array([-0.0]))
     assert not same_bits(np.array([1.0]), np.array([1.0], np.float32))
@@ -180,7 +180,7 @@ def test_extreme_rows_do_not_fail(attack):
 
 
 @every_attack
-def test_only_confines(attack):
+def test_only_limits_the_attack_to_the_given_workers(attack):
     rows = gradients(8, 1500)
     result = attacked(attack, rows, (1, 3, 6), only=(3,))
     changed = np.flatnonzero((bits(result) != bits(rows)).any(axis=1))

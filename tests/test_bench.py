@@ -110,7 +110,7 @@ def test_the_table_names_the_setting(capsys):
     assert "np.median" not in out
 
 
-def test_missing_peers_are_said_and_left_out(capsys, tmp_path):
+def test_missing_peers_are_reported_and_left_out(capsys, tmp_path):
     assert bench.main(["-n", "7", "-d", "64", "--rounds", "1", "--peers", str(tmp_path / "python")]) == 0
     assert "make bench-peers" in capsys.readouterr().err
 

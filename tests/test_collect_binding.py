@@ -99,7 +99,7 @@ def test_a_rank_that_announces_other_workers_to_one_rank_is_refused_by_all(colle
 
 
 @EVERY
-def test_another_layout_with_the_same_own_number_is_heard_of(collector):
+def test_another_layout_with_the_same_own_number_is_an_error_on_every_rank(collector):
     """Rank 2's configuration differs from the others' in what it says of rank 4 only."""
     layouts = {LIAR: (1, 1, 1, 1, 3)}
     for error in bound(collector, lambda rank: layouts.get(rank, (1,) * 5)):
@@ -128,7 +128,7 @@ def test_a_dedicated_root_has_no_worker_in_anybodys_expectation():
     assert [session.n for session in sessions] == [4] * SIZE
 
 
-def test_what_is_no_number_of_workers():
+def test_an_invalid_number_of_workers_is_refused():
     with pytest.raises(ValueError, match=r"one number per rank, 1 in all, got \(1, 2\)"):
         bind("root", 10, np.float32, (1, 2))
     for wrong in (-1, 2**31, 2**62, (-1,), Layout((2**40,))):
@@ -199,7 +199,7 @@ class TestState:
             assert "differ from the other ranks' since a step from 1 to 2" in str(error)
             assert "broadcast them, or restore a checkpoint" in str(error)
 
-    def test_says_since_when(self):
+    def test_the_error_says_since_which_step(self):
         same, other = [b"a" * 16] * 3, [b"a" * 16, b"b" * 16, b"c" * 16]
         assert "since step 0 or before:" in str(self.steps([other], Symmetric())[0])
         assert "since step 1:" in str(self.steps([same, other], Symmetric())[0])

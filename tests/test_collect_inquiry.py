@@ -64,7 +64,7 @@ class TestInquiry:
         assert answer.late == (3,)
         assert "rank 1 gave up as well" in answer.text
 
-    def test_the_late_rank_itself_hears_that_it_was_late(self):
+    def test_the_error_on_the_late_rank_names_itself(self):
         others = [at(rank, RAISED, blamed=(0,)) for rank in (1, 2, 3)]
         answer = inquiry(self.BROKE, table(*others), {})
         assert answer.late == (0,)
@@ -95,7 +95,7 @@ class TestInquiry:
         assert answer.late == ()
         assert "all ranks are there" in answer.text
 
-    def test_ranks_that_wait_for_different_things_are_told_apart_and_none_is_named(self):
+    def test_the_error_lists_ranks_that_wait_for_different_things_and_names_none_as_late(self):
         elsewhere = [Notice(1, WAITING, beat, 5, "buffers", "header exchange") for beat in (1, 2)]
         answer = inquiry(self.TIMEOUT, table(elsewhere[0]), table(elsewhere[1]), size=2)
         assert answer.late == ()

@@ -126,7 +126,7 @@ def test_a_rank_that_never_binds_is_named(collector):
 
 @EVERY
 def test_a_liar_cannot_part_the_others_while_a_rank_joins(collector):
-    """It binds with some and steps with others: all hear of it, and nobody waits for anybody."""
+    """It binds with some and steps with others: all get the error, and nobody waits for anybody."""
 
     def lie(phase, message, to):
         sent = header.unpack(message) if phase == "header exchange" else None

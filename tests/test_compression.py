@@ -164,7 +164,7 @@ def test_a_message_is_an_eighth_of_a_byte_per_coordinate():
     assert sent == [1251] * 4
 
 
-def test_a_rewritten_row_is_found_by_its_digest_and_put_right():
+def test_a_rewritten_row_is_detected_by_its_digest_and_corrected():
     rows = matrix(6, 5000)
 
     def prepare(transport):

@@ -154,7 +154,7 @@ def worst(rule, f, bound, redundancy=None):
 
 
 @pytest.mark.parametrize("rule", INDEPENDENT, ids=repr)
-def test_so_many_hostile_rows_do_not_move_the_result_away(rule):
+def test_max_byzantine_hostile_rows_do_not_move_the_result_away(rule):
     f = rule.max_byzantine(N)
     assert 0 <= f < N
     far, what = worst(rule, f, INDEPENDENT[rule])
@@ -162,7 +162,7 @@ def test_so_many_hostile_rows_do_not_move_the_result_away(rule):
 
 
 @pytest.mark.parametrize("rule", REPLICATED, ids=repr)
-def test_so_many_hostile_replicas_do_not_move_the_result_away(rule):
+def test_max_byzantine_hostile_replicas_do_not_move_the_result_away(rule):
     """Honest replicas are equal, and a vote that is lost or void is no honest vote."""
     f = rule.max_byzantine(N)
     assert 0 <= f < N
@@ -171,7 +171,7 @@ def test_so_many_hostile_replicas_do_not_move_the_result_away(rule):
 
 
 @pytest.mark.parametrize("rule", TIGHT, ids=repr)
-def test_one_hostile_row_more_does(rule):
+def test_one_hostile_row_more_moves_the_result_away(rule):
     f = rule.max_byzantine(N) + 1
     assert worst(rule, f, promised(rule), REPLICATED.get(rule))[0] > 0
 

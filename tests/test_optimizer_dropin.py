@@ -185,7 +185,7 @@ class TestLossScaling:
             optimizer.step()
         assert p.tolist() == before
 
-    def test_gradients_tell_of_an_overflow_after_synchronize(self):
+    def test_the_gradients_show_an_overflow_after_synchronize(self):
         p = nn.Parameter(torch.ones(2))
         optimizer = hb.DistributedOptimizer(torch.optim.SGD([p], lr=0.1))
         (p.sum() * float("nan")).backward()
@@ -431,7 +431,7 @@ def test_a_state_made_for_horovods_broadcast_is_that_of_a_fresh_optimizer(name, 
 
 
 class Strange(torch.optim.SGD):
-    """Keeps its state as code of strangers does: by update, by setdefault, and with plain numbers."""
+    """Keeps its state as users' own code does: by update, by setdefault, and with plain numbers."""
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -446,7 +446,7 @@ class Strange(torch.optim.SGD):
             p.add_(-1.0)
 
 
-def test_a_strangers_state_is_made_too():
+def test_the_state_of_a_users_own_optimizer_is_made_too():
     p = nn.Parameter(torch.tensor([1.0, 2.0]))
     optimizer = hb.DistributedOptimizer(Strange([p], lr=0.1))
     super(optimizer.__class__, optimizer).step()
@@ -505,7 +505,7 @@ class TestDigestOfNumbers:
         other.param_groups[0]["lr"] = lr
         assert digest(usual) != digest(other)
 
-    def test_float64_parameters_tell_a_float32_rate_from_a_float64_one(self):
+    def test_with_float64_parameters_a_float32_rate_differs_from_a_float64_one(self):
         """Their steps differ: 0.1 is not torch.tensor(0.1)."""
         usual, other = (self.adam(torch.float64, lr=lr) for lr in (0.1, torch.tensor(0.1)))
         assert digest(usual) != digest(other)

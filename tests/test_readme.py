@@ -48,8 +48,8 @@ def test_the_commands_are_commands():
         if command[0] == "theory":
             assert runner.invoke(app, command).exit_code == 0
         options = [word for word in command if word.startswith("--")]
-        told = runner.invoke(app, [*command[: 2 if command[0] == "theory" else 1], "--help"]).output
-        assert all(option in told for option in options), command
+        text = runner.invoke(app, [*command[: 2 if command[0] == "theory" else 1], "--help"]).output
+        assert all(option in text for option in options), command
     settings = dict(zip(commands[0][1::2], commands[0][2::2], strict=True))
     configs.make(
         {

@@ -128,7 +128,7 @@ DETOX = hb.Detox(hb.Redundancy(3), hb.Mean(), hb.Median())
 
 
 class TestComparison:
-    def told(self, monkeypatch, rule, odd):
+    def warnings_on_ranks(self, monkeypatch, rule, odd):
         """What three ranks are warned of."""
         lines, warned = ["torch A; 1 thread"] * 3, []
         if odd is not None:
@@ -154,13 +154,13 @@ class TestComparison:
         return send
 
     def test_the_odd_rank_is_named(self, monkeypatch):
-        messages = self.told(monkeypatch, DETOX, 1)
+        messages = self.warnings_on_ranks(monkeypatch, DETOX, 1)
         assert len(messages) == 3
         assert all("rank 1 (torch A; 8 threads)" in message for message in messages)
         assert all("OMP_NUM_THREADS" in message and "tolerance" in message for message in messages)
 
-    def test_equal_ranks_hear_nothing(self, monkeypatch):
-        assert self.told(monkeypatch, DETOX, None) == []
+    def test_equal_ranks_get_no_warning(self, monkeypatch):
+        assert self.warnings_on_ranks(monkeypatch, DETOX, None) == []
 
     @pytest.mark.parametrize(
         ("rule", "needed"),

@@ -274,7 +274,7 @@ def test_killed_half_way_it_loses_the_runs_in_flight_only(experiments, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_told_in_words(experiments, tmp_path):
+def test_a_clear_error_when_the_process_of_a_run_is_killed(experiments, tmp_path):
     path = experiments / "grids" / "small.toml"
     path.write_text(GRID.replace("seeds = 2", "seeds = 6").replace("steps = 2", "steps = 60"))
     command = [sys.executable, "-m", "horovod_byz.cli", "reproduce", "small", "--jobs", "1"]
@@ -286,10 +286,10 @@ def test_a_killed_run_is_told_in_words(experiments, tmp_path):
         for worker in psutil.Process(process.pid).children():
             if "spawn_main" in " ".join(worker.cmdline()):
                 worker.kill()
-        told = process.stdout.read()
+        output = process.stdout.read()
     assert process.returncode == 1
-    assert "a process that computed a run was killed" in told
-    assert "Traceback" not in told
+    assert "a process that computed a run was killed" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.source

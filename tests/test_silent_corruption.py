@@ -45,7 +45,7 @@ def trained(dataset, wire=None, **options):
 @pytest.mark.parametrize("attack", ["a-little-is-enough", "reversed-gradient", "not-a-number", "constant"])
 @pytest.mark.parametrize("rule", ["detox-median", "detox-multi-krum", "detox-bulyan", "draco"])
 def test_q_of_one_is_q_of_zero_to_the_bit(digits, rule, attack):
-    """The rule is told f = 1 in both runs: it is the same rule, and q_hat is 0 for certain."""
+    """The rule has f = 1 in both runs: it is the same rule, and q_hat is 0 for certain."""
     rule = f"{rule}:f=1"
     clean = trained(digits, rule=rule)
     attacked = trained(digits, rule=rule, byzantine=1, attack=attack)
@@ -132,7 +132,7 @@ def collusion(groups):
 
 
 def test_two_colluding_replicas_are_elected_and_a_robust_rule_behind_the_vote_survives(digits):
-    """As the theory says: no vote can see them; the worst case after the vote is what the rule is told."""
+    """As the theory says: no vote can see them; f of the rule is the worst case after the vote."""
     wire, honest = collusion(hb.Redundancy(3).groups_of(15))
     steps = {"steps": 30}
     clean = trained(digits, rule="detox:inner=mean,outer=mean", **steps).evaluate()
@@ -146,7 +146,7 @@ def test_two_colluding_replicas_are_elected_and_a_robust_rule_behind_the_vote_su
     assert ruined["accuracy"] < clean["accuracy"] / 2
 
 
-def test_draco_bears_any_f_workers_where_three_replicas_bear_one(digits):
+def test_draco_tolerates_any_f_workers_where_three_replicas_tolerate_one(digits):
     """f = 2 means five replicas: no two of them are a majority anywhere."""
     options = {"rule": "draco:f=2", "redundancy": {"r": 5, "compute": "every"}}
     a, b = hb.Redundancy(5).groups_of(15)[0][:2]

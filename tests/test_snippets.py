@@ -69,7 +69,7 @@ def test_commands_name_what_exists(page):
         "no-such-program",
     ],
 )
-def test_a_command_that_names_nothing_is_noticed(command):
+def test_a_command_that_names_what_does_not_exist_is_an_error(command):
     with pytest.raises(AssertionError, match=r"no|cannot"):
         shell_commands.check(*commands(command))
 

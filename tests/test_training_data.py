@@ -93,18 +93,18 @@ def test_a_missing_set_says_where_it_looked_and_what_to_do(nowhere, name, monkey
     monkeypatch.setenv("HOROVOD_BYZ_DATA", str(nowhere / "mounted"))
     with pytest.raises(DatasetMissing) as error:
         load_dataset(name, nowhere / "named", download=False)
-    told = str(error.value)
+    message = str(error.value)
     for part in (
         "named (--data-dir)",
         "mounted (HOROVOD_BYZ_DATA)",
         "data (the working directory)",
         "(the cache)",
     ):
-        assert part in told
-    assert "--data digits" in told
+        assert part in message
+    assert "--data digits" in message
 
 
-def test_a_failed_download_is_told(nowhere, monkeypatch):
+def test_a_failed_download_gives_a_clear_error(nowhere, monkeypatch):
     def refuse(name: str, root: Path) -> None:
         raise OSError("no route to host")
 
@@ -122,10 +122,10 @@ def test_a_damaged_file_is_named(folder):
 
 def test_other_files_than_the_published_ones_are_refused_unless_allowed(folder, monkeypatch):
     monkeypatch.setenv("HOROVOD_BYZ_OWN_DATA", "0")
-    told = (
+    message = (
         r"train-images.* is not the published file \(MD5 .*\): delete it and fetch it again, or, .*OWN_DATA=1"
     )
-    with pytest.raises(DatasetDamaged, match=told):
+    with pytest.raises(DatasetDamaged, match=message):
         load_dataset("mnist", folder)
 
 
@@ -248,7 +248,7 @@ class Harmful:
         (pickle.dumps({b"labels": [1]}, 2), "KeyError"),
     ],
 )
-def test_a_batch_that_is_none_is_named_and_nothing_in_it_runs(nowhere, monkeypatch, content, message):
+def test_an_invalid_batch_is_named_and_no_code_in_it_runs(nowhere, monkeypatch, content, message):
     monkeypatch.setenv("HOROVOD_BYZ_OWN_DATA", "1")
     write_cifar(nowhere, "CIFAR10", content)
     with pytest.raises(DatasetDamaged, match=rf"data_batch_1 is no batch of CIFAR10 \(.*({message})"):

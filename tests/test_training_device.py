@@ -1,4 +1,4 @@
-"""Which device a rank computes on: a GPU per rank, and clear words where there is none."""
+"""Which device a rank computes on: a GPU per rank, and a clear error where there is none."""
 
 from __future__ import annotations
 

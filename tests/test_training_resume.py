@@ -132,7 +132,7 @@ def test_no_bit_changes_unnoticed(interrupted, tmp_path):
         (lambda content: pickle.dumps({"step": 1}), "has no digest: .*an earlier version wrote it"),
     ],
 )
-def test_a_damaged_checkpoint_falls_back_with_a_warning_or_ends_in_a_sentence(run, whole, damage, message):
+def test_a_damaged_checkpoint_falls_back_with_a_warning_or_gives_a_clear_error(run, whole, damage, message):
     path = run / CURRENT
     path.write_bytes(damage(path.read_bytes()))
     alone = shutil.copytree(run, run.with_name("alone"))
@@ -345,7 +345,9 @@ def test_a_file_that_cannot_be_written_is_named_and_nothing_is_left_behind(tmp_p
 
 
 @pytest.mark.parametrize("step", [0, 6, 12])
-def test_a_full_disk_ends_a_run_in_a_sentence_and_leaves_it_resumable(tmp_path, whole, monkeypatch, step):
+def test_a_full_disk_ends_a_run_with_a_clear_error_and_leaves_it_resumable(
+    tmp_path, whole, monkeypatch, step
+):
     class Full(Silent):
         def start(self, title, total, done):
             if step == 0:

@@ -73,7 +73,7 @@ def test_a_run_leaves_a_whole_folder(tmp_path):
     assert not [path for path in folder.path.iterdir() if path.suffix == ".tmp"]
 
 
-def test_the_verdicts_tell_byzantine_workers_from_honest_ones(tmp_path):
+def test_the_verdicts_separate_byzantine_workers_from_honest_ones(tmp_path):
     train(small(rule="krum"), Launch(tmp_path / "run"))
     verdicts = RunFolder(tmp_path / "run").read_json("verdicts.json")
     assert verdicts["byzantine_rows_named"] == 1.0

@@ -47,7 +47,7 @@ def collect(collector, rule, rows, wire=None):
 @pytest.mark.parametrize("collector", COLLECTORS, ids=repr)
 @pytest.mark.parametrize("pairing", PAIRINGS)
 @pytest.mark.parametrize("attack", [NotANumber(), Zero()], ids=repr)
-def test_nan_and_nothing_useful_change_nothing_and_are_named(collector, pairing, attack):
+def test_nan_and_useless_rows_change_nothing_and_are_named(collector, pairing, attack):
     rows, rule = honest(), PAIRINGS[pairing]
     want = rule(rows)
     for result in collect(collector, rule, rows, Wire(Fixed(LIARS), attack)):
@@ -60,7 +60,7 @@ def test_nan_and_nothing_useful_change_nothing_and_are_named(collector, pairing,
 @pytest.mark.parametrize("collector", COLLECTORS, ids=repr)
 @pytest.mark.parametrize("pairing", ["median", "multi-krum", "theory"])
 def test_colluding_nan_wins_one_vote_and_still_reaches_no_model(collector, pairing):
-    """Two of three replicas elect NaN; that vote is non-finite, and the rule over the votes bears it."""
+    """Two of three replicas elect NaN; that vote is non-finite, and the rule over the votes tolerates it."""
     rows, rule = honest(), PAIRINGS[pairing]
     for result in collect(collector, rule, rows, Wire(Fixed(GROUPS[2][:2]), NotANumber())):
         assert np.isfinite(result.value).all()
