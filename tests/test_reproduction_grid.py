@@ -10,7 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from horovod_byz.cli.main import app
 from horovod_byz.reproduction import compute as computing
 from horovod_byz.reproduction.artefact import Artefact
 from horovod_byz.reproduction.catalogue import Catalogue
@@ -130,7 +132,7 @@ def test_a_wrong_run_is_named(experiments):
         Grid.read(path).select({})
 
 
-def test_reproduces_in_one_go_and_then_at_once(experiments, tmp_path):
+def test_reproduces_in_one_go_and_then_at_once(experiments, here, tmp_path):
     artefact, place = Artefact.read(experiments / "small.toml"), Workplace(tmp_path / "out", jobs=1)
     shown = reproduce(artefact, Catalogue(experiments), place)
     assert [verdict.status for verdict in shown.verdicts] == ["PASS", "FAIL"]
@@ -249,7 +251,7 @@ def test_the_overview_shows_the_fullest_form_there_is(experiments, here, tmp_pat
 
 
 @pytest.mark.slow
-def test_killed_half_way_it_loses_the_runs_in_flight_only(experiments, tmp_path):
+def test_killed_half_way_it_loses_the_runs_in_flight_only(experiments, here, tmp_path):
     path = experiments / "grids" / "small.toml"
     path.write_text(GRID.replace("seeds = 2", "seeds = 6").replace("steps = 2", "steps = 20"))
     out = tmp_path / "out"
@@ -273,23 +275,23 @@ def test_killed_half_way_it_loses_the_runs_in_flight_only(experiments, tmp_path)
     assert not [path for path in (out / "small").glob(".*.tmp") if path.is_dir()]
 
 
-@pytest.mark.slow
-def test_a_clear_error_when_the_process_of_a_run_is_killed(experiments, tmp_path):
+def test_a_clear_error_when_the_process_of_a_run_is_killed(experiments, tmp_path, monkeypatch):
+    class Killer(computing._Meter):
+        def advance(self, name, seconds):
+            super().advance(name, seconds)
+            for worker in psutil.Process().children():
+                if "spawn_main" in " ".join(worker.cmdline()):
+                    worker.kill()
+
     path = experiments / "grids" / "small.toml"
     path.write_text(GRID.replace("seeds = 2", "seeds = 6").replace("steps = 2", "steps = 60"))
-    command = [sys.executable, "-m", "horovod_byz.cli", "reproduce", "small", "--jobs", "1"]
-    command += ["--experiments", str(experiments), "--results", str(tmp_path / "out")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        for line in process.stdout:
-            if line.startswith("[ 1/11]"):
-                break
-        for worker in psutil.Process(process.pid).children():
-            if "spawn_main" in " ".join(worker.cmdline()):
-                worker.kill()
-        output = process.stdout.read()
-    assert process.returncode == 1
-    assert "a process that computed a run was killed" in output
-    assert "Traceback" not in output
+    monkeypatch.setattr(computing, "_Meter", Killer)
+    command = ["reproduce", "small", "--jobs", "1", "--experiments", str(experiments)]
+    result = CliRunner().invoke(app, [*command, "--results", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert "[ 1/11]" in result.output
+    assert "a process that computed a run was killed" in result.output
+    assert "Traceback" not in result.output
 
 
 @pytest.mark.source

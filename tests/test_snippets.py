@@ -74,7 +74,7 @@ def test_a_command_that_names_what_does_not_exist_is_an_error(command):
         shell_commands.check(*commands(command))
 
 
-def test_the_claim_of_reproduction_is_one():
+def test_the_claims_on_the_page_on_reproduction_are_valid():
     from horovod_byz.reproduction.claims import Claim
 
     (block,) = snippets(ROOT / "docs" / "reproduction.md", "toml")
