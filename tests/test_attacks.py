@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cases import attacked
 from horovod_byz import attacks
 from horovod_byz.attacks.randomness import TILE
 
@@ -42,12 +43,6 @@ def gradients(n, d, dtype=np.float32, seed=0):
     rows = rng.standard_normal(d) * 0.1 + rng.standard_normal((n, d))
     rows[rng.random((n, d)) < 0.1] = 0
     return rows.astype(dtype)
-
-
-def attacked(attack, rows, byzantine, **options):
-    copy = rows.copy()
-    attack(copy, byzantine, **options)
-    return copy
 
 
 def bits(rows):

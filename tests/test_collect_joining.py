@@ -23,7 +23,7 @@ from horovod_byz.collect import (
     header,
 )
 from horovod_byz.collect.session import Job
-from thread_ranks import matrix, on_ranks_that_fail
+from thread_ranks import matrix, on_ranks_that_fail, succeeded
 
 COLLECTORS = [Symmetric(), Root(), Root(dedicated=True), Sharded(), Sharded(replicas=3)]
 SIZE, D = 5, 100
@@ -67,8 +67,7 @@ def test_all_bind_with_the_ranks_that_are_new(collector, new):
 
 
 def test_compressed_rows_too():
-    for result in joined(Sharded(), (3,), compression=SignCompression()):
-        assert not isinstance(result, Exception), result
+    succeeded(joined(Sharded(), (3,), compression=SignCompression()))
 
 
 @EVERY

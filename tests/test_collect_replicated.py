@@ -17,6 +17,10 @@ from thread_ranks import matrix, on_ranks_that_fail, value
 RULES = [hb.Mean(), hb.Median(), hb.TrimmedMean(f=1), hb.Krum(f=1), hb.Bulyan(f=1), hb.GeometricMedian()]
 
 
+def spoil(block, offset, d, step):
+    block[:3] = 7.0  # so the statistics and the results of the aggregator are wrong
+
+
 class TestReplicas:
     """Sharded(replicas=3) on four ranks, one of which aggregates wrongly."""
 
@@ -42,9 +46,6 @@ class TestReplicas:
 
     @pytest.mark.parametrize("rule", RULES, ids=repr)
     def test_a_wrong_aggregator_is_outvoted_and_named_on_every_rank(self, rule):
-        def spoil(block, offset, d, step):
-            block[:3] = 7.0  # so its statistics and its results are wrong
-
         for result in self.collect(spoil, rule):
             np.testing.assert_array_equal(value(result), rule(self.ROWS))
             assert result.outvoted_ranks == (1,)
@@ -58,9 +59,6 @@ class TestReplicas:
             np.testing.assert_array_equal(value(result), hb.Krum(f=1)(self.ROWS))
 
     def test_two_replicas_detect_only(self):
-        def spoil(block, offset, d, step):
-            block[:3] = 7.0
-
         errors = self.collect(spoil, replicas=2)
         assert all(isinstance(error, EquivocationError) and 1 in error.ranks for error in errors), errors
         assert "no majority for the statistics of shard" in str(errors[0])

@@ -11,6 +11,7 @@ from torch import nn
 
 import horovod_byz as hb
 from horovod_byz.optimizer.state import digest
+from parameters import same
 from sharpness import SharpnessAware
 
 FUSED = {
@@ -28,10 +29,6 @@ def net(seed=0):
 
 def values(parameters):
     return [p.detach().clone() for p in parameters]
-
-
-def same(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 class Scaled(torch.optim.SGD):

@@ -22,15 +22,13 @@ PROGRAM = pathlib.Path(__file__).parent / "programs" / "replica.py"
 REDUNDANCY = hb.Redundancy(3, seed=1)
 FIRST, SECOND = REDUNDANCY.groups_of(6)
 
-# name: worker, torch threads, loader processes, first step
-RUNS = {
-    "plain": (FIRST[0], 1, 0, 0),
-    "two loaders": (FIRST[1], 1, 2, 0),
-    "resumed": (FIRST[2], 1, 1, 5),
-    "other group": (SECOND[0], 1, 0, 0),
-    "two threads": (FIRST[1], 2, 0, 0),
-    "three threads": (FIRST[2], 3, 1, 0),
-}
+# One dict for each process, name: worker, torch threads, loader processes, first step.
+# Runs that are compared are in different processes.
+PROCESSES = [
+    {"plain": (FIRST[0], 1, 0, 0), "other group": (SECOND[0], 1, 0, 0)},
+    {"two loaders": (FIRST[1], 1, 2, 0), "two threads": (FIRST[1], 2, 0, 0)},
+    {"resumed": (FIRST[2], 1, 1, 5), "three threads": (FIRST[2], 3, 1, 0)},
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +37,16 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("replicas")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     env.pop("OMP_NUM_THREADS", None)
-    jobs = {}
-    for name, arguments in RUNS.items():
-        command = [sys.executable, str(PROGRAM), *map(str, arguments), str(folder / f"{name}.npz")]
-        jobs[name] = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
-    for name, job in jobs.items():
+    jobs = []
+    for each in PROCESSES:
+        command = [sys.executable, str(PROGRAM)]
+        for name, arguments in each.items():
+            command += [*map(str, arguments), str(folder / f"{name}.npz")]
+        jobs.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+    for each, job in zip(PROCESSES, jobs, strict=True):
         _, printed = job.communicate(timeout=600)
-        assert job.returncode == 0, (name, printed)
-    files = {name: np.load(folder / f"{name}.npz") for name in RUNS}
+        assert job.returncode == 0, (list(each), printed)
+    files = {name: np.load(folder / f"{name}.npz") for each in PROCESSES for name in each}
     return {name: (file["gradients"], str(file["fingerprint"])) for name, file in files.items()}
 
 

@@ -14,7 +14,7 @@ from horovod_byz.training import config as configs
 from horovod_byz.training.data import load_dataset
 from horovod_byz.training.ranks import Ranks
 from horovod_byz.training.trainer import Trainer
-from thread_ranks import on_ranks
+from thread_ranks import on_ranks, succeeded
 
 COMMON = {
     "workers": 15,
@@ -106,10 +106,7 @@ def test_the_optimizers_ledger_says_the_same(monkeypatch):
                     optimizer.step()
                 return net.weight.detach().clone(), optimizer.ledger.report()["workers"]
 
-        results = on_ranks(6, work)
-        for result in results:
-            assert not isinstance(result, Exception), result
-        return results
+        return succeeded(on_ranks(6, work))
 
     clean, flipped = train(None), train(2)
     for (want, _), (weight, report) in zip(clean, flipped, strict=True):

@@ -17,9 +17,10 @@ pytestmark = pytest.mark.source
 
 LANGUAGES = {"bash", "cython", "diff", "meson", "python", "text", "toml"}
 IN_A_JOB = {"horovod.md", "redundancy.md"}
+ALONE = {"README.md"}  # each block runs alone in tests/test_readme.py
 # Equal to a file that is built and tested (tests/test_kernels_api.py).
 BUILT = "from Cython.Build import cythonize"
-HERE = [page for page in PAGES if page.name not in IN_A_JOB and snippets(page, "python")]
+HERE = [page for page in PAGES if page.name not in IN_A_JOB | ALONE and snippets(page, "python")]
 
 
 def test_there_are_pages_and_each_kind_of_snippet():

@@ -12,13 +12,13 @@ from horovod_byz.training import launcher
 from horovod_byz.training.progress import Silent
 from horovod_byz.training.runs import RunFolder
 from rank_jobs import BACKENDS, HOROVODRUN, Job, finish, need_horovod, one_at_a_time, trained_here
+from training import contents
 
 need_horovod()
 pytestmark = pytest.mark.horovod
 
 TRAIN = ["-m", "horovod_byz.cli", "train"]
 RUN = "--steps 60 --workers 7 --byzantine 2 --attack omniscient --rule krum --model mlp:width=16 --batch 8"
-FILES = ("metrics.jsonl", "verdicts.json", "summary.json", "config.toml")
 
 
 @pytest.fixture
@@ -28,10 +28,6 @@ def environment(monkeypatch):
         monkeypatch.setenv(name, value)
     with one_at_a_time():
         yield
-
-
-def contents(folder):
-    return {name: (folder / name).read_bytes() for name in FILES}
 
 
 def alone(folder, *options):

@@ -22,6 +22,7 @@ from horovod_byz.training.runs import CHECKPOINTS, RunError, RunFolder
 from horovod_byz.training.train import Launch, Stopped, train
 from horovod_byz.training.trainer import Trainer
 from thread_ranks import on_ranks_that_fail
+from training import contents
 
 SMALL = {
     "steps": 12,
@@ -34,16 +35,11 @@ SMALL = {
     "optimizer": {"momentum": 0.9},
     "evaluate_every": 5,
 }
-FILES = ("metrics.jsonl", "verdicts.json", "summary.json", "config.toml")
 CURRENT, PREVIOUS = CHECKPOINTS
 
 
 def small(**changes):
     return configs.make(SMALL | changes)
-
-
-def contents(folder):
-    return {name: (folder / name).read_bytes() for name in FILES}
 
 
 class Recorder(Silent):

@@ -17,6 +17,7 @@ from horovod_byz.training.ranks import Ranks
 from horovod_byz.training.runs import RunError, RunFolder, finite, replace_file
 from horovod_byz.training.train import Launch, Stopped, train
 from horovod_byz.training.trainer import Trainer
+from training import contents
 
 SMALL = {
     "steps": 12,
@@ -29,7 +30,6 @@ SMALL = {
     "optimizer": {"momentum": 0.9, "decay": 0.5, "milestones": [8]},
     "evaluate_every": 5,
 }
-FILES = ("metrics.jsonl", "verdicts.json", "summary.json", "config.toml")
 
 
 def small(**changes):
@@ -45,10 +45,6 @@ class InterruptAt(Silent):
     def update(self, step, values):
         if step == self.step:
             os.kill(os.getpid(), self.number)
-
-
-def contents(folder):
-    return {name: (folder / name).read_bytes() for name in FILES}
 
 
 def test_a_run_leaves_a_whole_folder(tmp_path):

@@ -86,6 +86,13 @@ def on_ranks(size, work, aborting=True):
         return list(pool.map(guarded, range(size)))
 
 
+def succeeded(results):
+    """The results of `on_ranks`, none of which is an exception."""
+    for result in results:
+        assert not isinstance(result, Exception), result
+    return results
+
+
 def on_ranks_that_fail(size, work):
     """As `on_ranks`, where all ranks are expected to raise, each by itself."""
     return on_ranks(size, work, aborting=False)
@@ -117,5 +124,4 @@ def matrix(n, d, dtype=np.float32, seed=0):
 
 
 def value(result):
-    assert not isinstance(result, Exception), result
-    return result.value
+    return succeeded([result])[0].value
