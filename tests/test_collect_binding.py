@@ -159,7 +159,7 @@ class TestEchoes:
             # Two liars of five may accuse an honest rank together: it is not convicted.
             (5, [(0, 1), (2, 1)], (0, 1, 2), "ranks 0, 1 and 2 contradict"),
             (3, [(0, 1), (2, 1)], (1,), "rank 1 gave"),
-            (2, [(0, 1)], (0, 1), "ranks 0 and 1 contradict one another"),
+            (2, [(0, 1)], (0, 1), "ranks 0 and 1 gave different ranks"),
         ],
     )
     def test_names(self, size, changes, ranks, text):
