@@ -171,8 +171,8 @@ def test_extreme_rows_do_not_fail(attack):
     rows = gradients(8, 40)
     rows[5], rows[6, ::2], rows[7], rows[1] = np.nan, np.inf, 3e38, 1e-42
     with np.errstate(all="raise"):
-        result = attacked(attack, rows, (0, 1))
-    assert same_bits(result[2:], rows[2:])
+        first, second = (attacked(attack, rows, (0, 1)) for _ in range(2))
+    assert same_bits(first, second)
 
 
 @every_attack
