@@ -1,4 +1,4 @@
-"""Announcements of ranks, in few words, for tests of who is late."""
+"""Short forms of the announcements of ranks, for tests of who is late."""
 
 from dataclasses import replace
 
@@ -10,11 +10,11 @@ def at(rank, state, beat=0, step=5, **more):
 
 
 def table(*notices):
-    return {told.rank: told for told in notices}
+    return {announced.rank: announced for announced in notices}
 
 
 class Board:
-    """A side channel on which the other ranks stand where the test says, and live."""
+    """A side channel on which the other ranks wait where the test says, and give signs of life."""
 
     signs_of_life = False
 

@@ -87,3 +87,10 @@ def layouts(rows):
         "read-only": read_only,
         "list": [rows[i].copy() for i in range(n)],
     }
+
+
+def attacked(attack, rows, byzantine, **options):
+    """A copy of the rows after an attack."""
+    copy = rows.copy()
+    attack(copy, byzantine, **options)
+    return copy

@@ -86,8 +86,8 @@ class Cluster:
         listed = subprocess.run(
             ["ip", "netns", "pids", self.namespaces[host]], capture_output=True, text=True
         )
-        found = {}
+        commands = {}
         for pid in listed.stdout.split():
             with suppress(OSError):  # it may have ended since
-                found[int(pid)] = pathlib.Path("/proc", pid, "cmdline").read_text().split("\0")
-        return found
+                commands[int(pid)] = pathlib.Path("/proc", pid, "cmdline").read_text().split("\0")
+        return commands

@@ -5,17 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cases import attacked
 from horovod_byz import attacks, theory
 
 
 def gradients(n, d, dtype=np.float64, seed=0):
     return np.random.default_rng(seed).standard_normal((n, d)).astype(dtype)
-
-
-def attacked(attack, rows, byzantine, **options):
-    copy = rows.copy()
-    attack(copy, byzantine, **options)
-    return copy
 
 
 # Gaussian, omniscient and scaling attacks

@@ -44,13 +44,13 @@ def test_ratios_are_taken_within_a_round(monkeypatch):
 
 def test_slow_ways_are_timed_in_two_rounds_only(monkeypatch):
     calls = []
-    found = bench.measure(
+    timings = bench.measure(
         {bench.READ: int, bench.MEAN: int, "slow": lambda: calls.append(1)},
         rounds=5,
         rare=frozenset({"slow"}),
     )
     assert len(calls) == 2
-    assert [timing.name for timing in found] == [bench.READ, bench.MEAN, "slow"]
+    assert [timing.name for timing in timings] == [bench.READ, bench.MEAN, "slow"]
 
 
 def test_a_way_in_another_process_brings_its_own_time():
@@ -77,15 +77,17 @@ def cells(exponent_n, exponent_d):
 
 
 def test_exponents_of_a_power_law_are_found():
-    (found,) = scaling.exponents(cells(2, 1.1))
-    assert (found["in_n"], found["in_d"]) == (pytest.approx(2), pytest.approx(1.1))
-    assert found["at_d"] == 1_000_000
+    (fit,) = scaling.exponents(cells(2, 1.1))
+    assert (fit["in_n"], fit["in_d"]) == (pytest.approx(2), pytest.approx(1.1))
+    assert fit["at_d"] == 1_000_000
     assert scaling.slope({10: 1.0}) is None
 
 
 def test_the_verdict_is_on_the_worst_of_the_large_sizes():
-    found = {one["n"]: one["verdict"] for one in targets.verdicts(cells(2, 1)) if one["way"] == "Multi-Krum"}
-    assert found == {15: "reached", 45: "within a quarter"}
+    verdicts = {
+        line["n"]: line["verdict"] for line in targets.verdicts(cells(2, 1)) if line["way"] == "Multi-Krum"
+    }
+    assert verdicts == {15: "reached", 45: "within a quarter"}
 
 
 def test_json_holds_the_setting_and_every_timing(capsys, tmp_path):
@@ -108,7 +110,7 @@ def test_the_table_names_the_setting(capsys):
     assert "np.median" not in out
 
 
-def test_missing_peers_are_said_and_left_out(capsys, tmp_path):
+def test_missing_peers_are_reported_and_left_out(capsys, tmp_path):
     assert bench.main(["-n", "7", "-d", "64", "--rounds", "1", "--peers", str(tmp_path / "python")]) == 0
     assert "make bench-peers" in capsys.readouterr().err
 

@@ -34,10 +34,10 @@ def test_any_layout_gives_the_bits_of_the_whole_matrix(collector, rule, layout):
     rows = matrix(7, 9001)
     before = rows.copy()
     want = hb.aggregate(rows, rule)
-    for found in collect(collector, rule, rows, layout):
-        np.testing.assert_array_equal(value(found), want.value)
-        np.testing.assert_array_equal(found.weights, want.weights)
-        assert [v.reason for v in found.verdicts] == [v.reason for v in want.verdicts]
+    for result in collect(collector, rule, rows, layout):
+        np.testing.assert_array_equal(value(result), want.value)
+        np.testing.assert_array_equal(result.weights, want.weights)
+        assert [v.reason for v in result.verdicts] == [v.reason for v in want.verdicts]
     np.testing.assert_array_equal(rows, before)
 
 
@@ -46,9 +46,9 @@ def test_any_layout_gives_the_bits_of_the_whole_matrix(collector, rule, layout):
 @pytest.mark.parametrize("collector", COLLECTORS, ids=repr)
 def test_any_length(collector, d, dtype):
     rows = matrix(5, d, dtype)
-    for found in collect(collector, hb.Median(), rows, (2, 1, 2)):
-        np.testing.assert_array_equal(value(found), hb.Median()(rows))
-        assert value(found).dtype == dtype
+    for result in collect(collector, hb.Median(), rows, (2, 1, 2)):
+        np.testing.assert_array_equal(value(result), hb.Median()(rows))
+        assert value(result).dtype == dtype
 
 
 @pytest.mark.parametrize("collector", COLLECTORS, ids=repr)
@@ -57,8 +57,8 @@ def test_large_operations_are_split(collector):
         transport.most = 9_000
 
     rows = matrix(5, 20_000)
-    for found in collect(collector, hb.Krum(f=1), rows, (2, 1, 2), prepare=narrow):
-        np.testing.assert_array_equal(value(found), hb.Krum(f=1)(rows))
+    for result in collect(collector, hb.Krum(f=1), rows, (2, 1, 2), prepare=narrow):
+        np.testing.assert_array_equal(value(result), hb.Krum(f=1)(rows))
 
 
 def test_pieces_cover_the_columns_once():
@@ -77,8 +77,8 @@ def test_the_wire_acts_on_every_aggregator_alike_and_not_on_the_callers_rows(col
         assert d == 9000
         block[1] += np.arange(offset, offset + block.shape[1], dtype=np.float32) + (step - 1)
 
-    for found in collect(collector, hb.Mean(), rows, (3, 2), wire, steps=3):
-        np.testing.assert_array_equal(value(found), hb.Mean()(attacked))
+    for result in collect(collector, hb.Mean(), rows, (3, 2), wire, steps=3):
+        np.testing.assert_array_equal(value(result), hb.Mean()(attacked))
 
 
 def test_a_rewritten_row_is_fetched_directly_and_reported_on_every_rank():
@@ -88,9 +88,9 @@ def test_a_rewritten_row_is_fetched_directly_and_reported_on_every_rank():
         if transport.rank == 2:  # the relay wrote into what this rank received as rank 0's rows
             transport.tamper = lambda out: out[:3].fill(666.0)
 
-    for found in collect(Symmetric(), hb.Median(), rows, (2, 2, 2), prepare=prepare):
-        np.testing.assert_array_equal(value(found), hb.Median()(rows))
-        assert found.rewritten == (0, 1)
+    for result in collect(Symmetric(), hb.Median(), rows, (2, 2, 2), prepare=prepare):
+        np.testing.assert_array_equal(value(result), hb.Median()(rows))
+        assert result.rewritten == (0, 1)
 
 
 def test_a_rewritten_result_is_fetched_directly():
@@ -100,8 +100,8 @@ def test_a_rewritten_result_is_fetched_directly():
         if transport.rank == 1:
             transport.tamper = lambda out: out[-10:].fill(666.0)
 
-    for found in collect(Sharded(), hb.Median(), rows, (2, 2, 2), prepare=prepare):
-        np.testing.assert_array_equal(value(found), hb.Median()(rows))
+    for result in collect(Sharded(), hb.Median(), rows, (2, 2, 2), prepare=prepare):
+        np.testing.assert_array_equal(value(result), hb.Median()(rows))
 
 
 def test_a_rank_that_gives_different_digests_is_named():
@@ -110,9 +110,9 @@ def test_a_rank_that_gives_different_digests_is_named():
             message[-1] ^= 1
         return message
 
-    found = on_liars(other_digest_for_rank_2)
-    assert all(isinstance(error, EquivocationError) for error in found), found
-    assert all(1 in error.ranks for error in found)
+    errors = on_liars(other_digest_for_rank_2)
+    assert all(isinstance(error, EquivocationError) for error in errors), errors
+    assert all(1 in error.ranks for error in errors)
 
 
 def on_liars(lie, rank=1):
@@ -134,8 +134,8 @@ def test_a_row_that_does_not_have_its_digest_is_named():
             message[-1] ^= 1
         return message
 
-    found = on_liars(wrong_digest)
-    assert all(isinstance(error, EquivocationError) and error.ranks == (1,) for error in found), found
+    errors = on_liars(wrong_digest)
+    assert all(isinstance(error, EquivocationError) and error.ranks == (1,) for error in errors), errors
 
 
 def test_statistics_that_cannot_be_read_name_their_sender():

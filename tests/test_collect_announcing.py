@@ -29,9 +29,9 @@ class TestNotice:
         assert notice.unpack(data, 2, 4) == self.BASE
 
     def test_texts_are_cut_and_stay_printable(self):
-        told = notice.unpack(Notice(0, LEFT, reason="\u00b2\n" + 500 * "x").pack(), 0, 1)
-        assert told is not None
-        assert told.reason.startswith("??xxx")
+        received = notice.unpack(Notice(0, LEFT, reason="\u00b2\n" + 500 * "x").pack(), 0, 1)
+        assert received is not None
+        assert received.reason.startswith("??xxx")
 
     @pytest.mark.parametrize(
         "changes",
@@ -45,7 +45,7 @@ class TestNotice:
         ],
         ids=str,
     )
-    def test_what_no_rank_would_say_is_none(self, changes):
+    def test_an_impossible_notice_gives_none(self, changes):
         assert notice.unpack(replace(self.BASE, **changes).pack(), 2, 4) is None
 
     @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ class TestNotice:
         ],
         ids=range(9),
     )
-    def test_malformed_bytes_are_none(self, data):
+    def test_malformed_bytes_give_none(self, data):
         assert notice.unpack(data, 2, 4) is None
 
     def test_random_damage_never_raises(self):
@@ -71,8 +71,8 @@ class TestNotice:
         for _ in range(500):
             damaged = whole.copy()
             damaged[rng.integers(len(whole), size=rng.integers(1, 30))] = rng.integers(256)
-            told = notice.unpack(damaged.tobytes(), 2, 4)
-            assert told is None or told.pack() == damaged.tobytes()
+            received = notice.unpack(damaged.tobytes(), 2, 4)
+            assert received is None or received.pack() == damaged.tobytes()
 
 
 class Entries(BaseHTTPRequestHandler):
@@ -141,7 +141,7 @@ class TestRendezvous:
         ids=["empty", "long", "negative", "other digits", "zeros", "huge"],
     )
     @pytest.mark.parametrize("know_keys", [True, False])
-    def test_an_entry_that_is_none_is_ignored(self, store, entry, know_keys):
+    def test_an_invalid_entry_is_ignored(self, store, entry, know_keys):
         """Version 0.1: such an entry raised a ValueError, from which Elastic does not recover, or cleared
         the late rank. Cause: the entry was a number that was read by `int` where `isdigit` held."""
         reader, _ = self.acquainted(store)
@@ -206,14 +206,14 @@ class TestRendezvous:
         with pytest.raises(LateRanksError):
             Watchdog(0, 2, reader, 0.05).wait(lambda: False, "gather")
 
-    def test_a_store_that_is_gone_cannot_tell(self):
+    def test_a_store_that_is_gone_gives_no_answer(self):
         with Store() as store:
             reader = store.channel(0)
         reader.publish(replace(self.WAITS, rank=0))
         assert reader.read([1]) is None
 
     @pytest.mark.parametrize("port", ["", "0", "-1", "\u00b2", "65536", "9" * 5000, "80 "])
-    def test_a_port_that_is_none_means_no_store(self, monkeypatch, port):
+    def test_an_invalid_port_means_no_store(self, monkeypatch, port):
         monkeypatch.setenv("HOROVOD_GLOO_RENDEZVOUS_ADDR", "127.0.0.1")
         monkeypatch.setenv("HOROVOD_GLOO_RENDEZVOUS_PORT", port)
         assert isinstance(Rendezvous.find(0, 2), Silent)

@@ -70,36 +70,36 @@ def test_a_rank_that_is_configured_with_other_workers_is_refused_by_all(collecto
 @EVERY
 @pytest.mark.parametrize("many", [7, 0, 10**6, 2**31, 2**62, 2**63 - 1, -1, -(2**63)])
 def test_a_rank_that_announces_other_workers_is_refused_by_all(collector, many):
-    found = bound(collector, lambda _: 1, announcing(rows=many))
+    errors = bound(collector, lambda _: 1, announcing(rows=many))
     for rank in HONEST:
-        assert isinstance(found[rank], HeaderMismatchError), found[rank]
-        assert found[rank].ranks == (LIAR,)
-        assert f"rank 2: rows {many} where 1 were bound" in str(found[rank])
+        assert isinstance(errors[rank], HeaderMismatchError), errors[rank]
+        assert errors[rank].ranks == (LIAR,)
+        assert f"rank 2: rows {many} where 1 were bound" in str(errors[rank])
 
 
 @EVERY
 def test_a_rank_that_announces_other_workers_to_each_rank_is_refused_by_all(collector):
-    found = bound(collector, lambda _: 1, announcing(rows=lambda to: to + 1))
+    errors = bound(collector, lambda _: 1, announcing(rows=lambda to: to + 1))
     for rank in HONEST:
-        assert isinstance(found[rank], TransportError), found[rank]
-        assert found[rank].ranks == (LIAR,)
+        assert isinstance(errors[rank], TransportError), errors[rank]
+        assert errors[rank].ranks == (LIAR,)
 
 
 @EVERY
 def test_a_rank_that_announces_other_workers_to_one_rank_is_refused_by_all(collector):
     """The victim knows who lied; to the others it is one's word against another's."""
     victim = 0
-    found = bound(collector, lambda _: 1, announcing(rows=lambda to: 7 if to == victim else 1))
-    assert isinstance(found[victim], HeaderMismatchError)
-    assert found[victim].ranks == (LIAR,)
+    errors = bound(collector, lambda _: 1, announcing(rows=lambda to: 7 if to == victim else 1))
+    assert isinstance(errors[victim], HeaderMismatchError)
+    assert errors[victim].ranks == (LIAR,)
     for rank in (1, 3, 4):
-        assert isinstance(found[rank], EquivocationError)
-        assert found[rank].ranks == (victim, LIAR)
-        assert "ranks 0 and 2 contradict one another about headers" in str(found[rank])
+        assert isinstance(errors[rank], EquivocationError)
+        assert errors[rank].ranks == (victim, LIAR)
+        assert "ranks 0 and 2 contradict one another about headers" in str(errors[rank])
 
 
 @EVERY
-def test_another_layout_with_the_same_own_number_is_heard_of(collector):
+def test_another_layout_with_the_same_own_number_is_an_error_on_every_rank(collector):
     """Rank 2's configuration differs from the others' in what it says of rank 4 only."""
     layouts = {LIAR: (1, 1, 1, 1, 3)}
     for error in bound(collector, lambda rank: layouts.get(rank, (1,) * 5)):
@@ -117,18 +117,18 @@ def test_workers_may_be_given_for_each_rank(collector):
         mine = session.workers
         return session.step(rows[mine.start : mine.stop], hb.Median())
 
-    for found in on_ranks_that_fail(SIZE, work):
-        np.testing.assert_array_equal(value(found), hb.Median()(rows))
+    for result in on_ranks_that_fail(SIZE, work):
+        np.testing.assert_array_equal(value(result), hb.Median()(rows))
 
 
 def test_a_dedicated_root_has_no_worker_in_anybodys_expectation():
     for session in bound(Root(dedicated=True), lambda _: 2):
         assert session.layout == Layout((0, 2, 2, 2, 2))
-    found = bound(Root(dedicated=True), lambda rank: (9, 1, 1, 1, 1) if rank == LIAR else 1)
-    assert [session.n for session in found] == [4] * SIZE
+    sessions = bound(Root(dedicated=True), lambda rank: (9, 1, 1, 1, 1) if rank == LIAR else 1)
+    assert [session.n for session in sessions] == [4] * SIZE
 
 
-def test_what_is_no_number_of_workers():
+def test_an_invalid_number_of_workers_is_refused():
     with pytest.raises(ValueError, match=r"one number per rank, 1 in all, got \(1, 2\)"):
         bind("root", 10, np.float32, (1, 2))
     for wrong in (-1, 2**31, 2**62, (-1,), Layout((2**40,))):
@@ -159,7 +159,7 @@ class TestEchoes:
             # Two liars of five may accuse an honest rank together: it is not convicted.
             (5, [(0, 1), (2, 1)], (0, 1, 2), "ranks 0, 1 and 2 contradict"),
             (3, [(0, 1), (2, 1)], (1,), "rank 1 gave"),
-            (2, [(0, 1)], (0, 1), "one another|rank"),
+            (2, [(0, 1)], (0, 1), "ranks 0 and 1 gave different ranks"),
         ],
     )
     def test_names(self, size, changes, ranks, text):
@@ -168,7 +168,7 @@ class TestEchoes:
         assert error.value.ranks == ranks
 
     def test_equal_reports_pass(self):
-        echoes.check(self.said(4, []), "rows")
+        assert echoes.check(self.said(4, []), "rows") is None
 
 
 class TestState:
@@ -187,7 +187,7 @@ class TestState:
     @EVERY
     def test_equal_or_absent_states_pass(self, collector):
         states = [[b"a" * 16] * 4, [b""] * 4, [bytes(16)] * 4, [b"b" * 16] * 4]
-        assert all(value(found).all() for found in self.steps(states, collector))
+        assert all(value(result).all() for result in self.steps(states, collector))
 
     @EVERY
     def test_the_rank_that_differs_is_named_on_every_rank(self, collector):
@@ -199,7 +199,7 @@ class TestState:
             assert "differ from the other ranks' since a step from 1 to 2" in str(error)
             assert "broadcast them, or restore a checkpoint" in str(error)
 
-    def test_says_since_when(self):
+    def test_the_error_says_since_which_step(self):
         same, other = [b"a" * 16] * 3, [b"a" * 16, b"b" * 16, b"c" * 16]
         assert "since step 0 or before:" in str(self.steps([other], Symmetric())[0])
         assert "since step 1:" in str(self.steps([same, other], Symmetric())[0])

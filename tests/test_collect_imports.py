@@ -69,7 +69,7 @@ def test_nothing_outside_collect_calls_a_collective():
             assert not used, f"{path.relative_to(ROOT)} uses {used}"
 
 
-def test_the_test_sees_what_it_looks_for():
+def test_imports_are_seen_wherever_they_stand():
     names = {"a.b", "a.c", "a"}
     hidden = "def f():\n    from a import b\n    import a.c\nif TYPE_CHECKING:\n    from a.b import X\n"
     assert imports(hidden, names) == {"a.b", "a.c"}

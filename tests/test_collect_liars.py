@@ -37,8 +37,8 @@ def on_liars(collector, lie, liars=(LIAR,), rule=RULE):
     return on_ranks_that_fail(SIZE, work)
 
 
-def honest(found):
-    return [found[rank] for rank in HONEST]
+def honest(results):
+    return [results[rank] for rank in HONEST]
 
 
 def changing(phase_of_lie, change):
@@ -66,15 +66,15 @@ class TestComplaintsAboutRows:
     @pytest.mark.parametrize("collector", [Symmetric(), Sharded()], ids=repr)
     @pytest.mark.parametrize("about", [range(SIZE), (0, 2, 3), (0, 3, 4)], ids=str)
     def test_one_complainer_does_not_make_honest_rows_count_as_rewritten(self, collector, about):
-        for found in honest(on_liars(collector, complaining(about))):
-            np.testing.assert_array_equal(value(found), RULE(ROWS))
-            assert found.rewritten == ()
-            assert found.complainers == (LIAR,)
+        for result in honest(on_liars(collector, complaining(about))):
+            np.testing.assert_array_equal(value(result), RULE(ROWS))
+            assert result.rewritten == ()
+            assert result.complainers == (LIAR,)
 
     def test_the_ledger_has_the_complainer_and_no_victims(self):
         ledger = hb.Ledger()
-        for found in honest(on_liars(Symmetric(), complaining(range(SIZE)))):
-            ledger.add(found)
+        for result in honest(on_liars(Symmetric(), complaining(range(SIZE)))):
+            ledger.add(result)
         report = ledger.report()
         assert [account["rewritten"] for account in report["workers"]] == [0] * SIZE
         assert report["complainers"] == {"1": 4}
@@ -83,22 +83,22 @@ class TestComplaintsAboutRows:
         assert again.report() == report
 
     def test_two_complainers_confirm_one_another(self):
-        for rank, found in enumerate(on_liars(Symmetric(), complaining([0, 2, 3]), liars=(1, 4))):
+        for rank, result in enumerate(on_liars(Symmetric(), complaining([0, 2, 3]), liars=(1, 4))):
             if rank not in (1, 4):
-                assert (found.rewritten, found.complainers) == ((0, 2, 3), ())
+                assert (result.rewritten, result.complainers) == ((0, 2, 3), ())
 
     def test_a_complaint_about_oneself_counts_for_nothing(self):
-        for found in honest(on_liars(Symmetric(), complaining([LIAR]))):
-            assert (found.rewritten, found.complainers) == ((), ())
+        for result in honest(on_liars(Symmetric(), complaining([LIAR]))):
+            assert (result.rewritten, result.complainers) == ((), ())
 
     def test_a_victim_that_complains_alone_about_one_row_is_believed(self):
         def prepare(transport):
             if transport.rank == 2:
                 transport.tamper = lambda out: out[:10].fill(666.0)
 
-        for found in collect(Symmetric(), RULE, ROWS, (1,) * SIZE, prepare=prepare):
-            np.testing.assert_array_equal(value(found), RULE(ROWS))
-            assert (found.rewritten, found.complainers) == ((0,), (2,))
+        for result in collect(Symmetric(), RULE, ROWS, (1,) * SIZE, prepare=prepare):
+            np.testing.assert_array_equal(value(result), RULE(ROWS))
+            assert (result.rewritten, result.complainers) == ((0,), (2,))
 
 
 class TestComplaintsAboutResults:
@@ -110,9 +110,9 @@ class TestComplaintsAboutResults:
             message[:] = role
             return message
 
-        for found in honest(on_liars(Sharded(replicas=3), changing(ABOUT, change))):
-            np.testing.assert_array_equal(value(found), RULE(ROWS))
-            assert (found.outvoted_ranks, found.complainers) == ((), (LIAR,))
+        for result in honest(on_liars(Sharded(replicas=3), changing(ABOUT, change))):
+            np.testing.assert_array_equal(value(result), RULE(ROWS))
+            assert (result.outvoted_ranks, result.complainers) == ((), (LIAR,))
 
     def test_a_rank_that_is_served_once_and_content_then_is_not_named(self):
         once = []
@@ -123,9 +123,9 @@ class TestComplaintsAboutResults:
                 message[:] = 1
             return message
 
-        for found in honest(on_liars(Sharded(replicas=3), changing(ABOUT, change))):
-            np.testing.assert_array_equal(value(found), RULE(ROWS))
-            assert found.complainers == ()
+        for result in honest(on_liars(Sharded(replicas=3), changing(ABOUT, change))):
+            np.testing.assert_array_equal(value(result), RULE(ROWS))
+            assert result.complainers == ()
 
     def test_a_victim_is_served_while_another_only_complains(self):
         def change(message, to):
@@ -140,9 +140,9 @@ class TestComplaintsAboutResults:
                 transport.tamper = lambda out: out.fill(666.0)
             return session.step(ROWS[transport.rank : transport.rank + 1], RULE)
 
-        for found in honest(on_ranks_that_fail(SIZE, work)):
-            np.testing.assert_array_equal(value(found), RULE(ROWS))
-            assert found.complainers == (LIAR,)
+        for result in honest(on_ranks_that_fail(SIZE, work)):
+            np.testing.assert_array_equal(value(result), RULE(ROWS))
+            assert result.complainers == (LIAR,)
 
 
 def with_length(length, keep=True):
@@ -163,17 +163,17 @@ class TestStatistics:
     @pytest.mark.parametrize("rule", [RULE, hb.GeometricMedian(), hb.Bulyan(f=0)], ids=repr)
     def test_another_length_than_the_shard_has_names_its_sender(self, rule, length, keep):
         # 30000 coordinates in five shards: the liar's has more than one node of the tree.
-        found = on_liars(Sharded(), with_length(length, keep), rule=rule)
-        for error in honest(found):
+        errors = on_liars(Sharded(), with_length(length, keep), rule=rule)
+        for error in honest(errors):
             assert isinstance(error, TransportError), error
             assert error.ranks == (LIAR,)
             assert "rank 1 sent " in str(error)
 
     @pytest.mark.parametrize(("length", "keep"), LENGTHS)
     def test_with_replicas_it_loses_the_vote(self, length, keep):
-        for found in honest(on_liars(Sharded(replicas=3), with_length(length, keep))):
-            np.testing.assert_array_equal(value(found), RULE(ROWS))
-            assert found.outvoted_ranks == (LIAR,)
+        for result in honest(on_liars(Sharded(replicas=3), with_length(length, keep))):
+            np.testing.assert_array_equal(value(result), RULE(ROWS))
+            assert result.outvoted_ranks == (LIAR,)
 
     def test_lengths_are_those_that_ranks_bring(self):
         for d in (0, 1, TILE, 5 * TILE + 1, 100 * TILE):

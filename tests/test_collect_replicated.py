@@ -17,6 +17,10 @@ from thread_ranks import matrix, on_ranks_that_fail, value
 RULES = [hb.Mean(), hb.Median(), hb.TrimmedMean(f=1), hb.Krum(f=1), hb.Bulyan(f=1), hb.GeometricMedian()]
 
 
+def spoil(block, offset, d, step):
+    block[:3] = 7.0  # so the statistics and the results of the aggregator are wrong
+
+
 class TestReplicas:
     """Sharded(replicas=3) on four ranks, one of which aggregates wrongly."""
 
@@ -36,34 +40,28 @@ class TestReplicas:
     @pytest.mark.parametrize("replicas", [2, 3, 4])
     @pytest.mark.parametrize("rule", RULES, ids=repr)
     def test_the_same_bits_as_the_whole_matrix(self, rule, replicas):
-        for found in self.collect(None, rule, replicas=replicas):
-            np.testing.assert_array_equal(value(found), rule(self.ROWS))
-            assert found.outvoted_ranks == ()
+        for result in self.collect(None, rule, replicas=replicas):
+            np.testing.assert_array_equal(value(result), rule(self.ROWS))
+            assert result.outvoted_ranks == ()
 
     @pytest.mark.parametrize("rule", RULES, ids=repr)
     def test_a_wrong_aggregator_is_outvoted_and_named_on_every_rank(self, rule):
-        def spoil(block, offset, d, step):
-            block[:3] = 7.0  # so its statistics and its results are wrong
-
-        for found in self.collect(spoil, rule):
-            np.testing.assert_array_equal(value(found), rule(self.ROWS))
-            assert found.outvoted_ranks == (1,)
+        for result in self.collect(spoil, rule):
+            np.testing.assert_array_equal(value(result), rule(self.ROWS))
+            assert result.outvoted_ranks == (1,)
 
     def test_rewritten_results_are_fetched_from_another_aggregator(self):
         def prepare(transport):
             if transport.rank == 2:
                 transport.tamper = lambda out: out[:20_000].fill(666.0)
 
-        for found in self.collect(None, prepare=prepare):
-            np.testing.assert_array_equal(value(found), hb.Krum(f=1)(self.ROWS))
+        for result in self.collect(None, prepare=prepare):
+            np.testing.assert_array_equal(value(result), hb.Krum(f=1)(self.ROWS))
 
     def test_two_replicas_detect_only(self):
-        def spoil(block, offset, d, step):
-            block[:3] = 7.0
-
-        found = self.collect(spoil, replicas=2)
-        assert all(isinstance(error, EquivocationError) and 1 in error.ranks for error in found), found
-        assert "no majority for the statistics of shard" in str(found[0])
+        errors = self.collect(spoil, replicas=2)
+        assert all(isinstance(error, EquivocationError) and 1 in error.ranks for error in errors), errors
+        assert "no majority for the statistics of shard" in str(errors[0])
 
     def test_statistics_that_are_nonsense_lose_the_vote(self):
         def prepare(transport):
@@ -73,9 +71,9 @@ class TestReplicas:
         def nonsense(phase, message, to):
             return message[: 5 * to] if phase == "exchange of statistics" else message
 
-        for found in self.collect(None, prepare=prepare):
-            np.testing.assert_array_equal(value(found), hb.Krum(f=1)(self.ROWS))
-            assert found.outvoted_ranks == (1,)
+        for result in self.collect(None, prepare=prepare):
+            np.testing.assert_array_equal(value(result), hb.Krum(f=1)(self.ROWS))
+            assert result.outvoted_ranks == (1,)
 
     def test_needs_as_many_ranks(self):
         with pytest.raises(ValueError, match=r"replicas=3\) needs at least 3 ranks, got 1"):

@@ -1,4 +1,4 @@
-"""What ranks tell one another before they collect, and who is named when one does not come."""
+"""What ranks announce to one another before they collect, and who is named when one does not come."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TestWatchdog:
         return dog
 
     def states(self, board):
-        return [told.state for told in board.published]
+        return [announced.state for announced in board.published]
 
     def test_says_that_it_waits_and_then_whom_it_gave_up_on(self):
         board = Board(at(1, WAITING), at(3, WAITING))
@@ -84,7 +84,8 @@ class TestWatchdog:
         assert board.published[-1].blamed == (2,)
         assert board.published[-1].state is RAISED
         assert board.published[-1].place == "the gather of step 7"
-        assert [told.beat for told in board.published] == sorted({told.beat for told in board.published})
+        beats = [announced.beat for announced in board.published]
+        assert beats == sorted(set(beats))
 
     def test_a_rank_that_never_announced_is_late(self):
         with pytest.raises(LateRanksError, match="ranks 1, 2 and 3 did not arrive"):
@@ -100,7 +101,7 @@ class TestWatchdog:
         self.dog(board).wait(lambda: True, "gather")
         assert self.states(board) == [MOVING]
 
-    def test_a_long_wait_that_ends_well_is_over(self):
+    def test_a_long_wait_that_succeeds_is_announced_as_over(self):
         board = Board()
         done = iter([False] * 20 + [True])
         dog = self.dog(board)
@@ -156,7 +157,7 @@ class TestWatchdog:
         dog.survive()
         assert board.published[-1].state is RAISED
 
-    def test_refuses_a_timeout_that_is_none(self):
+    def test_refuses_an_invalid_timeout(self):
         with pytest.raises(ValueError, match="positive number of seconds, got 0"):
             Watchdog(0, 1, Board(), 0)
 
@@ -182,7 +183,7 @@ class TestRanksThatWait:
     def job(self, size, act):
         entries = {}
 
-        def one(rank):
+        def run(rank):
             dog = Watchdog(rank, size, Shared(entries), 0.4, session="gradient")
             dog.begin(5)
             try:
@@ -192,7 +193,7 @@ class TestRanksThatWait:
             return None
 
         with ThreadPoolExecutor(size) as pool:
-            return list(pool.map(one, range(size)))
+            return list(pool.map(run, range(size)))
 
     def test_ranks_that_wait_at_different_places_name_who_skipped_the_step(self):
         def act(rank, dog):
@@ -273,7 +274,7 @@ class TestAStepThatARankSkips:
                 steps.append(optimizer.last.step)
         assert steps == [0, 3]
 
-    def test_what_is_no_step_does_not_count(self):
+    def test_only_a_step_counts(self):
         layer, optimizer = self.optimizer(backward_passes_per_step=2)
         for _ in range(3):
             optimizer.zero_grad()

@@ -23,6 +23,7 @@ from horovod_byz.training.ranks import Ranks
 from horovod_byz.training.runs import RunFolder
 from horovod_byz.training.train import Launch, Stopped, train
 from horovod_byz.training.trainer import Trainer
+from training import contents
 
 DEVICE = os.environ.get("HOROVOD_BYZ_TEST_DEVICE", "cuda")
 pytestmark = pytest.mark.skipif(
@@ -33,7 +34,6 @@ RULES = [
     hb.Krum(3), hb.MultiKrum(3), hb.Bulyan(3), hb.BrSGD(), hb.SignMajority(),
     hb.Detox(hb.Redundancy(r=3), inner=hb.Mean(), outer=hb.Median(), groups=5),
 ]  # fmt: skip
-FILES = ("metrics.jsonl", "verdicts.json", "summary.json", "config.toml")
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
@@ -233,10 +233,6 @@ class InterruptAt(Silent):
     def update(self, step, values):
         if step == self.step:
             os.kill(os.getpid(), signal.SIGINT)
-
-
-def contents(folder) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in FILES}
 
 
 @pytest.mark.parametrize("name", RUNS)

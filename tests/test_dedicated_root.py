@@ -15,7 +15,7 @@ from horovod_byz.training import config as configs
 from horovod_byz.training import trainer as training
 from horovod_byz.training.data import load_dataset
 from horovod_byz.training.ranks import Ranks
-from thread_ranks import on_ranks
+from thread_ranks import on_ranks, succeeded
 
 STEPS = 10
 RULES = ["median", "multi-krum", "bulyan", "geometric-median", "detox-multi-krum", "detox-median"]
@@ -24,15 +24,15 @@ RULES = ["median", "multi-krum", "bulyan", "geometric-median", "detox-multi-krum
 @pytest.fixture
 def here(monkeypatch):
     """Sessions are bound over the `ThreadRank` that a thread puts into `here.transport`."""
-    found, lock, build = threading.local(), threading.Lock(), training.models.build
+    local, lock, build = threading.local(), threading.Lock(), training.models.build
 
     def locked(*args, **options):
         with lock:  # it seeds torch's random numbers, which threads share
             return build(*args, **options)
 
-    monkeypatch.setattr("horovod_byz.collect.transport.connect", lambda name, timeout: found.transport)
+    monkeypatch.setattr("horovod_byz.collect.transport.connect", lambda name, timeout: local.transport)
     monkeypatch.setattr(training.models, "build", locked)
-    return found
+    return local
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +61,9 @@ def train(here, dataset, size, collect, **changes):
             trainer.apply(trainer.collect())
         return trainer.digest(), trainer.theta, trainer.ledger.summary()
 
-    found = on_ranks(size, work)
-    for one in found:
-        assert not isinstance(one, Exception), one
-    assert all(torch.isfinite(theta).all() for _, theta, _ in found)
-    return {digest for digest, _, _ in found}, found[0][2]
+    results = succeeded(on_ranks(size, work))
+    assert all(torch.isfinite(theta).all() for _, theta, _ in results)
+    return {digest for digest, _, _ in results}, results[0][2]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -91,7 +89,7 @@ def test_one_root_and_nine_workers(here, digits, rule):
 def test_one_root_and_45_workers(here, digits, rule):
     batch = 24 if rule.startswith("detox") else 8  # 360 images per step
     same = {
-        "steps": 6,  # 46 threads take turns, several times a step
+        "steps": 3,  # 46 threads take turns, several times a step
         "rule": rule,
         "workers": 45,
         "byzantine": 5,
@@ -163,11 +161,10 @@ class TestDistributedOptimizer:
             everything = [*net.parameters(), net[1].running_mean, net[1].running_var]
             return torch.cat([p.detach().reshape(-1) for p in everything])
 
-        found = on_ranks(size, work)
-        for one in found:
-            assert not isinstance(one, Exception), one
-            assert torch.equal(one, found[0])
-        return found[0]
+        results = succeeded(on_ranks(size, work))
+        for result in results:
+            assert torch.equal(result, results[0])
+        return results[0]
 
     @staticmethod
     def batch(net, step, worker):

@@ -39,7 +39,7 @@ class TestVote:
         np.testing.assert_array_equal(result.value, 0 * H)
         assert all(v.reason == "outvoted" for v in result.verdicts)
 
-    def test_one_bit_breaks_the_exact_vote_and_a_tolerance_mends_it(self):
+    def test_one_bit_breaks_the_exact_vote_and_not_the_vote_with_a_tolerance(self):
         replicas = rows(H, up(H), -50 * H)
         np.testing.assert_array_equal(hb.MajorityVote()(replicas), 0 * H)
         result = hb.aggregate(replicas, hb.MajorityVote(tolerance=1e-6))

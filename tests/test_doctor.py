@@ -28,13 +28,13 @@ def test_the_report_covers_what_it_promises():
     assert len(names) == len(set(names))
 
 
-def test_whatever_is_not_ok_says_how_to_mend_it():
+def test_whatever_is_not_ok_says_how_to_fix_it():
     for check in doctor.report():
         assert check.detail
         assert check.status == "ok" or check.remedy, check
 
 
-def test_old_python_is_missing():
+def test_an_old_python_is_reported_as_missing():
     assert doctor.python((3, 10, 4)).status == "missing"
     assert doctor.python((3, 11, 0)) == Check("Python", "ok", "3.11.0")
 
@@ -120,7 +120,7 @@ def test_open_mpi_5_needs_binding_args():
     assert doctor.mpirun(True, "").status == "note"
 
 
-def test_an_unresolvable_host_name_is_missing(monkeypatch):
+def test_an_unresolvable_host_name_is_reported_as_missing(monkeypatch):
     """Gloo: segmentation fault in hvd.init when the machine's own name does not resolve."""
 
     def fails(name: str) -> str:
@@ -132,7 +132,7 @@ def test_an_unresolvable_host_name_is_missing(monkeypatch):
     assert "/etc/hosts" in check.remedy
 
 
-def test_unbuilt_kernels_are_missing(monkeypatch):
+def test_unbuilt_kernels_are_reported_as_missing(monkeypatch):
     monkeypatch.setattr(remedies, "checkout", lambda: Path.cwd())
     monkeypatch.setattr(doctor, "KERNELS", ("no_such_kernel",))
     check = doctor.kernels()
@@ -204,7 +204,7 @@ def test_rendering_shows_status_remedy_and_brackets_as_they_are():
     assert "All that is needed is here." in printed([Check("a", "note", "x", "y")])
 
 
-def test_the_exit_code_tells_missing_from_note():
+def test_the_exit_code_is_1_for_what_is_missing_and_0_for_a_note():
     assert doctor.exit_code([Check("a", "ok", "x"), Check("b", "note", "x", "y")]) == 0
     assert doctor.exit_code([Check("a", "missing", "x", "y")]) == 1
 

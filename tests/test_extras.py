@@ -79,7 +79,14 @@ def commands(interpreter, lines: list[str], without: tuple[str, ...]) -> list[di
     return [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("DONE ")]
 
 
+def says_what_to_install(result: dict, extra: str) -> bool:
+    sentence = rf'horovod-byz: \w+ is not installed: pip install "horovod-byz\[{extra}\]"\n'
+    return result["code"] == 1 and re.fullmatch(sentence, result["err"]) is not None
+
+
 def test_the_command_works_with_the_core_alone(interpreter):
+    """What needs more says in one sentence what to install."""
+    needs = {"train --data digits": "train", "reproduce": "reproduce", "report nowhere": "report"}
     lines = [
         "--help",
         "train --help",
@@ -89,15 +96,17 @@ def test_the_command_works_with_the_core_alone(interpreter):
         "bench -n 5 -d 1000 --rounds 1 --alone",
         "doctor",
     ]
-    done = commands(interpreter, lines, COMMAND)
-    assert [one["code"] for one in done] == [0] * len(lines), done
+    results = commands(interpreter, [*lines, *needs], COMMAND)
+    done, refused = results[: len(lines)], results[len(lines) :]
+    assert [result["code"] for result in done] == [0] * len(lines), done
     assert 'pip install "horovod-byz[train,report,reproduce]"' in done[-1]["out"].replace("\n", "")
+    for result, extra in zip(refused, needs.values(), strict=True):
+        assert says_what_to_install(result, extra), result
 
 
 @pytest.mark.parametrize(
     ("without", "extras_of_lines"),
     [
-        (COMMAND, {"train --data digits": "train", "reproduce": "reproduce", "report nowhere": "report"}),
         (("sklearn",), {"train --data digits --steps 1 --out {out}": "train"}),
         (("matplotlib",), {"reproduce": "reproduce", "bench -n 5 -d 1000 --folder {out}": "report"}),
     ],
@@ -107,9 +116,7 @@ def test_a_missing_extra_is_one_sentence_that_installs_it(interpreter, without, 
     lines = [line.format(out=tmp_path / "out") for line in extras_of_lines]
     done = commands(interpreter, lines, without)
     for result, extra in zip(done, extras_of_lines.values(), strict=True):
-        sentence = rf'horovod-byz: \w+ is not installed: pip install "horovod-byz\[{extra}\]"\n'
-        assert re.fullmatch(sentence, result["err"]), result
-        assert result["code"] == 1
+        assert says_what_to_install(result, extra), result
 
 
 def test_an_import_in_python_says_the_same(interpreter):

@@ -80,7 +80,7 @@ def test_identical_rows_are_the_median_whatever_else_is_there():
 
 
 def test_rows_of_like_size_are_all_near():
-    """Where nothing swallows anything, all sums are as they were."""
+    """Where every sum is exact enough, all sums stay as they were."""
     rng = np.random.default_rng(1)
     rows = rng.standard_normal((9, 4)) * 10.0 ** rng.uniform(-3, 6, size=(9, 1))
     squares = ((rows[:, None] - rows[None]) ** 2).sum(axis=2)

@@ -35,10 +35,10 @@ def test_far_outliers_cost_no_accuracy(dtype, scale, identical):
     rows = honest(rng, 20, dtype, 0.0)
     outliers = scale * rng.standard_normal((1 if identical else 8, D))
     rows[:8] = outliers.astype(dtype)
-    found = hb.GeometricMedian()(rows)
+    median = hb.GeometricMedian()(rows)
     wanted = exact(rows, rows[8:].mean(axis=0))
     spread = np.sqrt(((rows[8:] - wanted) ** 2).sum(axis=1)).mean()
-    error = np.sqrt(((found - wanted) ** 2).sum())
+    error = np.sqrt(((median - wanted) ** 2).sum())
     # Rows of float32 round the result itself: half a unit in the last place of each coordinate.
     rounding = np.sqrt(((np.finfo(dtype).eps * wanted) ** 2).sum())
     assert error <= 1e-6 * spread + rounding

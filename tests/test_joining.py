@@ -61,10 +61,10 @@ STEPS = Header(3, 10, 1, "float32", "root")
 
 @pytest.fixture
 def owner(horovod):
-    found = Owner()
-    joining.watch(found)
-    joining.watch(found)  # installed once
-    return found
+    watched = Owner()
+    joining.watch(watched)
+    joining.watch(watched)  # installed once
+    return watched
 
 
 def among(monkeypatch, *headers):
@@ -92,7 +92,7 @@ def test_a_rank_that_goes_on_ends_it(horovod, owner, monkeypatch, name):
     assert horovod.calls == []
 
 
-def test_those_that_go_on_hear_of_it_before_all_else():
+def test_the_ranks_that_go_on_get_this_error_before_any_other():
     with pytest.raises(JoinedRanksError, match="drop_last=True") as error:
         header.check_joined([STEPS, joined(99)])
     assert error.value.ranks == (1,)

@@ -37,7 +37,7 @@ def test_packed_signs_may_be_a_part_of_longer_rows():
         signs.differences(part, part[2], everything),
         signs.differences(part.copy(), part[2].copy(), everything),
     )
-    assert [len(one) for one in signs.majority(packed[:, :0])] == [0, 0]
+    assert [len(array) for array in signs.majority(packed[:, :0])] == [0, 0]
 
 
 def test_packed_signs_that_do_not_fit():

@@ -98,7 +98,7 @@ class TestHosts:
         assert [shlex.split(line) for line in printed.stdout.splitlines()] == called
 
     @pytest.mark.parametrize(
-        ("text", "told"),
+        ("text", "message"),
         [
             ("a slots=2\nb slots=two\n", "hosts, line 2: 'b slots=two' is not 'name slots=NUMBER'"),
             ("a slots=0\n", "hosts, line 1"),
@@ -112,14 +112,14 @@ class TestHosts:
             ("a:2\n", "hosts, line 1: 'a:2' is not 'name slots=NUMBER'"),
         ],
     )
-    def test_a_hostfile_that_cannot_be_read_is_refused(self, launch, text, told):
+    def test_a_hostfile_that_cannot_be_read_is_refused(self, launch, text, message):
         (launch.root / "hosts").write_text(text)
         done = launch("hosts.sh", "hosts", "train")
         assert (done.returncode, launch.calls()) == (2, [])
-        assert told in done.stderr
+        assert message in done.stderr
 
     @pytest.mark.parametrize(
-        ("arguments", "told"),
+        ("arguments", "message"),
         [
             ((), "needs a hostfile and a command"),
             (("hosts",), "needs a hostfile and a command"),
@@ -128,11 +128,11 @@ class TestHosts:
             (("--nic",), "--nic needs the name of an interface"),
         ],
     )
-    def test_what_is_missing_is_said(self, launch, arguments, told):
+    def test_what_is_missing_is_named(self, launch, arguments, message):
         (launch.root / "hosts").write_text("a\n")
         done = launch("hosts.sh", *arguments)
         assert (done.returncode, launch.calls()) == (2, [])
-        assert told in done.stderr
+        assert message in done.stderr
 
     def test_a_start_without_sense_or_without_horovod_is_refused(self, launch):
         (launch.root / "hosts").write_text("a\n")
@@ -182,7 +182,7 @@ class TestSlurm:
         assert launch.calls()[-1][4:6] == ["-H", hosts]
 
     @pytest.mark.parametrize(
-        ("tasks", "told"),
+        ("tasks", "message"),
         [
             ({"SLURM_TASKS_PER_NODE": "8(x2)"}, "counts 2 nodes, but SLURM_JOB_NODELIST=node[1-3] has 3"),
             ({"SLURM_TASKS_PER_NODE": "8(3x)"}, "cannot read '8(3x)'"),
@@ -201,11 +201,11 @@ class TestSlurm:
         ],
         ids=str,
     )
-    def test_an_allocation_that_makes_no_sense_is_refused(self, launch, tasks, told):
+    def test_an_allocation_that_makes_no_sense_is_refused(self, launch, tasks, message):
         job = {"SLURM_JOB_NODELIST": "node[1-3]", "SLURM_SUBMIT_DIR": str(launch.root)}
         done = launch("slurm.sh", "train", **{**job, **tasks})
         assert done.returncode == 2
-        assert told in done.stderr
+        assert message in done.stderr
         assert [call for call in launch.calls() if call[0] == "horovodrun"] == []
 
     def test_without_scontrol_a_plain_list_is_read_and_a_pattern_refused(self, launch):
@@ -355,7 +355,7 @@ class TestEc2:
         assert all("terminate-instances" not in call for call in launch.calls())
 
     @pytest.mark.parametrize("verb", ["up", "hosts", "setup", "run train", "fetch", "down"])
-    def test_print_calls_nothing(self, launch, verb):
+    def test_print_starts_no_program(self, launch, verb):
         printed = launch("ec2.sh", "--print", *verb.split(), **SETTINGS)
         assert printed.returncode == 0, printed.stderr
         assert printed.stdout
@@ -368,15 +368,15 @@ class TestEc2:
         assert (done.returncode, launch.calls()) == (2, [])
         assert "--print comes first" in done.stderr or "takes no arguments" in done.stderr
 
-    def test_what_is_missing_is_said(self, launch):
-        for verb, told in {"up": "up needs AMI", "fetch": "fetch needs KEY_NAME", "go": "'go'"}.items():
+    def test_what_is_missing_is_named(self, launch):
+        for verb, message in {"up": "up needs AMI", "fetch": "fetch needs KEY_NAME", "go": "'go'"}.items():
             done = launch("ec2.sh", verb)
             assert (done.returncode, launch.calls()) == (2, [])
-            assert told in done.stderr
+            assert message in done.stderr
         assert "COUNT=x is not a number" in launch("ec2.sh", "up", COUNT="x").stderr
 
     def test_help_names_every_setting_that_the_script_reads(self, launch):
-        told = launch("ec2.sh", "help").stdout
+        output = launch("ec2.sh", "help").stdout
         for name in (
             "AMI",
             "KEY_FILE",
@@ -388,4 +388,4 @@ class TestEc2:
             "DATA",
             "NIC",
         ):
-            assert name in told
+            assert name in output

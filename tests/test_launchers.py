@@ -78,7 +78,7 @@ def test_each_launcher_is_refused_by_name_where_horovod_is_not_initialised(
 
 
 @pytest.mark.parametrize("variables", NOT_LAUNCHED, ids=str)
-def test_what_is_no_launch_of_several_ranks(environment, variables):
+def test_variables_that_mean_one_rank(environment, variables):
     environment(variables)
     assert launched().size == 1
     assert bind("root", 10, np.float32).n == 1

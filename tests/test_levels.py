@@ -70,9 +70,9 @@ def restore():
     [(honest, np.float32), (tiny, np.float32), (attacked, np.float32), (attacked, np.float64)],
 )
 def test_the_same_bits_at_every_level_with_1_2_and_7_threads(rule, make, dtype):
-    rows, found = make(dtype), {}
+    rows, digests = make(dtype), {}
     for level in dispatch.levels():
         dispatch.use(level)
         for threads in (1, 2, 7):
-            found[level, threads] = digest(hb.aggregate(rows, rule, threads=threads))
-    assert len(set(found.values())) == 1, found
+            digests[level, threads] = digest(hb.aggregate(rows, rule, threads=threads))
+    assert len(set(digests.values())) == 1, digests

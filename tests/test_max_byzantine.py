@@ -154,7 +154,7 @@ def worst(rule, f, bound, redundancy=None):
 
 
 @pytest.mark.parametrize("rule", INDEPENDENT, ids=repr)
-def test_so_many_hostile_rows_do_not_move_the_result_away(rule):
+def test_max_byzantine_hostile_rows_do_not_move_the_result_away(rule):
     f = rule.max_byzantine(N)
     assert 0 <= f < N
     far, what = worst(rule, f, INDEPENDENT[rule])
@@ -162,7 +162,7 @@ def test_so_many_hostile_rows_do_not_move_the_result_away(rule):
 
 
 @pytest.mark.parametrize("rule", REPLICATED, ids=repr)
-def test_so_many_hostile_replicas_do_not_move_the_result_away(rule):
+def test_max_byzantine_hostile_replicas_do_not_move_the_result_away(rule):
     """Honest replicas are equal, and a vote that is lost or void is no honest vote."""
     f = rule.max_byzantine(N)
     assert 0 <= f < N
@@ -171,7 +171,7 @@ def test_so_many_hostile_replicas_do_not_move_the_result_away(rule):
 
 
 @pytest.mark.parametrize("rule", TIGHT, ids=repr)
-def test_one_hostile_row_more_does(rule):
+def test_one_hostile_row_more_moves_the_result_away(rule):
     f = rule.max_byzantine(N) + 1
     assert worst(rule, f, promised(rule), REPLICATED.get(rule))[0] > 0
 
@@ -229,7 +229,7 @@ def test_max_byzantine_is_that_of_the_rule_itself(rule, n, most):
     assert rule.max_byzantine(n=n) == most
 
 
-def test_a_large_n_takes_no_time():
+def test_a_large_n_is_not_searched():
     assert hb.Median().max_byzantine(10**12 + 1) == 5 * 10**11
 
 
@@ -334,5 +334,5 @@ def test_the_readme_states_the_condition(kind):
 def test_the_threat_model_states_every_condition():
     text = (ROOT / "docs" / "threat_model.md").read_text()
     stated = re.findall(r"^\| (f = 0|n > [^|]*?) \| ([\w, ]+) \|$", text, re.M)
-    found = {name: condition for condition, names in stated for name in names.split(", ")}
-    assert found == {kind.__name__: str(kind.condition) for kind in PLAIN}
+    conditions = {name: condition for condition, names in stated for name in names.split(", ")}
+    assert conditions == {kind.__name__: str(kind.condition) for kind in PLAIN}

@@ -255,7 +255,7 @@ def test_workers_that_do_not_arrive_are_absent_in_the_ledger(monkeypatch):
     monkeypatch.setattr(session, "step", step)
     with pytest.raises(LateRanksError):
         optimizer.synchronize()
-    absent = {one["worker"]: one["absent"] for one in optimizer.ledger.report()["workers"]}
+    absent = {account["worker"]: account["absent"] for account in optimizer.ledger.report()["workers"]}
     assert absent == {3: 1, 4: 1}
 
 

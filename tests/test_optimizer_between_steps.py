@@ -11,7 +11,8 @@ from torch import nn
 
 import horovod_byz as hb
 from horovod_byz.collect import LateRanksError
-from thread_ranks import on_ranks
+from parameters import same
+from thread_ranks import on_ranks, succeeded
 
 
 def net(seed=0):
@@ -26,10 +27,6 @@ def loss(model, seed=0):
 
 def values(model):
     return [p.detach().clone() for p in model.parameters()]
-
-
-def same(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def sgd(parameters):
@@ -126,11 +123,11 @@ class TestGradientsOfThisRankAlone:
 
         def closure(synchronized):
             optimizer.zero_grad()
-            found = loss(model)
-            found.backward()
+            value = loss(model)
+            value.backward()
             if synchronized:
                 optimizer.synchronize()
-            return found
+            return value
 
         with optimizer.skip_synchronize():
             with pytest.raises(RuntimeError, match=r"call optimizer.synchronize\(\)"):
@@ -150,9 +147,9 @@ def test_an_overflow_leaves_out_a_step_by_a_closure(make, before):
 
     def closure(factor=1.0):
         optimizer.zero_grad()
-        found = loss(model) * factor
-        found.backward()
-        return found
+        value = loss(model) * factor
+        value.backward()
+        return value
 
     optimizer.step(closure)
     moved = values(model)
@@ -232,8 +229,8 @@ def test_ranks_search_alike_where_most_of_them_overflow(job):
             optimizer.step(closure)
         return values(bowl), optimizer.last.step
 
-    found = job.run(4, work)
-    assert all(step == found[0][1] and same(got, found[0][0]) for got, step in found)
+    results = job.run(4, work)
+    assert all(step == results[0][1] and same(got, results[0][0]) for got, step in results)
 
 
 class Job:
@@ -256,10 +253,7 @@ class Job:
             self.here.transport = transport
             return work(transport, models[transport.rank])
 
-        found = on_ranks(size, start)
-        for result in found:
-            assert not isinstance(result, Exception), result
-        return found
+        return succeeded(on_ranks(size, start))
 
 
 @pytest.fixture
@@ -299,8 +293,8 @@ def test_a_new_rank_beside_those_whose_step_failed(job):
         train(optimizer, model, transport.rank, range(2, 4))
         return values(model), optimizer.last.step
 
-    found = job.run(3, work)
-    assert all(step == 1 and same(got, found[0][0]) for got, step in found)
+    results = job.run(3, work)
+    assert all(step == 1 and same(got, results[0][0]) for got, step in results)
 
 
 @pytest.mark.parametrize("before", ["step", "skip"])
@@ -331,8 +325,8 @@ def test_a_new_rank_beside_those_that_thaw_a_layer(job, before):
         train(optimizer, model, transport.rank, range(2, 4))
         return values(model), optimizer.last.step
 
-    found = job.run(3, work)
-    assert all(step == 1 and same(got, found[0][0]) for got, step in found)
+    results = job.run(3, work)
+    assert all(step == 1 and same(got, results[0][0]) for got, step in results)
 
 
 def test_ranks_that_thaw_a_layer_together_count_on(job):
@@ -361,8 +355,8 @@ def test_workers_of_a_dedicated_root_may_skip_a_step_together(job, skipped):
                 optimizer.step()
         return values(model)
 
-    found = job.run(3, work)
-    assert all(same(got, found[0]) for got in found)
+    results = job.run(3, work)
+    assert all(same(got, results[0]) for got in results)
 
 
 @pytest.mark.parametrize("session", ["statistics", "counters", "loss"])
@@ -378,9 +372,9 @@ def test_sessions_that_failed_a_step_apart_bind_anew(job, session):
         def step(number):
             def closure():
                 optimizer.zero_grad()
-                found = loss(model, seed=10 * number + transport.rank)
-                found.backward()
-                return found
+                value = loss(model, seed=10 * number + transport.rank)
+                value.backward()
+                return value
 
             optimizer.step(closure)
 
@@ -402,5 +396,5 @@ def test_sessions_that_failed_a_step_apart_bind_anew(job, session):
         step(1)
         return values(model)
 
-    found = job.run(3, work)
-    assert all(same(got, found[0]) for got in found)
+    results = job.run(3, work)
+    assert all(same(got, results[0]) for got in results)

@@ -11,6 +11,7 @@ from torch import nn
 
 import horovod_byz as hb
 from horovod_byz.optimizer.state import digest
+from parameters import same
 from sharpness import SharpnessAware
 
 FUSED = {
@@ -28,10 +29,6 @@ def net(seed=0):
 
 def values(parameters):
     return [p.detach().clone() for p in parameters]
-
-
-def same(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 class Scaled(torch.optim.SGD):
@@ -185,7 +182,7 @@ class TestLossScaling:
             optimizer.step()
         assert p.tolist() == before
 
-    def test_gradients_tell_of_an_overflow_after_synchronize(self):
+    def test_the_gradients_show_an_overflow_after_synchronize(self):
         p = nn.Parameter(torch.ones(2))
         optimizer = hb.DistributedOptimizer(torch.optim.SGD([p], lr=0.1))
         (p.sum() * float("nan")).backward()
@@ -460,7 +457,7 @@ def test_a_state_made_by_the_constructor_stays(count):
 
 
 class Strange(torch.optim.SGD):
-    """Keeps its state as code of strangers does: by update, by setdefault, and with plain numbers."""
+    """Keeps its state as users' own code does: by update, by setdefault, and with plain numbers."""
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -475,7 +472,7 @@ class Strange(torch.optim.SGD):
             p.add_(-1.0)
 
 
-def test_a_strangers_state_is_made_too():
+def test_the_state_of_a_users_own_optimizer_is_made_too():
     p = nn.Parameter(torch.tensor([1.0, 2.0]))
     optimizer = hb.DistributedOptimizer(Strange([p], lr=0.1))
     super(optimizer.__class__, optimizer).step()
@@ -534,7 +531,7 @@ class TestDigestOfNumbers:
         other.param_groups[0]["lr"] = lr
         assert digest(usual) != digest(other)
 
-    def test_float64_parameters_tell_a_float32_rate_from_a_float64_one(self):
+    def test_with_float64_parameters_a_float32_rate_differs_from_a_float64_one(self):
         """Their steps differ: 0.1 is not torch.tensor(0.1)."""
         usual, other = (self.adam(torch.float64, lr=lr) for lr in (0.1, torch.tensor(0.1)))
         assert digest(usual) != digest(other)

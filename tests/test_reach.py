@@ -195,7 +195,7 @@ def test_the_cyclic_code_of_huge_rows(scale, lie):
 
 
 class TestLimits:
-    def test_what_stays_is_finite_for_any_order_of_scales(self):
+    def test_the_remaining_rows_are_finite_for_any_order_of_scales(self):
         rng = np.random.default_rng(5)
         for _ in range(200):
             n = int(rng.integers(1, 12))

@@ -72,8 +72,8 @@ def test_loader_epochs_and_resume(workers):
 
     first, second = redundancy.groups_of(4)[0]
     assert epochs(first, 2) == epochs(second, 2)
-    one, two = epochs(first, 2)
-    assert one != two
+    earlier, later = epochs(first, 2)
+    assert earlier != later
 
     sampler = redundancy.sampler(data, worker=first, workers=4)
     whole = list(sampler) + list(sampler)

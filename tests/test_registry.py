@@ -189,7 +189,7 @@ def test_it_works_in_toml_in_scripts_of_faults_and_in_pipelines(own, monkeypatch
     assert configs.make(config.to_data()) == config
 
 
-def test_python_takes_the_name_too(own, monkeypatch):
+def test_the_name_works_in_python_too(own, monkeypatch):
     monkeypatch.syspath_prepend(own)
     rule = rules.as_rule("owncode.things:Trimmed:f=1")
     assert rules.name_of(type(rule)) == "owncode.things:Trimmed"

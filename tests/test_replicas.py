@@ -22,15 +22,13 @@ PROGRAM = pathlib.Path(__file__).parent / "programs" / "replica.py"
 REDUNDANCY = hb.Redundancy(3, seed=1)
 FIRST, SECOND = REDUNDANCY.groups_of(6)
 
-# name: worker, torch threads, loader processes, first step
-RUNS = {
-    "plain": (FIRST[0], 1, 0, 0),
-    "two loaders": (FIRST[1], 1, 2, 0),
-    "resumed": (FIRST[2], 1, 1, 5),
-    "other group": (SECOND[0], 1, 0, 0),
-    "two threads": (FIRST[1], 2, 0, 0),
-    "three threads": (FIRST[2], 3, 1, 0),
-}
+# One dict for each process, name: worker, torch threads, loader processes, first step.
+# Runs that are compared are in different processes.
+PROCESSES = [
+    {"plain": (FIRST[0], 1, 0, 0), "other group": (SECOND[0], 1, 0, 0)},
+    {"two loaders": (FIRST[1], 1, 2, 0), "two threads": (FIRST[1], 2, 0, 0)},
+    {"resumed": (FIRST[2], 1, 1, 5), "three threads": (FIRST[2], 3, 1, 0)},
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +37,17 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("replicas")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     env.pop("OMP_NUM_THREADS", None)
-    jobs = {}
-    for name, arguments in RUNS.items():
-        command = [sys.executable, str(PROGRAM), *map(str, arguments), str(folder / f"{name}.npz")]
-        jobs[name] = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
-    for name, job in jobs.items():
+    jobs = []
+    for each in PROCESSES:
+        command = [sys.executable, str(PROGRAM)]
+        for name, arguments in each.items():
+            command += [*map(str, arguments), str(folder / f"{name}.npz")]
+        jobs.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+    for each, job in zip(PROCESSES, jobs, strict=True):
         _, printed = job.communicate(timeout=600)
-        assert job.returncode == 0, (name, printed)
-    found = {name: np.load(folder / f"{name}.npz") for name in RUNS}
-    return {name: (one["gradients"], str(one["fingerprint"])) for name, one in found.items()}
+        assert job.returncode == 0, (list(each), printed)
+    files = {name: np.load(folder / f"{name}.npz") for each in PROCESSES for name in each}
+    return {name: (file["gradients"], str(file["fingerprint"])) for name, file in files.items()}
 
 
 def bits(rows):
@@ -128,19 +128,19 @@ DETOX = hb.Detox(hb.Redundancy(3), hb.Mean(), hb.Median())
 
 
 class TestComparison:
-    def told(self, monkeypatch, rule, odd):
+    def warnings_on_ranks(self, monkeypatch, rule, odd):
         """What three ranks are warned of."""
-        lines, found = ["torch A; 1 thread"] * 3, []
+        lines, warned = ["torch A; 1 thread"] * 3, []
         if odd is not None:
             lines[odd] = "torch A; 8 threads"
-        monkeypatch.setattr(replicas.warnings, "warn", lambda text, stacklevel: found.append(text))
+        monkeypatch.setattr(replicas.warnings, "warn", lambda text, stacklevel: warned.append(text))
 
         def work(transport):
             transport.exchange = self.saying(transport, lines[transport.rank])
             replicas.compare(transport, rule)
 
         assert on_ranks(3, work) == [None] * 3
-        return found
+        return warned
 
     @staticmethod
     def saying(transport, line):
@@ -154,13 +154,13 @@ class TestComparison:
         return send
 
     def test_the_odd_rank_is_named(self, monkeypatch):
-        messages = self.told(monkeypatch, DETOX, 1)
+        messages = self.warnings_on_ranks(monkeypatch, DETOX, 1)
         assert len(messages) == 3
         assert all("rank 1 (torch A; 8 threads)" in message for message in messages)
         assert all("OMP_NUM_THREADS" in message and "tolerance" in message for message in messages)
 
-    def test_equal_ranks_hear_nothing(self, monkeypatch):
-        assert self.told(monkeypatch, DETOX, None) == []
+    def test_equal_ranks_get_no_warning(self, monkeypatch):
+        assert self.warnings_on_ranks(monkeypatch, DETOX, None) == []
 
     @pytest.mark.parametrize(
         ("rule", "needed"),

@@ -167,7 +167,7 @@ def test_every_room_has_its_place(graph):
     assert {room(each.module) for each in graph} <= {name for line in ORDER for name in line}
 
 
-def test_the_nevers(graph):
+def test_no_forbidden_import(graph):
     assert forbidden(graph) == []
 
 

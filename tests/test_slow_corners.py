@@ -77,9 +77,9 @@ class TestCyclic:
     def test_sums_of_diagonal_blocks(self, size):
         inner = np.random.default_rng(0).standard_normal((size, size))
         for widest in range(size):
-            found = cyclic._smoothed(inner, widest)
-            assert len(found) == widest
-            for width, total in enumerate(found, start=1):
+            sums = cyclic._smoothed(inner, widest)
+            assert len(sums) == widest
+            for width, total in enumerate(sums, start=1):
                 at = range(size - width)
                 wanted = sum(inner[j : j + width + 1, j : j + width + 1] for j in at)
                 np.testing.assert_array_equal(total, wanted)

@@ -17,9 +17,10 @@ pytestmark = pytest.mark.source
 
 LANGUAGES = {"bash", "cython", "diff", "meson", "python", "text", "toml"}
 IN_A_JOB = {"horovod.md", "redundancy.md"}
+ALONE = {"README.md"}  # each block runs alone in tests/test_readme.py
 # Equal to a file that is built and tested (tests/test_kernels_api.py).
 BUILT = "from Cython.Build import cythonize"
-HERE = [page for page in PAGES if page.name not in IN_A_JOB and snippets(page, "python")]
+HERE = [page for page in PAGES if page.name not in IN_A_JOB | ALONE and snippets(page, "python")]
 
 
 def test_there_are_pages_and_each_kind_of_snippet():
@@ -69,12 +70,12 @@ def test_commands_name_what_exists(page):
         "no-such-program",
     ],
 )
-def test_a_command_that_names_nothing_is_noticed(command):
+def test_a_command_that_names_what_does_not_exist_is_an_error(command):
     with pytest.raises(AssertionError, match=r"no|cannot"):
         shell_commands.check(*commands(command))
 
 
-def test_the_claim_of_reproduction_is_one():
+def test_the_claims_on_the_page_on_reproduction_are_valid():
     from horovod_byz.reproduction.claims import Claim
 
     (block,) = snippets(ROOT / "docs" / "reproduction.md", "toml")

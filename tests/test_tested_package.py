@@ -41,7 +41,7 @@ def elsewhere() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
-def test_it_is_found_without_an_import_hook(tmp_path):
+def test_the_package_is_importable_without_an_import_hook(tmp_path):
     """0.1.0: an editable install put a hook on sys.meta_path, which type checkers and editors do not run."""
     command = [sys.executable, "-c", STATIC]
     done = subprocess.run(command, cwd=tmp_path, env=elsewhere(), capture_output=True, text=True, check=False)

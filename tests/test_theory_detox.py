@@ -149,19 +149,19 @@ def test_partition_and_vote_for_real():
 
 
 @pytest.fixture
-def told():
+def printed():
     """What `horovod-byz theory` prints, without line breaks inside cells."""
 
     def run(*arguments):
-        found = CliRunner().invoke(theory_command.app, arguments, env={"COLUMNS": "200"})
-        assert found.exit_code == 0, found.output
-        return found.output
+        result = CliRunner().invoke(theory_command.app, arguments, env={"COLUMNS": "200"})
+        assert result.exit_code == 0, result.output
+        return result.output
 
     return run
 
 
-def test_the_command_prints_everything(told):
-    text = told("detox", "--p", "45", "--q", "5", "--r", "3")
+def test_the_command_prints_everything(printed):
+    text = printed("detox", "--p", "45", "--q", "5", "--r", "3")
     for value in (
         "0.433404",
         "0.597277",
@@ -179,25 +179,27 @@ def test_the_command_prints_everything(told):
     assert "worst case" in text
 
 
-def test_the_command_where_the_theorems_apply(told):
-    text = told("detox", "--p", "9000", "--q", "8", "--r", "9", "--runs", "0")
+def test_the_command_where_the_theorems_apply(printed):
+    text = printed("detox", "--p", "9000", "--q", "8", "--r", "9", "--runs", "0")
     assert "with 295 vote groups" in text
     assert "at most 5.61 with probability 0.9" in text
     assert "drawn" not in text
 
 
 def test_the_command_refuses_what_has_no_answer():
-    found = CliRunner().invoke(theory_command.app, ["detox", "--p", "45", "--q", "5", "--r", "4"])
-    assert found.exit_code == 2
-    assert "odd number of replicas" in " ".join(found.output.split())
+    result = CliRunner().invoke(theory_command.app, ["detox", "--p", "45", "--q", "5", "--r", "4"])
+    assert result.exit_code == 2
+    assert "odd number of replicas" in " ".join(result.output.split())
 
 
-def test_advice_knows_redundancy(told):
-    options = {one.rule: one for one in theory.recommend(45, 5).redundant}
+def test_advice_knows_redundancy(printed):
+    options = {option.rule: option for option in theory.recommend(45, 5).redundant}
     assert options["detox-multi-krum (r = 3)"].tolerates
     assert options["detox-median (r = 3)"].largest_f == 5
     assert "3 x compute" in options["detox-bulyan (r = 3)"].cost
     assert (options["draco"].largest_f, options["draco"].tolerates) == (22, True)
-    assert not {one.rule: one for one in theory.recommend(45, 12).redundant}["detox-median (r = 3)"].tolerates
-    assert [one.rule for one in theory.recommend(2, 0).redundant] == ["draco"]
-    assert "detox-multi-krum (r = 5)" in told("recommend", "--n", "45", "--f", "5", "--r", "5")
+    assert not {option.rule: option for option in theory.recommend(45, 12).redundant}[
+        "detox-median (r = 3)"
+    ].tolerates
+    assert [option.rule for option in theory.recommend(2, 0).redundant] == ["draco"]
+    assert "detox-multi-krum (r = 5)" in printed("recommend", "--n", "45", "--f", "5", "--r", "5")

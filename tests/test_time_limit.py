@@ -104,7 +104,7 @@ def test_a_test_that_cannot_be_interrupted_ends_its_process_with_the_stacks(prin
     assert "crashed while running 'test_limits.py::test_cannot_be_interrupted'" in printed
 
 
-def test_nothing_stays_behind(printed):
+def test_no_process_is_left_behind(printed):
     commands = [leftovers.command(pid) for pid in leftovers.started()]
     assert not [words for words in commands if re.match(r"sleep 99\d", words)]
     assert not leftovers.orphans()

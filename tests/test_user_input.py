@@ -1,4 +1,4 @@
-"""What users hand over as rows and as rules: read rightly, or refused in words that name the remedy.
+"""What users hand over as rows and as rules: read correctly, or refused by an error that names the remedy.
 
 0.1.0: rule="median", rule=hb.Median, lists, unaligned arrays, subclasses and negated views gave an
 AttributeError or a TypeError from inside; the mask of a masked array was ignored.
@@ -165,7 +165,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_cannot_be_read_is_refused_in_words(kind):
+def test_unreadable_rows_give_a_clear_error(kind):
     make, error, words = REFUSED[kind]
     with pytest.raises(error, match=words):
         hb.Median()(make())
@@ -248,7 +248,7 @@ def test_a_rule_may_be_given_by_its_name(taker):
         ("detox-median:f=1", ValueError, "hb.Detox.preset"),
     ],
 )
-def test_what_is_no_rule_is_refused_in_words(taker, rule, error, words):
+def test_a_value_that_is_no_rule_gives_a_clear_error(taker, rule, error, words):
     with pytest.raises(error, match=re.escape(words)):
         TAKERS[taker](rule)
 
@@ -312,7 +312,7 @@ def test_an_unknown_attack_is_hinted_at_once():
 
 
 @pytest.mark.parametrize("collect", [hb.Root, ["root"], None])
-def test_what_is_no_collector_is_refused_in_words(collect):
+def test_a_value_that_is_no_collector_gives_a_clear_error(collect):
     with pytest.raises(ValueError, match="collect must be one of 'symmetric'"):
         bind(collect, 3, np.float32)
 

@@ -36,9 +36,9 @@ class ThreadRank:
     def _swap(self, thing):
         self._board[self.rank] = thing
         self._barrier.wait(PATIENCE)
-        found = list(self._board)
+        things = list(self._board)
         self._barrier.wait(PATIENCE)
-        return found
+        return things
 
     def exchange_any(self, message, phase):
         sent = [self.lie(phase, message.copy(), to) for to in range(self.size)]
@@ -58,9 +58,9 @@ class ThreadRank:
         out[:] = np.concatenate(received)
 
     def gather(self, rows, out, layout):
-        found = self._swap(rows.copy())
+        parts = self._swap(rows.copy())
         if out is not None:
-            out[:] = np.concatenate(found)
+            out[:] = np.concatenate(parts)
 
     def hand_out(self, value):
         value[:] = self._swap(value.copy())[0]
@@ -74,7 +74,7 @@ def on_ranks(size, work, aborting=True):
     barrier = threading.Barrier(size)
     board = [None] * size
 
-    def one(rank):
+    def guarded(rank):
         try:
             return work(ThreadRank(rank, board, barrier))
         except Exception as error:  # noqa: BLE001 - the test says which one it expects
@@ -83,7 +83,14 @@ def on_ranks(size, work, aborting=True):
             return error
 
     with ThreadPoolExecutor(size) as pool:
-        return list(pool.map(one, range(size)))
+        return list(pool.map(guarded, range(size)))
+
+
+def succeeded(results):
+    """The results of `on_ranks`, none of which is an exception."""
+    for result in results:
+        assert not isinstance(result, Exception), result
+    return results
 
 
 def on_ranks_that_fail(size, work):
@@ -116,6 +123,5 @@ def matrix(n, d, dtype=np.float32, seed=0):
     return rows
 
 
-def value(found):
-    assert not isinstance(found, Exception), found
-    return found.value
+def value(result):
+    return succeeded([result])[0].value

@@ -119,7 +119,7 @@ def pytest_runtest_teardown(item: pytest.Item):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_handlecrashitem(crashitem: str, sched: object) -> None:
-    """Puts xdist's queue right after a test ended its worker.
+    """Corrects xdist's queue after a test ended its worker.
 
     xdist 3.8.0 with `--dist loadgroup` runs that test again, and loses every worker to it; or it hands the
     new worker a group that is complete, hears nothing from it, and stands still for ever.

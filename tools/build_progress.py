@@ -50,7 +50,7 @@ def drop_partial(tree: Path) -> int:
 
 
 class Progress:
-    """Tells what is compiled and how much is left: one line that changes on a terminal, else a line at times.
+    """Prints what is compiled and what is left: one line that changes on a terminal, else a line at times.
 
     Args:
         tree: the folder of the build.

@@ -86,13 +86,13 @@ def counts(n: int) -> dict[str, float]:
             capture_output=True,
             text=True,
         ).stdout
-    found = {}
+    measured = {}
     for name, called in KERNELS.items():
         line = re.search(rf"^\s*([\d,]+) .*:int hb::{name}<float>\(", listing, flags=re.M)
         if line is None:
             raise SystemExit(f"callgrind saw no hb::{name}<float>: was it renamed? See KERNELS in {__file__}")
-        found[f"{called}, n = {n}"] = round(int(line[1].replace(",", "")) / (n * D), 4)
-    return found
+        measured[f"{called}, n = {n}"] = round(int(line[1].replace(",", "")) / (n * D), 4)
+    return measured
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""A stranger's project: its own extension, which calls the median and the vote from C."""
+"""A project of a user: its own extension, which calls the median and the vote from C."""
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup

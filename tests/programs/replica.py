@@ -1,7 +1,8 @@
-"""One replica of a training run: computes its gradients for real and writes them to a file.
+"""Replicas of a training run, one after another; each computes its gradients and writes them to a file.
 
-Run as `replica.py WORKER THREADS LOADERS RESUME OUT`. Parameters move by the same amounts on all replicas,
-as they do where the aggregate is applied, so that what differs is each step's gradient alone.
+Run as `replica.py WORKER THREADS LOADERS RESUME OUT ...`, five arguments for each. Parameters move by the
+same amounts on all replicas, as they do where the aggregate is applied, so that what differs is each step's
+gradient alone.
 """
 
 from __future__ import annotations
@@ -66,18 +67,18 @@ def gradients(worker, loaders, resume):
     loader = DataLoader(redundancy.seeded(images), batch_size=BATCH, sampler=sampler, num_workers=loaders)
     for step in range(resume):
         move(net, step)
-    found, step = [], resume
+    rows, step = [], resume
     while step < STEPS:
         for x, y in loader:
             redundancy.seed_step(worker, WORKERS, step)
             net.zero_grad()
             nn.functional.cross_entropy(net(x), y).backward()
-            found.append(torch.cat([p.grad.reshape(-1) for p in net.parameters()]).numpy())
+            rows.append(torch.cat([p.grad.reshape(-1) for p in net.parameters()]).numpy())
             move(net, step)
             step += 1
             if step == STEPS:
                 break
-    return np.stack(found)
+    return np.stack(rows)
 
 
 @torch.no_grad()
@@ -88,6 +89,8 @@ def move(net, step):
 
 
 if __name__ == "__main__":
-    worker, threads, loaders, resume = map(int, sys.argv[1:5])
-    torch.set_num_threads(threads)
-    np.savez(sys.argv[5], gradients=gradients(worker, loaders, resume), fingerprint=fingerprint())
+    for at in range(1, len(sys.argv), 5):
+        worker, threads, loaders, resume = map(int, sys.argv[at : at + 4])
+        torch.set_num_threads(threads)
+        computed = gradients(worker, loaders, resume)
+        np.savez(sys.argv[at + 4], gradients=computed, fingerprint=fingerprint())

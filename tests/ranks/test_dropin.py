@@ -54,7 +54,7 @@ def test_a_batch_that_leaves_a_sparse_table_out(checked, name):
 @pytest.mark.parametrize("collect", ["symmetric", "root", "sharded"])
 @pytest.mark.parametrize("change", ["weight", "bias", "momentum", "lr"])
 def test_a_rank_whose_state_differs_is_named(checked, job, change, collect):
-    """0.1.0: the ranks' parameters drifted apart to the end of the run, and nobody heard of it."""
+    """0.1.0: the ranks' parameters drifted apart to the end of the run, without an error."""
     for rank in checked("check_states_that_differ"):
         result = rank[f"{change}-{collect}"]
         assert result["kind"] == "StateMismatchError", result

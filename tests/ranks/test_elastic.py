@@ -33,10 +33,10 @@ def test_training_goes_on_when_a_host_dies(cluster, ranks, tmp_path):
                 for pid, words in cluster.processes(3).items():
                     if str(EXAMPLE) in words and words[0] == sys.executable:
                         os.kill(pid, signal.SIGKILL)
-        told = job.printed
-        assert job.process.returncode == 0, told
-    assert "3 workers train from epoch 0, step 0" in told
-    (step,) = re.findall(r"2 workers train from epoch \d+, step (\d+)", told)
+        output = job.printed
+        assert job.process.returncode == 0, output
+    assert "3 workers train from epoch 0, step 0" in output
+    (step,) = re.findall(r"2 workers train from epoch \d+, step (\d+)", output)
     assert int(step) % 10 == 0  # the last commit
-    (accuracy,) = re.findall(r"done with 2 workers .* accuracy ([\d.]+) %", told)
+    (accuracy,) = re.findall(r"done with 2 workers .* accuracy ([\d.]+) %", output)
     assert float(accuracy) > 90

@@ -84,9 +84,9 @@ def run(folder, env, hosts, *arguments):
                 else:
                     announce(hosts[place])
         limit.cancel()
-    told = "".join(printed)
-    assert job.returncode == 0, told
-    return told
+    output = "".join(printed)
+    assert job.returncode == 0, output
+    return output
 
 
 def ranks_of(hosts):
@@ -99,13 +99,13 @@ def test_workers_are_added_replaced_and_removed(ranks, tmp_path):
     The one that takes another's place is the hard case: the ranks that stay keep rank and size.
     """
     env = {**ranks, "HOROVOD_GLOO_TIMEOUT_SECONDS": "60"}
-    told = run(tmp_path, env, [[FIRST], [FIRST, SECOND], [FIRST, THIRD], [FIRST]])
-    starts = re.findall(r"rank (\d) of (\d) in process (\d+) from step (\d+)", told)
-    assert [size for rank, size, *_ in starts if rank == "0"] == ["2", "3", "3", "2"], told
+    output = run(tmp_path, env, [[FIRST], [FIRST, SECOND], [FIRST, THIRD], [FIRST]])
+    starts = re.findall(r"rank (\d) of (\d) in process (\d+) from step (\d+)", output)
+    assert [size for rank, size, *_ in starts if rank == "0"] == ["2", "3", "3", "2"], output
     assert len({process for rank, _, process, _ in starts if rank == "0"}) == 1
     assert len({process for rank, _, process, _ in starts if rank == "2"}) == 2
-    done = re.findall(r"done: rank (\d) of 2, (\d+) steps, Adam at \{(\d+)\}, (\w+)", told)
-    assert sorted(rank for rank, *_ in done) == ["0", "1"], told
+    done = re.findall(r"done: rank (\d) of 2, (\d+) steps, Adam at \{(\d+)\}, (\w+)", output)
+    assert sorted(rank for rank, *_ in done) == ["0", "1"], output
     (steps, state, _) = done[0][1:]
     assert done[0][1:] == done[1][1:]
     assert int(state) == 5 + int(steps)  # on from the checkpoint, no step lost and none too many

@@ -103,7 +103,7 @@ def test_a_rank_whose_script_ended_is_named(results, backend):
 
 @pytest.mark.checks("shutting")
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_after_a_shutdown_the_rank_hears_of_it_and_the_others_name_the_rank(results, backend):
+def test_after_a_shutdown_the_ranks_error_says_so_and_the_others_name_the_rank(results, backend):
     ranks = results("check_shutdown", 3, backend, "shutting")
     assert ranks[2]["kind"] == "TransportError"
     assert ranks[2]["ranks"] == []
@@ -113,17 +113,19 @@ def test_after_a_shutdown_the_rank_hears_of_it_and_the_others_name_the_rank(resu
         assert ranks[rank]["ranks"] == [2]
 
 
-def test_a_single_process_hears_that_it_shut_horovod_down(ranks):
-    """Version 0.1: it heard of late ranks."""
+def test_the_error_of_a_single_process_says_that_it_shut_horovod_down(ranks):
+    """Version 0.1: the error named late ranks."""
     if not built("gloo"):
         pytest.skip("Horovod was built without gloo, and a process can start MPI only once")
     command = [sys.executable, PROGRAMS / "shut_down.py"]
     env = {**ranks, "HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
     job = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
     assert job.returncode == 0, job.stderr
-    told, went_on = job.stdout.splitlines()
-    assert told.startswith("TransportError the header exchange of step 1 cannot begin: Horovod was shut down")
-    assert told.endswith("call hvd.init() and optimizer.rebind()")
+    message, went_on = job.stdout.splitlines()
+    assert message.startswith(
+        "TransportError the header exchange of step 1 cannot begin: Horovod was shut down"
+    )
+    assert message.endswith("call hvd.init() and optimizer.rebind()")
     assert went_on == "went on"
 
 

@@ -45,5 +45,5 @@ def test_46_ranks_give_the_numbers_of_one_process(ranks, collect, tmp_path):
     here = ["--collect", "root" if dedicated else collect, "--out", str(tmp_path / "one")]
     alone = finish([*train, *here], ranks, limit=900)
     assert alone.returncode == 0, alone.stdout
-    many, one = (tmp_path / folder / "metrics.jsonl" for folder in ("many", "one"))
-    assert many.read_bytes() == one.read_bytes()
+    many, single = (tmp_path / folder / "metrics.jsonl" for folder in ("many", "one"))
+    assert many.read_bytes() == single.read_bytes()

@@ -1,4 +1,4 @@
-"""Horovod's own collectives beside ours: its stall check, which `make setup` mends, names who is late."""
+"""Horovod's own collectives beside ours: its stall check, which `make setup` fixes, names who is late."""
 
 from __future__ import annotations
 

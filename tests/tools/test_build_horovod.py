@@ -59,7 +59,7 @@ def test_the_cache_is_where_the_variable_says(tool, tmp_path, monkeypatch):
     assert tool.cache_root() == Path.home() / ".cache" / "horovod_byz" / "wheels"
 
 
-def test_patching_mends_each_file_once(tool, tmp_path):
+def test_patching_changes_each_file_once(tool, tmp_path):
     for name, (old, _) in tool.PATCHES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"before\n{old}\nafter\n")
@@ -132,7 +132,7 @@ def test_a_failed_build_keeps_its_folder_and_says_so(tool, monkeypatch, tmp_path
     assert len(list(tool.cache_root().glob(".building-*/build.log"))) == 1
 
 
-def test_folders_of_other_environments_that_are_no_longer_needed_go(tool, monkeypatch):
+def test_folders_of_other_environments_that_are_no_longer_needed_are_removed(tool, monkeypatch):
     entry = tool.cache_root() / tool.cache_key()
     monkeypatch.setattr(tool, "compile_in", lambda work, log: write_wheel(work / "wheel"))
     needless, held = (entry.with_name(f".building-{entry.name}_{name}") for name in ("0", "1"))

@@ -68,7 +68,7 @@ def test_a_build_says_how_many_files_there_are_and_goes_on_after_a_kill(tool, tr
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF\x02", b"\0" * 64, b"x" * 500])
-def test_what_is_no_object_file_is_compiled_again(tool, tmp_path, content):
+def test_a_file_that_is_no_object_file_is_compiled_again(tool, tmp_path, content):
     (tmp_path / "a.o").write_bytes(content)
     assert tool.drop_partial(tmp_path) == 0
     assert not (tmp_path / "a.o").exists()

@@ -17,8 +17,8 @@ TARGETS = ("setup", "test", "lint", "demo", "doctor", "bench", "wheel-test", "cl
 
 def pins() -> dict[str, str]:
     lines = (ROOT / "requirements" / "constraints.txt").read_text().splitlines()
-    found = [line.partition("==") for line in lines if line and not line.startswith("#")]
-    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, _, version in found}
+    parts = [line.partition("==") for line in lines if line and not line.startswith("#")]
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, _, version in parts}
 
 
 def wanted(name: str) -> list[str]:

@@ -46,16 +46,16 @@ def check_going_on_without_a_new_start():
     _first.be_impatient(1.5)
     if hvd.rank() == LATE:
         hvd.barrier()  # the others gave up before they come here
-        found = {"late": raised(_first.step)}
+        errors = {"late": raised(_first.step)}
     else:
-        found = {"late": raised(_first.step)}
+        errors = {"late": raised(_first.step)}
         hvd.barrier()
-    found["again"] = raised(_first.step)
-    found["other optimizer"] = raised(_second.step)
-    found["binding"] = raised(lambda: bind("sharded", 10, np.float32))
-    found["join"] = raised(hvd.join)
+    errors["again"] = raised(_first.step)
+    errors["other optimizer"] = raised(_second.step)
+    errors["binding"] = raised(lambda: bind("sharded", 10, np.float32))
+    errors["join"] = raised(hvd.join)
     hvd.barrier()
-    return found
+    return errors
 
 
 def _start_anew():
@@ -79,19 +79,19 @@ def check_interrupt():
     """Rank 1 is interrupted while it waits for rank 2, as by Ctrl-C, and steps once more."""
     if hvd.mpi_enabled():
         return None
-    found = {}
+    errors = {}
     if hvd.rank() == 1:
         threading.Timer(0.7, _thread.interrupt_main).start()
     if hvd.rank() != LATE:
         _first.be_impatient(4)
         try:
-            found["wait"] = raised(_first.step)
+            errors["wait"] = raised(_first.step)
         except KeyboardInterrupt:
-            found["wait"] = {"kind": "KeyboardInterrupt"}
+            errors["wait"] = {"kind": "KeyboardInterrupt"}
     hvd.barrier()
     if hvd.rank() != LATE:
-        found["again"] = raised(_first.step)
+        errors["again"] = raised(_first.step)
     hvd.barrier()
     _start_anew()
     _first.step()
-    return {**found, "after": fingerprint(flat(_first.net))}
+    return {**errors, "after": fingerprint(flat(_first.net))}

@@ -28,7 +28,7 @@ def run(labels, accuracies, seed=0, diverged_at=None, train_loss=1.0, **notes):
 
 def series(rule, *repeats, **more):
     labels = {"rule": rule, **more}
-    return Series(labels, tuple(run(labels, one, seed) for seed, one in enumerate(repeats)))
+    return Series(labels, tuple(run(labels, values, seed) for seed, values in enumerate(repeats)))
 
 
 FOUND = (
@@ -77,14 +77,14 @@ def test_only_runs_that_meet_the_condition_count():
 
 def test_equal_metrics_are_equal_but_for_the_training_loss():
     first, second = {"rule": "D", "f": "0"}, {"rule": "D", "f": "1"}
-    found = [
+    curves = [
         Series(first, (run(first, (10, 20, 30)),)),
         Series(second, (run(second, (10, 20, 30), train_loss=2.0),)),
     ]
     claim = Claim(claim="Equal", of=second, same_metrics_as=first)
-    assert judge(claim, found, {}, "accuracy").status == "PASS"
-    found[1] = Series(second, (run(second, (10, 20, 30.01)),))
-    assert judge(claim, found, {}, "accuracy").measured == "0 of 1 runs equal"
+    assert judge(claim, curves, {}, "accuracy").status == "PASS"
+    curves[1] = Series(second, (run(second, (10, 20, 30.01)),))
+    assert judge(claim, curves, {}, "accuracy").measured == "0 of 1 runs equal"
 
 
 def test_a_failed_claim_is_explained_and_a_passed_one_is_not():
@@ -179,8 +179,8 @@ def test_bars_are_made_of_calculated_parts(tmp_path):
 
 @pytest.mark.parametrize("name", ["toys", "resilience"])
 def test_calculations_give_plain_finite_numbers(name):
-    found = calculations.by_name(name)()
-    assert found
-    assert all(isinstance(value, int | float) and np.isfinite(value) for value in found.values())
+    numbers = calculations.by_name(name)()
+    assert numbers
+    assert all(isinstance(value, int | float) and np.isfinite(value) for value in numbers.values())
     with pytest.raises(ConfigError, match="unknown calculation"):
         calculations.by_name("toy")

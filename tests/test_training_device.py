@@ -1,4 +1,4 @@
-"""Which device a rank computes on: a GPU per rank, and clear words where there is none."""
+"""Which device a rank computes on: a GPU per rank, and a clear error where there is none."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_other_names_are_refused(name):
 def test_the_command_line_says_that_torch_finds_no_gpu(command, gpus, tmp_path, monkeypatch):
     gpus(0)
     monkeypatch.chdir(tmp_path)
-    found = CliRunner().invoke(app, [*command, "--device", "cuda"])
-    assert found.exit_code == 2
-    assert "device 'cuda' cannot be used: torch" in found.output
-    assert "horovod-byz doctor" in found.output
+    result = CliRunner().invoke(app, [*command, "--device", "cuda"])
+    assert result.exit_code == 2
+    assert "device 'cuda' cannot be used: torch" in result.output
+    assert "horovod-byz doctor" in result.output
     assert list(tmp_path.iterdir()) == []

@@ -46,31 +46,31 @@ def folder(request, nowhere, monkeypatch):
 
 
 def test_digits_need_no_files(nowhere):
-    found = load_dataset("digits")
-    assert found.train_x.shape == (1437, 1, 8, 8)
-    assert found.test_x.shape == (360, 1, 8, 8)
-    assert found.train_x.dtype == torch.float32
-    assert found.train_y.dtype == torch.int64
-    assert (found.train_x.min(), found.train_x.max()) == (0, 1)
-    assert found.test_y.bincount().min() > 20
+    dataset = load_dataset("digits")
+    assert dataset.train_x.shape == (1437, 1, 8, 8)
+    assert dataset.test_x.shape == (360, 1, 8, 8)
+    assert dataset.train_x.dtype == torch.float32
+    assert dataset.train_y.dtype == torch.int64
+    assert (dataset.train_x.min(), dataset.train_x.max()) == (0, 1)
+    assert dataset.test_y.bincount().min() > 20
     assert not list(nowhere.rglob("*"))
 
 
 def test_standard_normalisation_has_mean_zero_and_deviation_one():
-    found = load_dataset("digits", normalise="standard")
-    assert abs(float(found.train_x.mean())) < 1e-3
-    assert abs(float(found.train_x.std()) - 1) < 1e-3
+    dataset = load_dataset("digits", normalise="standard")
+    assert abs(float(dataset.train_x.mean())) < 1e-3
+    assert abs(float(dataset.train_x.std()) - 1) < 1e-3
 
 
 def test_read_only_folders_are_read_in_place(folder):
     before = sorted(folder.rglob("*"))
     for path in [*before, folder]:
         path.chmod(0o555 if path.is_dir() else 0o444)
-    found = load_dataset("mnist", folder)
-    assert found.source == "found through --data-dir, unchecked by HOROVOD_BYZ_OWN_DATA"
-    assert (found.shape, found.classes) == ((1, 4, 4), 10)
+    dataset = load_dataset("mnist", folder)
+    assert dataset.source == "found through --data-dir, unchecked by HOROVOD_BYZ_OWN_DATA"
+    assert (dataset.shape, dataset.classes) == ((1, 4, 4), 10)
     expected = np.frombuffer(idx((30, 4, 4)), np.uint8, offset=16).reshape(30, 1, 4, 4) / np.float32(255)
-    np.testing.assert_array_equal(found.train_x.numpy(), expected)
+    np.testing.assert_array_equal(dataset.train_x.numpy(), expected)
     assert sorted(folder.rglob("*")) == before
     for path in [*before, folder]:
         path.chmod(0o755)
@@ -93,18 +93,18 @@ def test_a_missing_set_says_where_it_looked_and_what_to_do(nowhere, name, monkey
     monkeypatch.setenv("HOROVOD_BYZ_DATA", str(nowhere / "mounted"))
     with pytest.raises(DatasetMissing) as error:
         load_dataset(name, nowhere / "named", download=False)
-    told = str(error.value)
+    message = str(error.value)
     for part in (
         "named (--data-dir)",
         "mounted (HOROVOD_BYZ_DATA)",
         "data (the working directory)",
         "(the cache)",
     ):
-        assert part in told
-    assert "--data digits" in told
+        assert part in message
+    assert "--data digits" in message
 
 
-def test_a_failed_download_is_told(nowhere, monkeypatch):
+def test_a_failed_download_gives_a_clear_error(nowhere, monkeypatch):
     def refuse(name: str, root: Path) -> None:
         raise OSError("no route to host")
 
@@ -122,10 +122,10 @@ def test_a_damaged_file_is_named(folder):
 
 def test_other_files_than_the_published_ones_are_refused_unless_allowed(folder, monkeypatch):
     monkeypatch.setenv("HOROVOD_BYZ_OWN_DATA", "0")
-    told = (
+    message = (
         r"train-images.* is not the published file \(MD5 .*\): delete it and fetch it again, or, .*OWN_DATA=1"
     )
-    with pytest.raises(DatasetDamaged, match=told):
+    with pytest.raises(DatasetDamaged, match=message):
         load_dataset("mnist", folder)
 
 
@@ -218,11 +218,11 @@ def test_cifars_batches_are_read_without_an_unpickler_that_runs_code(
 ):
     monkeypatch.setenv("HOROVOD_BYZ_OWN_DATA", "1")
     write_cifar(nowhere, kind, pickle.dumps(batch(), protocol))
-    found = load_dataset(name, nowhere)
-    assert found.train_x.shape == ((15 if kind == "CIFAR10" else 3), 3, 32, 32)
+    dataset = load_dataset(name, nowhere)
+    assert dataset.train_x.shape == ((15 if kind == "CIFAR10" else 3), 3, 32, 32)
     expected = batch()[b"data"].reshape(3, 3, 32, 32) / np.float32(255)
-    np.testing.assert_array_equal(found.test_x.numpy(), expected)
-    assert set(found.test_y.tolist()) == {1 if kind == "CIFAR10" else 99}
+    np.testing.assert_array_equal(dataset.test_x.numpy(), expected)
+    assert set(dataset.test_y.tolist()) == {1 if kind == "CIFAR10" else 99}
     monkeypatch.delenv("HOROVOD_BYZ_OWN_DATA")
     with pytest.raises(DatasetDamaged, match="is not the published file"):
         load_dataset(name, nowhere)
@@ -248,7 +248,7 @@ class Harmful:
         (pickle.dumps({b"labels": [1]}, 2), "KeyError"),
     ],
 )
-def test_a_batch_that_is_none_is_named_and_nothing_in_it_runs(nowhere, monkeypatch, content, message):
+def test_an_invalid_batch_is_named_and_no_code_in_it_runs(nowhere, monkeypatch, content, message):
     monkeypatch.setenv("HOROVOD_BYZ_OWN_DATA", "1")
     write_cifar(nowhere, "CIFAR10", content)
     with pytest.raises(DatasetDamaged, match=rf"data_batch_1 is no batch of CIFAR10 \(.*({message})"):
@@ -259,24 +259,24 @@ def test_a_batch_that_is_none_is_named_and_nothing_in_it_runs(nowhere, monkeypat
 def test_unknown_sets_and_limits_are_errors():
     with pytest.raises(ValueError, match="unknown data set 'svhn'"):
         load_dataset("svhn")
-    found = load_dataset("digits")
-    assert len(found.limited(100).train_y) == 100
-    assert len(found.limited(None).train_y) == 1437
+    dataset = load_dataset("digits")
+    assert len(dataset.limited(100).train_y) == 100
+    assert len(dataset.limited(None).train_y) == 1437
     with pytest.raises(ValueError, match="train_limit = 9999: use a number from 1 to 1437"):
-        found.limited(9999)
+        dataset.limited(9999)
 
 
 def test_augmentation_crops_and_flips_by_its_generator():
     images = torch.arange(2 * 3 * 8 * 8, dtype=torch.float32).view(2, 3, 8, 8)
     before = images.clone()
-    one, two = (augment(images, np.random.default_rng(3)) for _ in range(2))
-    assert torch.equal(one, two)
+    first, second = (augment(images, np.random.default_rng(3)) for _ in range(2))
+    assert torch.equal(first, second)
     assert torch.equal(images, before)
-    assert one.shape == images.shape
-    assert not torch.equal(one, augment(images, np.random.default_rng(4)))
+    assert first.shape == images.shape
+    assert not torch.equal(first, augment(images, np.random.default_rng(4)))
     padded = torch.nn.functional.pad(images, (4, 4, 4, 4), mode="reflect")
     windows = [padded[0, :, top : top + 8, left : left + 8] for top in range(9) for left in range(9)]
-    assert any(torch.equal(one[0], window) or torch.equal(one[0], window.flip(2)) for window in windows)
+    assert any(torch.equal(first[0], window) or torch.equal(first[0], window.flip(2)) for window in windows)
 
 
 @pytest.mark.realdata
@@ -293,9 +293,9 @@ def test_the_real_sets(name, shape, counts, mean):
     if not os.environ.get("HOROVOD_BYZ_DATA"):
         pytest.skip("HOROVOD_BYZ_DATA names no folder with the real data sets")
     try:
-        found = load_dataset(name, download=False)
+        dataset = load_dataset(name, download=False)
     except DatasetMissing as error:
         pytest.skip(str(error).splitlines()[0])
-    assert found.shape == shape
-    assert (len(found.train_y), len(found.test_y)) == counts
-    assert abs(float(found.train_x.mean()) - mean) < 1e-3
+    assert dataset.shape == shape
+    assert (len(dataset.train_y), len(dataset.test_y)) == counts
+    assert abs(float(dataset.train_x.mean()) - mean) < 1e-3

@@ -45,7 +45,7 @@ def run(command, *options, cwd=None):
         )
 
 
-def test_ranks_resume_extend_and_refuse_in_words(tmp_path):
+def test_ranks_resume_extend_and_refuse_with_a_clear_error(tmp_path):
     whole, folder = tmp_path / "whole", tmp_path / "run"
     trained_here(*RUN, "--out", folder)
     longer = run(COMMAND, "--resume", "--steps", "9", "--ranks", "2", "--out", folder)
@@ -76,10 +76,12 @@ def test_ranks_under_horovodrun_end_by_themselves(tmp_path, backend):
     (folder / "summary.json").unlink()
     job = [*HOROVODRUN, *BACKENDS[backend], "-np", "2", *COMMAND]
     refused = run(job, "--resume", "--out", folder)
-    told = refused.stdout + refused.stderr
+    output = refused.stdout + refused.stderr
     assert refused.returncode != 0
-    assert f"horovod-byz: {folder / CHECKPOINTS[0]} is empty. No checkpoint is left to continue from" in told
-    assert "horovod_byz/training" not in told, "a traceback of ours"
+    assert (
+        f"horovod-byz: {folder / CHECKPOINTS[0]} is empty. No checkpoint is left to continue from" in output
+    )
+    assert "horovod_byz/training" not in output, "a traceback of ours"
 
 
 def test_ranks_import_a_users_own_rule_from_the_working_folder(tmp_path):

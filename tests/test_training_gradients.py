@@ -26,7 +26,7 @@ SMALL = {
 
 
 def count(model: torch.nn.Module) -> int:
-    return sum(one.numel() for one in model.parameters())
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(
@@ -50,10 +50,10 @@ def test_parameter_counts_are_those_of_the_papers(name, shape, classes, options,
 def test_a_model_depends_on_its_seed_only_and_leaves_the_random_state():
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    one, two, other = (build("mlp", GREY, 10, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (build("mlp", GREY, 10, seed=seed) for seed in (3, 3, 4))
     assert torch.equal(before, torch.get_rng_state())
-    assert torch.equal(one[1].weight, two[1].weight)
-    assert not torch.equal(one[1].weight, other[1].weight)
+    assert torch.equal(first[1].weight, again[1].weight)
+    assert not torch.equal(first[1].weight, other[1].weight)
 
 
 @pytest.mark.parametrize("name", ["lenet", "lenet-20-50", "vgg13-bn"])
@@ -96,7 +96,9 @@ def test_rows_equal_autograd_worker_by_worker(name):
     for worker in range(3):
         torch.manual_seed(seeds[worker])
         loss = torch.nn.functional.cross_entropy(plain(images[worker]), labels[worker])
-        expected = torch.cat([one.reshape(-1) for one in torch.autograd.grad(loss, list(plain.parameters()))])
+        expected = torch.cat(
+            [gradient.reshape(-1) for gradient in torch.autograd.grad(loss, list(plain.parameters()))]
+        )
         torch.testing.assert_close(gradients.rows[worker], expected, rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(gradients.losses[worker], loss.detach())
 

@@ -26,17 +26,17 @@ def test_the_saving_is_shared_by_the_additional_gradients(r):
         assert call().shape == (8,)
         return next(turns)
 
-    found = crossover.measure(r, 8, 3, clock)
+    crossings = crossover.measure(r, 8, 3, clock)
     names = ["Median", "Multi-Krum", "Bulyan"]
-    assert [one.name for one in found] == names + [f"{name}, lazy vote" for name in names]
-    for one in found:
-        assert (one.vanilla, one.detox, one.speedup) == (9.0, 3.0, 3.0)
-        assert one.pays_below == pytest.approx(6 / (r - 1))
+    assert [crossing.name for crossing in crossings] == names + [f"{name}, lazy vote" for name in names]
+    for crossing in crossings:
+        assert (crossing.vanilla, crossing.detox, crossing.speedup) == (9.0, 3.0, 3.0)
+        assert crossing.pays_below == pytest.approx(6 / (r - 1))
 
 
 def test_the_table_says_never():
-    one = crossover.Crossing("Median", 10, 0.001, 0.003, 0.33, -0.001)
-    assert "| Median | 1e+01 | 1 | 3 | 0.33 | never |" in crossover.table([one], 3)
+    crossing = crossover.Crossing("Median", 10, 0.001, 0.003, 0.33, -0.001)
+    assert "| Median | 1e+01 | 1 | 3 | 0.33 | never |" in crossover.table([crossing], 3)
 
 
 def test_results_hold_their_setting(tmp_path, capsys):

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from horovod_byz.cli.main import app
 from horovod_byz.reproduction import compute as computing
 from horovod_byz.reproduction.artefact import Artefact
 from horovod_byz.reproduction.catalogue import Catalogue
@@ -130,10 +132,10 @@ def test_a_wrong_run_is_named(experiments):
         Grid.read(path).select({})
 
 
-def test_reproduces_in_one_go_and_then_at_once(experiments, tmp_path):
+def test_reproduces_in_one_go_and_then_at_once(experiments, here, tmp_path):
     artefact, place = Artefact.read(experiments / "small.toml"), Workplace(tmp_path / "out", jobs=1)
     shown = reproduce(artefact, Catalogue(experiments), place)
-    assert [one.status for one in shown.verdicts] == ["PASS", "FAIL"]
+    assert [verdict.status for verdict in shown.verdicts] == ["PASS", "FAIL"]
     assert "It is none." in shown.verdicts[1].note
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "small").rglob("*.*z")}
     assert len(before) == 3
@@ -205,10 +207,10 @@ def test_the_same_seed_gives_the_same_metrics_file(small, tmp_path, monkeypatch)
     compute(small.cells[:1], Workplace(tmp_path / "one", jobs=1), "in a process of its own")
     monkeypatch.setattr(computing, "ProcessPoolExecutor", Here)
     compute(small.cells[:1], Workplace(tmp_path / "two", jobs=1), "here")
-    found = [
+    files = [
         (tmp_path / name / "small" / "Krum_0" / "metrics.jsonl.gz").read_bytes() for name in ("one", "two")
     ]
-    assert found[0] == found[1]
+    assert files[0] == files[1]
 
 
 def test_a_shortened_form_is_labelled_and_kept_apart(experiments, here, tmp_path):
@@ -225,7 +227,7 @@ def test_a_shortened_form_is_labelled_and_kept_apart(experiments, here, tmp_path
 def test_a_form_of_an_artefact_explains_the_claims_that_it_took_over(experiments):
     path = experiments / "form.toml"
     path.write_text('like = "small"\n[explanations]\n"Krum is no oracle" = "It is, here."\n')
-    assert [one.explanation for one in Artefact.read(path).claims] == ["It is, here.", "It is none."]
+    assert [claim.explanation for claim in Artefact.read(path).claims] == ["It is, here.", "It is none."]
     path.write_text('like = "small"\n[explanations]\n"Krum is an oracle" = "?"\n')
     with pytest.raises(ConfigError, match="unknown claim in explanations 'Krum is an oracle': did you mean"):
         Artefact.read(path)
@@ -235,7 +237,7 @@ def test_the_overview_shows_the_fullest_form_there_is(experiments, here, tmp_pat
     def line(**shortened):
         reproduce_all(["small"], Catalogue(experiments), Workplace(tmp_path / "out", jobs=1), **shortened)
         text = (tmp_path / "out" / "README.md").read_text()
-        return next(one for one in text.splitlines() if one.startswith("| Nothing"))
+        return next(row for row in text.splitlines() if row.startswith("| Nothing"))
 
     first = line(steps=1)
     assert "[small-steps1](small-steps1/README.md)" in first
@@ -249,7 +251,7 @@ def test_the_overview_shows_the_fullest_form_there_is(experiments, here, tmp_pat
 
 
 @pytest.mark.slow
-def test_killed_half_way_it_loses_the_runs_in_flight_only(experiments, tmp_path):
+def test_killed_half_way_it_loses_the_runs_in_flight_only(experiments, here, tmp_path):
     path = experiments / "grids" / "small.toml"
     path.write_text(GRID.replace("seeds = 2", "seeds = 6").replace("steps = 2", "steps = 20"))
     out = tmp_path / "out"
@@ -273,23 +275,23 @@ def test_killed_half_way_it_loses_the_runs_in_flight_only(experiments, tmp_path)
     assert not [path for path in (out / "small").glob(".*.tmp") if path.is_dir()]
 
 
-@pytest.mark.slow
-def test_a_killed_run_is_told_in_words(experiments, tmp_path):
+def test_a_clear_error_when_the_process_of_a_run_is_killed(experiments, tmp_path, monkeypatch):
+    class Killer(computing._Meter):
+        def advance(self, name, seconds):
+            super().advance(name, seconds)
+            for worker in psutil.Process().children():
+                if "spawn_main" in " ".join(worker.cmdline()):
+                    worker.kill()
+
     path = experiments / "grids" / "small.toml"
     path.write_text(GRID.replace("seeds = 2", "seeds = 6").replace("steps = 2", "steps = 60"))
-    command = [sys.executable, "-m", "horovod_byz.cli", "reproduce", "small", "--jobs", "1"]
-    command += ["--experiments", str(experiments), "--results", str(tmp_path / "out")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        for line in process.stdout:
-            if line.startswith("[ 1/11]"):
-                break
-        for worker in psutil.Process(process.pid).children():
-            if "spawn_main" in " ".join(worker.cmdline()):
-                worker.kill()
-        told = process.stdout.read()
-    assert process.returncode == 1
-    assert "a process that computed a run was killed" in told
-    assert "Traceback" not in told
+    monkeypatch.setattr(computing, "_Meter", Killer)
+    command = ["reproduce", "small", "--jobs", "1", "--experiments", str(experiments)]
+    result = CliRunner().invoke(app, [*command, "--results", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert "[ 1/11]" in result.output
+    assert "a process that computed a run was killed" in result.output
+    assert "Traceback" not in result.output
 
 
 @pytest.mark.source

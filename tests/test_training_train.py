@@ -17,6 +17,7 @@ from horovod_byz.training.ranks import Ranks
 from horovod_byz.training.runs import RunError, RunFolder, finite, replace_file
 from horovod_byz.training.train import Launch, Stopped, train
 from horovod_byz.training.trainer import Trainer
+from training import contents
 
 SMALL = {
     "steps": 12,
@@ -29,7 +30,6 @@ SMALL = {
     "optimizer": {"momentum": 0.9, "decay": 0.5, "milestones": [8]},
     "evaluate_every": 5,
 }
-FILES = ("metrics.jsonl", "verdicts.json", "summary.json", "config.toml")
 
 
 def small(**changes):
@@ -47,17 +47,13 @@ class InterruptAt(Silent):
             os.kill(os.getpid(), self.number)
 
 
-def contents(folder):
-    return {name: (folder / name).read_bytes() for name in FILES}
-
-
 def test_a_run_leaves_a_whole_folder(tmp_path):
     summary = train(small(), Launch(tmp_path / "run"))
     folder = RunFolder(tmp_path / "run")
     assert folder.complete
     assert folder.config == small()
-    assert [one["step"] for one in folder.metrics] == [0, 5, 10, 12]
-    assert [one["lr"] for one in folder.metrics] == [0.1, 0.1, 0.05, 0.05]
+    assert [record["step"] for record in folder.metrics] == [0, 5, 10, 12]
+    assert [record["lr"] for record in folder.metrics] == [0.1, 0.1, 0.05, 0.05]
     assert summary == folder.read_json("summary.json")
     assert summary["steps"] == 12
     assert summary["diverged_at"] is None
@@ -73,12 +69,12 @@ def test_a_run_leaves_a_whole_folder(tmp_path):
     assert not [path for path in folder.path.iterdir() if path.suffix == ".tmp"]
 
 
-def test_the_verdicts_tell_byzantine_workers_from_honest_ones(tmp_path):
+def test_the_verdicts_separate_byzantine_workers_from_honest_ones(tmp_path):
     train(small(rule="krum"), Launch(tmp_path / "run"))
     verdicts = RunFolder(tmp_path / "run").read_json("verdicts.json")
     assert verdicts["byzantine_rows_named"] == 1.0
     assert verdicts["byzantine_share_of_weight"] == 0.0
-    guilty = [one["worker"] for one in verdicts["workers"] if one["byzantine_steps"] == 12]
+    guilty = [account["worker"] for account in verdicts["workers"] if account["byzantine_steps"] == 12]
     assert guilty == list(small().make_wire().workers(0))
 
 
@@ -120,8 +116,8 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, step, number):
     assert not RunFolder(tmp_path / "run").complete
     train(config, Launch(tmp_path / "run", resume=True))
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
-    one, two = (RunFolder(tmp_path / name).load_checkpoint() for name in ("run", "whole"))
-    assert all(torch.equal(part, two["model"][name]) for name, part in one["model"].items())
+    resumed, whole = (RunFolder(tmp_path / name).load_checkpoint() for name in ("run", "whole"))
+    assert all(torch.equal(part, whole["model"][name]) for name, part in resumed["model"].items())
 
 
 @pytest.mark.parametrize("model", ["resnet18:width=2", "cnn-xie2018:width=2,hidden=4"])

@@ -106,8 +106,8 @@ def test_files_that_are_missing_or_not_toml_are_named(tmp_path):
 
 
 def test_literals():
-    found = [parse_literal(text) for text in ("3", "0.5", "true", "[1, 2]", "'x'", " krum ", "inf")]
-    assert found == [3, 0.5, True, [1, 2], "x", "krum", math.inf]
+    values = [parse_literal(text) for text in ("3", "0.5", "true", "[1, 2]", "'x'", " krum ", "inf")]
+    assert values == [3, 0.5, True, [1, 2], "x", "krum", math.inf]
 
 
 def test_learning_rates_decay_at_milestones_and_at_multiples():

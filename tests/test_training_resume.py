@@ -24,6 +24,7 @@ from horovod_byz.training.runs import CHECKPOINTS, RunError, RunFolder
 from horovod_byz.training.train import Launch, Stopped, train
 from horovod_byz.training.trainer import Trainer
 from thread_ranks import on_ranks_that_fail
+from training import contents
 
 SMALL = {
     "steps": 12,
@@ -36,16 +37,11 @@ SMALL = {
     "optimizer": {"momentum": 0.9},
     "evaluate_every": 5,
 }
-FILES = ("metrics.jsonl", "verdicts.json", "summary.json", "config.toml")
 CURRENT, PREVIOUS = CHECKPOINTS
 
 
 def small(**changes):
     return configs.make(SMALL | changes)
-
-
-def contents(folder):
-    return {name: (folder / name).read_bytes() for name in FILES}
 
 
 class Recorder(Silent):
@@ -144,7 +140,7 @@ def test_no_bit_changes_unnoticed(interrupted, tmp_path):
         (lambda content: pickle.dumps({"step": 1}), "has no digest: .*an earlier version wrote it"),
     ],
 )
-def test_a_damaged_checkpoint_falls_back_with_a_warning_or_ends_in_a_sentence(run, whole, damage, message):
+def test_a_damaged_checkpoint_falls_back_with_a_warning_or_gives_a_clear_error(run, whole, damage, message):
     path = run / CURRENT
     path.write_bytes(damage(path.read_bytes()))
     alone = shutil.copytree(run, run.with_name("alone"))
@@ -259,7 +255,7 @@ def test_lost_or_damaged_records_come_back_from_the_checkpoint(run, whole, name,
     (run / name).unlink() if content is None else (run / name).write_bytes(content)
     assert resumed(run) == []
     assert contents(run) == contents(whole)
-    assert [one["step"] for one in RunFolder(run).read_lines("timings.jsonl")] == [0, 5, 10, 12]
+    assert [record["step"] for record in RunFolder(run).read_lines("timings.jsonl")] == [0, 5, 10, 12]
 
 
 @pytest.mark.parametrize("name", ["summary.json", "verdicts.json", "metrics.jsonl"])
@@ -320,9 +316,9 @@ def test_a_finished_run_goes_on_to_more_steps_as_if_it_had_been_asked_for_them(w
     assert resumed(run, steps=steps) == []
     train(small(steps=steps), Launch(tmp_path / "long"))
     assert contents(run) == contents(tmp_path / "long")
-    one, two = (RunFolder(folder).load_checkpoint() for folder in (run, tmp_path / "long"))
-    assert all(torch.equal(part, two["model"][name]) for name, part in one["model"].items())
-    assert torch.equal(one["losses"], two["losses"])
+    continued, direct = (RunFolder(folder).load_checkpoint() for folder in (run, tmp_path / "long"))
+    assert all(torch.equal(part, direct["model"][name]) for name, part in continued["model"].items())
+    assert torch.equal(continued["losses"], direct["losses"])
 
 
 def test_an_interrupted_run_may_end_earlier_but_not_before_its_checkpoint(run, tmp_path):
@@ -381,7 +377,9 @@ def test_a_file_that_cannot_be_written_is_named_and_nothing_is_left_behind(tmp_p
 
 
 @pytest.mark.parametrize("step", [0, 6, 12])
-def test_a_full_disk_ends_a_run_in_a_sentence_and_leaves_it_resumable(tmp_path, whole, monkeypatch, step):
+def test_a_full_disk_ends_a_run_with_a_clear_error_and_leaves_it_resumable(
+    tmp_path, whole, monkeypatch, step
+):
     class Full(Silent):
         def start(self, title, total, done):
             if step == 0:

@@ -37,5 +37,5 @@ def test_the_gamblers_share_of_values_is_that_of_the_first_gradients(options, mo
     assert ("byzantine_votes" in made) == ("redundancy" in options)
 
 
-def test_most_runs_have_none():
+def test_most_runs_have_no_notes():
     assert notes.of(configs.make({"workers": 4}), load_dataset("digits")) == {}

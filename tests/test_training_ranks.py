@@ -12,13 +12,13 @@ from horovod_byz.training import launcher
 from horovod_byz.training.progress import Silent
 from horovod_byz.training.runs import RunFolder
 from rank_jobs import BACKENDS, HOROVODRUN, Job, finish, need_horovod, one_at_a_time, trained_here
+from training import contents
 
 need_horovod()
 pytestmark = pytest.mark.horovod
 
 TRAIN = ["-m", "horovod_byz.cli", "train"]
 RUN = "--steps 60 --workers 7 --byzantine 2 --attack omniscient --rule krum --model mlp:width=16 --batch 8"
-FILES = ("metrics.jsonl", "verdicts.json", "summary.json", "config.toml")
 
 
 @pytest.fixture
@@ -28,10 +28,6 @@ def environment(monkeypatch):
         monkeypatch.setenv(name, value)
     with one_at_a_time():
         yield
-
-
-def contents(folder):
-    return {name: (folder / name).read_bytes() for name in FILES}
 
 
 def alone(folder, *options):
@@ -56,13 +52,13 @@ def interrupted(command, folder, after):
 def test_ctrl_c_and_resume_on_two_ranks_give_the_numbers_of_one_process(environment, tmp_path, backend):
     job = [*HOROVODRUN, *BACKENDS[backend], "-np", "2", sys.executable, *TRAIN]
     options = ["--steps", "2000", "--evaluate-every", "4", "--out", str(tmp_path / "run")]
-    told = interrupted([*job, *RUN.split(), *options], tmp_path / "run", after=5)
+    output = interrupted([*job, *RUN.split(), *options], tmp_path / "run", after=5)
     folder = RunFolder(tmp_path / "run")
     # Neither exit code nor last words can be relied on: on Gloo horovodrun's helper may reap a rank's shell
     # before its own wait does, and 130 becomes 0; mpirun may drop what a rank prints while it ends.
-    assert not folder.complete, told
+    assert not folder.complete, output
     stopped = folder.load_checkpoint()["step"]
-    assert stopped >= 10, told
+    assert stopped >= 10, output
     # Shorten what is left: the number of steps decides nothing before the last one.
     config = (tmp_path / "run" / "config.toml").read_text().replace("steps = 2000", f"steps = {stopped + 13}")
     (tmp_path / "run" / "config.toml").write_text(config)

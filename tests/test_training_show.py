@@ -49,9 +49,10 @@ def test_train_report_and_resume_from_the_command_line(tmp_path):
     assert "never diverged" in shown.output
 
 
-def test_the_version_is_told():
-    told = runner.invoke(app, ["--version"])
-    assert (told.exit_code, told.output) == (0, f"horovod-byz {importlib.metadata.version('horovod-byz')}\n")
+def test_the_version_is_printed():
+    result = runner.invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output == f"horovod-byz {importlib.metadata.version('horovod-byz')}\n"
 
 
 def test_a_finished_run_gets_more_steps_from_the_command_line(tmp_path):
@@ -143,7 +144,7 @@ def test_what_an_operator_meets_ends_with_one_sentence(damaged, monkeypatch, arg
     assert not (damaged.parent / "new").exists()
 
 
-def test_an_error_of_the_system_is_a_sentence_too(tmp_path, monkeypatch):
+def test_an_error_of_the_system_is_reported_in_one_sentence_too(tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -167,8 +168,8 @@ def test_a_missing_data_set_ends_with_one_message(tmp_path, monkeypatch):
     ("arguments", "expected"),
     [
         (["recommend", "--n", "20", "--f", "6"], "mean-around-median: it tolerates 6 Byzantine values"),
-        (["detox", "--p", "45", "--q", "5", "--r", "3"], "0.433404"),
-        (["detox", "--n", "45", "--f", "5"], "not applicable: there are 15 votes"),
+        (["detox", "--p", "45", "--q", "5", "--r", "3", "--runs", "0"], "0.433404"),
+        (["detox", "--n", "45", "--f", "5", "--runs", "0"], "not applicable: there are 15 votes"),
         (["resilience", "--rule", "krum", "--n", "20", "--f", "6"], "eta = 14.4222"),
         (["resilience", "--rule", "krum", "--n", "25", "--f", "12"], "not applicable"),
     ],
@@ -203,20 +204,20 @@ def test_report_names_the_workers_that_lost_votes(tmp_path):
     trained = train(*rule, *attack, "--out", tmp_path / "run")
     assert trained.exit_code == 0, trained.output
     verdicts = RunFolder(tmp_path / "run").verdicts
-    (guilty,) = [one["worker"] for one in verdicts["workers"] if one["byzantine_steps"]]
+    (guilty,) = [account["worker"] for account in verdicts["workers"] if account["byzantine_steps"]]
     assert verdicts["workers"][guilty]["outvoted_steps"] == 4
-    told = table_of(tmp_path / "run")
-    assert "outvoted" in told
-    assert "group" in told
-    assert f"without a majority): worker {guilty} in 4 steps." in told
+    table = table_of(tmp_path / "run")
+    assert "outvoted" in table
+    assert "group" in table
+    assert f"without a majority): worker {guilty} in 4 steps." in table
     assert verdicts["workers"][guilty]["last_suspect_step"] == 3
 
 
 def test_report_leaves_out_what_the_run_has_not(tmp_path):
     train("--out", tmp_path / "run")
-    told = table_of(tmp_path / "run")
-    assert "outvoted" not in told
-    assert "No worker's row stood out in any step." in told
+    table = table_of(tmp_path / "run")
+    assert "outvoted" not in table
+    assert "No worker's row stood out in any step." in table
 
 
 def test_report_reads_runs_that_counted_steps_from_1(tmp_path):
@@ -232,17 +233,17 @@ def test_report_reads_runs_that_counted_steps_from_1(tmp_path):
     folder = RunFolder(tmp_path / "run")
     assert folder.summary["diverged_at"] == 2
     assert folder.verdicts["workers"][2]["last_suspect_step"] == 1
-    told = table_of(tmp_path / "run")
-    assert "not finite from step 2 on" in told
-    assert "Far from the aggregate (honest rows may be, too): worker 2 in 1 steps." in told
+    table = table_of(tmp_path / "run")
+    assert "not finite from step 2 on" in table
+    assert "Far from the aggregate (honest rows may be, too): worker 2 in 1 steps." in table
 
 
 def test_report_of_a_run_without_evaluations_says_so(tmp_path):
     train("--out", tmp_path / "run")
     (tmp_path / "run" / "metrics.jsonl").unlink()
-    told = table_of(tmp_path / "run")
-    assert "It holds no evaluation yet." in told
-    assert "continue it with --resume" in told
+    table = table_of(tmp_path / "run")
+    assert "It holds no evaluation yet." in table
+    assert "continue it with --resume" in table
 
 
 def test_report_of_an_unfinished_run_says_so(tmp_path):
@@ -283,7 +284,7 @@ def test_events_come_back_as_progress():
     assert recorder.seen == [("run", 9, 1), (2, {"loss": None}), "hello"]
 
 
-def test_lines_tell_loss_accuracy_and_speed():
+def test_lines_show_loss_accuracy_and_speed():
     stream = io.StringIO()
     lines = progress.Lines(stream, seconds=0)
     lines.start("run", 10, 0)
@@ -316,9 +317,9 @@ def test_a_bar_of_any_width_keeps_steps_speed_and_the_time_left(width, values):
     assert re.search(rf"12345/50000.* {values[2]:.1f} steps/s +(\d+:)?\d\d:\d\d$", shown), shown
 
 
-def test_the_launcher_tells_each_error_of_its_ranks_once():
-    told = ["it is damaged", "rank 1: it is damaged", "it is damaged", "rank 0 is late"]
-    assert launcher._joined(told) == "it is damaged\nrank 0 is late"
+def test_the_launcher_prints_each_error_of_its_ranks_once():
+    errors = ["it is damaged", "rank 1: it is damaged", "it is damaged", "rank 0 is late"]
+    assert launcher._joined(errors) == "it is damaged\nrank 0 is late"
 
 
 def test_the_figure_is_drawn_from_run_folders(tmp_path):
@@ -349,8 +350,8 @@ def test_the_sentence_follows_from_the_numbers():
     def result(label, accuracy):
         return Result(label, accuracy, None, (None, None), 1.0)
 
-    told = sentence([result("no attack", 92.0), result("A", 10.0), result("B", 60.0), result("C", 91.0)])
-    assert told == (
+    text = sentence([result("no attack", 92.0), result("A", 10.0), result("B", 60.0), result("C", 91.0)])
+    assert text == (
         "Without attack, Mean reached 92.0 % accuracy. With 6 of 20 workers Byzantine, A (10.0 %) ended near "
         "guessing (10 %); B (60.0 %) was held back; C (91.0 %) trained on to within 5 points of the run "
         "without attack."
