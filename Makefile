@@ -23,7 +23,7 @@ export HOROVOD_BYZ_CACHE ?= $(shell echo ~)/.cache/horovod_byz
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-SOURCES := pyproject.toml $(wildcard setup.py MANIFEST.in) $(shell find kernels -type f \
+SOURCES := pyproject.toml $(wildcard setup.py MANIFEST.in tools/kernel_faces.py) $(shell find kernels -type f \
 	\( -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name '*.hpp' -o -name '*.inc' -o -name '*.cpp' \) \
 	-not -path '*/generated/*' 2>/dev/null)
 

@@ -1,5 +1,7 @@
 """Builds the kernels: C++ once per instruction set, and the thin Cython modules in front of it.
 
+tools/kernel_faces.py writes what those modules have in common, from their .pxd files.
+
 The folder ``kernels/`` becomes the package ``horovod_byz.kernels``. Cython finds .pxd files by walking
 folders and does not read ``package_dir``, hence the link ``horovod_byz/kernels -> ../kernels``, which git
 ignores.
@@ -18,6 +20,7 @@ import posixpath
 import re
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +29,9 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "tools"))
+from kernel_faces import write_faces  # noqa: E402  (a build front end does not put this folder on the path)
+
 CORE = Path("kernels/core")
 MODULES = ("brsgd", "coordinate", "dispatch", "distances", "linear", "rows", "scan", "signs", "vote")
 OBJECTS = Path(os.environ.get("HOROVOD_BYZ_CACHE", "build")).expanduser() / "objects"
@@ -176,6 +182,7 @@ def extensions() -> list[Extension]:
 
 
 link()
+write_faces(ROOT / "kernels", MODULES)
 setup(
     long_description=description(),
     long_description_content_type="text/markdown",

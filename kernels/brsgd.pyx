@@ -3,20 +3,11 @@
 
 from libc.stdint cimport int64_t
 
-from horovod_byz.kernels.dispatch cimport kernels
 from horovod_byz.kernels.rows cimport Rows, check, checked_rows, checked_threads
 
 import numpy as np
 
-
-cdef int statistics_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, int64_t *scores, double *l1,
-                        int threads) noexcept nogil:
-    return kernels().brsgd_f32(rows, n, d, scores, l1, threads)
-
-
-cdef int statistics_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, int64_t *scores, double *l1,
-                        int threads) noexcept nogil:
-    return kernels().brsgd_f64(rows, n, d, scores, l1, threads)
+include "generated/brsgd.pxi"
 
 
 def statistics(rows: Rows, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -44,11 +35,6 @@ def statistics(rows: Rows, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
     cdef int64_t[::1] score = scores
     cdef double[::1] distance = l1
     with nogil:
-        if source.is_double:
-            status = statistics_f64(<const double *const *>source.pointers, source.n, source.d, &score[0],
-                                    &distance[0], team)
-        else:
-            status = statistics_f32(<const float *const *>source.pointers, source.n, source.d, &score[0],
-                                    &distance[0], team)
+        status = statistics_of(source, &score[0], &distance[0], team)
     check(status)
     return scores, l1

@@ -6,74 +6,28 @@ other. A result that is not finite is written as 0. Results do not depend on thr
 cut into blocks.
 """
 
-from horovod_byz.kernels.dispatch cimport kernels
 from horovod_byz.kernels.rows cimport Rows, check, checked_output, checked_rows, checked_threads
 
 import operator
 
-ctypedef int (*rule_f32)(const float *const *, Py_ssize_t, Py_ssize_t, float *, int) noexcept nogil
-ctypedef int (*rule_f64)(const double *const *, Py_ssize_t, Py_ssize_t, double *, int) noexcept nogil
-ctypedef int (*dropping_f32)(const float *const *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *,
-                             int) noexcept nogil
-ctypedef int (*dropping_f64)(const double *const *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *,
-                             int) noexcept nogil
+include "generated/coordinate.pxi"
+
+ctypedef int (*rule)(Rows, void *, int) noexcept nogil
+ctypedef int (*dropping)(Rows, Py_ssize_t, void *, int) noexcept nogil
 
 
-cdef int median_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, float *out,
-                    int threads) noexcept nogil:
-    return kernels().median_f32(rows, n, d, out, threads)
-
-
-cdef int median_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, double *out,
-                    int threads) noexcept nogil:
-    return kernels().median_f64(rows, n, d, out, threads)
-
-
-cdef int trimmed_mean_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, Py_ssize_t f, float *out,
-                          int threads) noexcept nogil:
-    return kernels().trimmed_mean_f32(rows, n, d, f, out, threads)
-
-
-cdef int trimmed_mean_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, Py_ssize_t f, double *out,
-                          int threads) noexcept nogil:
-    return kernels().trimmed_mean_f64(rows, n, d, f, out, threads)
-
-
-cdef int mean_around_median_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, Py_ssize_t f,
-                                float *out, int threads) noexcept nogil:
-    return kernels().mean_around_median_f32(rows, n, d, f, out, threads)
-
-
-cdef int mean_around_median_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, Py_ssize_t f,
-                                double *out, int threads) noexcept nogil:
-    return kernels().mean_around_median_f64(rows, n, d, f, out, threads)
-
-
-cdef int sign_majority_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, float *out,
-                           int threads) noexcept nogil:
-    return kernels().sign_majority_f32(rows, n, d, out, threads)
-
-
-cdef int sign_majority_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, double *out,
-                           int threads) noexcept nogil:
-    return kernels().sign_majority_f64(rows, n, d, out, threads)
-
-
-cdef int write(object rows, object out, object threads, rule_f32 single, rule_f64 double_) except -1:
+cdef int write(object rows, object out, object threads, rule kernel) except -1:
     """Checks the arguments and runs a kernel that writes one value per column."""
     cdef Rows source = checked_rows(rows)
     cdef int team = checked_threads(threads), status
     cdef void *to = checked_output(source, out)
     with nogil:
-        if source.is_double:
-            status = double_(<const double *const *>source.pointers, source.n, source.d, <double *>to, team)
-        else:
-            status = single(<const float *const *>source.pointers, source.n, source.d, <float *>to, team)
+        status = kernel(source, to, team)
     return check(status)
 
 
 cdef int write_without(object rows, object out, object f, Py_ssize_t ends, str what, object threads,
-                       dropping_f32 single, dropping_f64 double_) except -1:
+                       dropping kernel) except -1:
     """Like `write`, for a kernel that drops f values at one or both `ends` of each sorted column."""
     cdef Rows source = checked_rows(rows)
     cdef int team = checked_threads(threads), status
@@ -82,10 +36,7 @@ cdef int write_without(object rows, object out, object f, Py_ssize_t ends, str w
         raise ValueError(f"{what} of n = {source.n} rows needs 0 <= f <= {most}, got f = {f}")
     cdef void *to = checked_output(source, out)
     with nogil:
-        if source.is_double:
-            status = double_(<const double *const *>source.pointers, source.n, source.d, drop, <double *>to, team)
-        else:
-            status = single(<const float *const *>source.pointers, source.n, source.d, drop, <float *>to, team)
+        status = kernel(source, drop, to, team)
     return check(status)
 
 
@@ -102,7 +53,7 @@ def median(rows: Rows, out: object, threads: int = 1) -> None:
     Raises:
         TypeError, ValueError: if an argument does not fit; nothing was written.
     """
-    write(rows, out, threads, median_f32, median_f64)
+    write(rows, out, threads, median_of)
 
 
 def trimmed_mean(rows: Rows, out: object, f: int, threads: int = 1) -> None:
@@ -119,7 +70,7 @@ def trimmed_mean(rows: Rows, out: object, f: int, threads: int = 1) -> None:
     Raises:
         TypeError, ValueError: if an argument does not fit; nothing was written.
     """
-    write_without(rows, out, f, 2, "trimmed mean", threads, trimmed_mean_f32, trimmed_mean_f64)
+    write_without(rows, out, f, 2, "trimmed mean", threads, trimmed_mean_of)
 
 
 def mean_around_median(rows: Rows, out: object, f: int, threads: int = 1) -> None:
@@ -138,7 +89,7 @@ def mean_around_median(rows: Rows, out: object, f: int, threads: int = 1) -> Non
     Raises:
         TypeError, ValueError: if an argument does not fit; nothing was written.
     """
-    write_without(rows, out, f, 1, "mean around median", threads, mean_around_median_f32, mean_around_median_f64)
+    write_without(rows, out, f, 1, "mean around median", threads, mean_around_median_of)
 
 
 def sign_majority(rows: Rows, out: object, threads: int = 1) -> None:
@@ -152,4 +103,4 @@ def sign_majority(rows: Rows, out: object, threads: int = 1) -> None:
     Raises:
         TypeError, ValueError: if an argument does not fit; nothing was written.
     """
-    write(rows, out, threads, sign_majority_f32, sign_majority_f64)
+    write(rows, out, threads, sign_majority_of)

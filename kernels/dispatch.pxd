@@ -1,6 +1,7 @@
 # The table of compiled kernels for the instruction set in use.
 # C users include horovod_byz/kernels/core/kernels.h, which also documents each function: get_include() is the
-# folder for Cython's include path and for the C compiler's alike.
+# folder for Cython's include path and for the C compiler's alike. A kernel that is newer than those below is called
+# through the .pxd of its module, or from C.
 
 from libc.stdint cimport int64_t, uint8_t
 

@@ -7,58 +7,25 @@ over tiles counted from the start of the rows. A caller may therefore cut the co
 call once per node, add, and get the same bits. Where float32 lanes overflow or underflow, the tile is computed again in float64.
 """
 
-from horovod_byz.kernels.dispatch cimport kernels
 from horovod_byz.kernels.rows cimport Rows, check, checked_point, checked_rows, checked_threads
 
 import numpy as np
 
-ctypedef int (*pairs_f32)(const float *const *, Py_ssize_t, Py_ssize_t, double *, int) noexcept nogil
-ctypedef int (*pairs_f64)(const double *const *, Py_ssize_t, Py_ssize_t, double *, int) noexcept nogil
+include "generated/distances.pxi"
+
+ctypedef int (*pairs)(Rows, double *, int) noexcept nogil
 
 
-cdef object of_pairs(object rows, object threads, pairs_f32 single, pairs_f64 double_):
+cdef object of_pairs(object rows, object threads, pairs kernel):
     """Runs a kernel with one result per pair of rows, float64 of shape (n, n)."""
     cdef Rows source = checked_rows(rows)
     cdef int team = checked_threads(threads), status
     result = np.empty((source.n, source.n), dtype=np.float64)
     cdef double[:, ::1] to = result
     with nogil:
-        if source.is_double:
-            status = double_(<const double *const *>source.pointers, source.n, source.d, &to[0, 0], team)
-        else:
-            status = single(<const float *const *>source.pointers, source.n, source.d, &to[0, 0], team)
+        status = kernel(source, &to[0, 0], team)
     check(status)
     return result
-
-
-cdef int squared_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, double *n_by_n,
-                     int threads) noexcept nogil:
-    return kernels().squared_f32(rows, n, d, n_by_n, threads)
-
-
-cdef int squared_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, double *n_by_n,
-                     int threads) noexcept nogil:
-    return kernels().squared_f64(rows, n, d, n_by_n, threads)
-
-
-cdef int gram_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, double *n_by_n,
-                  int threads) noexcept nogil:
-    return kernels().gram_f32(rows, n, d, n_by_n, threads)
-
-
-cdef int gram_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, double *n_by_n,
-                  int threads) noexcept nogil:
-    return kernels().gram_f64(rows, n, d, n_by_n, threads)
-
-
-cdef int to_point_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, const float *point,
-                      double *n_values, int threads) noexcept nogil:
-    return kernels().to_point_f32(rows, n, d, point, n_values, threads)
-
-
-cdef int to_point_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, const double *point,
-                      double *n_values, int threads) noexcept nogil:
-    return kernels().to_point_f64(rows, n, d, point, n_values, threads)
 
 
 def squared(rows: Rows, threads: int = 1) -> np.ndarray:
@@ -77,7 +44,7 @@ def squared(rows: Rows, threads: int = 1) -> np.ndarray:
     Raises:
         TypeError, ValueError: if an argument does not fit.
     """
-    return of_pairs(rows, threads, squared_f32, squared_f64)
+    return of_pairs(rows, threads, squared_of)
 
 
 def gram(rows: Rows, threads: int = 1) -> np.ndarray:
@@ -96,7 +63,7 @@ def gram(rows: Rows, threads: int = 1) -> np.ndarray:
     Raises:
         TypeError, ValueError: if an argument does not fit.
     """
-    return of_pairs(rows, threads, gram_f32, gram_f64)
+    return of_pairs(rows, threads, gram_of)
 
 
 def to_point(rows: Rows, point: np.ndarray, threads: int = 1) -> np.ndarray:
@@ -121,11 +88,6 @@ def to_point(rows: Rows, point: np.ndarray, threads: int = 1) -> np.ndarray:
     result = np.empty(source.n, dtype=np.float64)
     cdef double[::1] to = result
     with nogil:
-        if source.is_double:
-            status = to_point_f64(<const double *const *>source.pointers, source.n, source.d,
-                                  <const double *>centre, &to[0], team)
-        else:
-            status = to_point_f32(<const float *const *>source.pointers, source.n, source.d,
-                                  <const float *>centre, &to[0], team)
+        status = to_point_of(source, centre, &to[0], team)
     check(status)
     return result

@@ -1,22 +1,11 @@
 # cython: language_level=3, embedsignature=True, annotation_typing=False
 """Linear combinations of rows."""
 
-from horovod_byz.kernels.dispatch cimport kernels
 from horovod_byz.kernels.rows cimport Rows, check, checked_output, checked_rows, checked_threads
 
 import numpy as np
 
-
-cdef int weighted_sum_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, const double *weights,
-                          float *out,
-                          int threads) noexcept nogil:
-    return kernels().weighted_sum_f32(rows, n, d, weights, out, threads)
-
-
-cdef int weighted_sum_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, const double *weights,
-                          double *out,
-                          int threads) noexcept nogil:
-    return kernels().weighted_sum_f64(rows, n, d, weights, out, threads)
+include "generated/linear.pxi"
 
 
 def weighted_sum(rows: Rows, weights: object, out: object, threads: int = 1) -> None:
@@ -47,10 +36,5 @@ def weighted_sum(rows: Rows, weights: object, out: object, threads: int = 1) -> 
         raise ValueError("weights must be finite")
     factor = np.ascontiguousarray(weights)
     with nogil:
-        if source.is_double:
-            status = weighted_sum_f64(<const double *const *>source.pointers, source.n, source.d, &factor[0],
-                                      <double *>to, team)
-        else:
-            status = weighted_sum_f32(<const float *const *>source.pointers, source.n, source.d, &factor[0],
-                                      <float *>to, team)
+        status = weighted_sum_of(source, &factor[0], to, team)
     check(status)

@@ -3,38 +3,25 @@
 
 from libc.stdint cimport int64_t
 
-from horovod_byz.kernels.dispatch cimport kernels
 from horovod_byz.kernels.rows cimport Rows, check, checked_rows, checked_threads
 
 import numpy as np
 
-ctypedef int (*scan_f32)(const float *const *, Py_ssize_t, Py_ssize_t, int64_t *, int) noexcept nogil
-ctypedef int (*scan_f64)(const double *const *, Py_ssize_t, Py_ssize_t, int64_t *, int) noexcept nogil
+include "generated/scan.pxi"
+
+ctypedef int (*scan)(Rows, int64_t *, int) noexcept nogil
 
 
-cdef object of_each_row(object rows, object threads, scan_f32 single, scan_f64 double_):
+cdef object of_each_row(object rows, object threads, scan kernel):
     """Runs a scan with one result per row, int64 of shape (n,)."""
     cdef Rows source = checked_rows(rows)
     cdef int team = checked_threads(threads), status
     found = np.empty(source.n, dtype=np.int64)
     cdef int64_t[::1] to = found
     with nogil:
-        if source.is_double:
-            status = double_(<const double *const *>source.pointers, source.n, source.d, &to[0], team)
-        else:
-            status = single(<const float *const *>source.pointers, source.n, source.d, &to[0], team)
+        status = kernel(source, &to[0], team)
     check(status)
     return found
-
-
-cdef int nonfinite_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, int64_t *counts,
-                       int threads) noexcept nogil:
-    return kernels().nonfinite_f32(rows, n, d, counts, threads)
-
-
-cdef int nonfinite_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, int64_t *counts,
-                       int threads) noexcept nogil:
-    return kernels().nonfinite_f64(rows, n, d, counts, threads)
 
 
 def nonfinite(rows: Rows, threads: int = 1) -> np.ndarray:
@@ -50,17 +37,7 @@ def nonfinite(rows: Rows, threads: int = 1) -> np.ndarray:
     Raises:
         TypeError, ValueError: if an argument does not fit.
     """
-    return of_each_row(rows, threads, nonfinite_f32, nonfinite_f64)
-
-
-cdef int checksum_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, int64_t *sums,
-                      int threads) noexcept nogil:
-    return kernels().checksum_f32(rows, n, d, sums, threads)
-
-
-cdef int checksum_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, int64_t *sums,
-                      int threads) noexcept nogil:
-    return kernels().checksum_f64(rows, n, d, sums, threads)
+    return of_each_row(rows, threads, nonfinite_of)
 
 
 def checksum(rows: Rows, threads: int = 1) -> np.ndarray:
@@ -78,4 +55,4 @@ def checksum(rows: Rows, threads: int = 1) -> np.ndarray:
     Raises:
         TypeError, ValueError: if an argument does not fit.
     """
-    return of_each_row(rows, threads, checksum_f32, checksum_f64)
+    return of_each_row(rows, threads, checksum_of)

@@ -4,20 +4,11 @@
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 
-from horovod_byz.kernels.dispatch cimport kernels
 from horovod_byz.kernels.rows cimport check, checked_threads
 
 import numpy as np
 
-
-cdef int majority_bits(const uint8_t *const *rows, Py_ssize_t n, Py_ssize_t bytes, uint8_t *negative, uint8_t *tied,
-                       int threads) noexcept nogil:
-    return kernels().bit_majority(rows, n, bytes, negative, tied, threads)
-
-
-cdef int differences_bits(const uint8_t *const *rows, Py_ssize_t n, Py_ssize_t bytes, const uint8_t *point,
-                          const uint8_t *mask, int64_t *counts, int threads) noexcept nogil:
-    return kernels().bit_differences(rows, n, bytes, point, mask, counts, threads)
+include "generated/signs.pxi"
 
 
 cdef const uint8_t[:, :] checked_packed(object packed):

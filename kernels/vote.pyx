@@ -5,17 +5,14 @@
 """
 
 from horovod_byz.kernels.dispatch cimport (HB_MEAN, HB_MEAN_AROUND_MEDIAN, HB_MEDIAN, HB_SIGN_MAJORITY,
-                                           HB_TRIMMED_MEAN, HB_UNDECIDED, HB_VOTE, HbStage, kernels)
+                                           HB_TRIMMED_MEAN, HB_UNDECIDED, HB_VOTE, HbStage)
 from horovod_byz.kernels.rows cimport Rows, check, checked_output, checked_rows, checked_threads
 
 import operator
 
 import numpy as np
 
-
-cdef int classes(const void *const *rows, Py_ssize_t n, Py_ssize_t bytes, Py_ssize_t *classes,
-                 int threads) noexcept nogil:
-    return kernels().classes(rows, n, bytes, classes, threads)
+include "generated/vote.pxi"
 
 
 cdef object equal_to(object rows, object threads):
@@ -66,16 +63,6 @@ def majority(rows: Rows, threads: int = 1) -> int:
     counts = np.bincount(lowest)
     best = int(counts.argmax())
     return best if 2 * int(counts[best]) > len(lowest) else -1
-
-
-cdef int voted_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, const HbStage *stages, int lazy,
-                   float *out, Py_ssize_t *classes, int threads) noexcept nogil:
-    return kernels().voted_f32(rows, n, d, stages, lazy, out, classes, threads)
-
-
-cdef int voted_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, const HbStage *stages, int lazy,
-                   double *out, Py_ssize_t *classes, int threads) noexcept nogil:
-    return kernels().voted_f64(rows, n, d, stages, lazy, out, classes, threads)
 
 
 _RULES = {
@@ -138,12 +125,7 @@ def equal(rows: Rows, groups: object, lazy: bool = False, threads: int = 1) -> n
     stages[1] = HbStage(HB_MEAN, 0, 0, NULL, NULL)
     stages[2] = HbStage(HB_MEAN, 0, 0, NULL, NULL)
     with nogil:
-        if source.is_double:
-            status = voted_f64(<const double *const *>source.pointers, source.n, source.d, stages, hasty, NULL,
-                               &found[0], team)
-        else:
-            status = voted_f32(<const float *const *>source.pointers, source.n, source.d, stages, hasty, NULL,
-                               &found[0], team)
+        status = voted_of(source, stages, hasty, NULL, &found[0], team)
     check(status)
     return lowest
 
@@ -184,12 +166,7 @@ def voted(rows: Rows, groups: object, inner: object, parts: object, outer: objec
     stages[1] = HbStage(_RULES[inner[0]], inner[1], len(parts), &begins[0], &votes[0])
     stages[2] = HbStage(_RULES[outer[0]], outer[1], 1, NULL, NULL)
     with nogil:
-        if source.is_double:
-            status = voted_f64(<const double *const *>source.pointers, source.n, source.d, stages, hasty,
-                               <double *>to, &found[0], team)
-        else:
-            status = voted_f32(<const float *const *>source.pointers, source.n, source.d, stages, hasty,
-                               <float *>to, &found[0], team)
+        status = voted_of(source, stages, hasty, to, &found[0], team)
     if status == HB_UNDECIDED:  # not an error: the caller measures and decides in separate passes
         return None
     check(status)

@@ -32,29 +32,9 @@ template <> struct Key<double> { typedef int64_t type; };
 template <class T> struct Blocks {
   typedef const T *const *Rows;
   ptrdiff_t run; // straight-line networks sort up to so many rows
-  void (*median)(Rows, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, T *out, Work<T>);
-  void (*trimmed_mean)(Rows, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t f, T *out, Work<T>);
-  void (*mean_around_median)(Rows, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t f, T *out, Work<T>);
-  void (*sign_majority)(Rows, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, T *out, Work<T>);
-  void (*weighted_sum)(Rows, ptrdiff_t n, const double *weights, ptrdiff_t begin, ptrdiff_t end, T *out, Work<T>);
-  void (*copy)(const T *row, ptrdiff_t begin, ptrdiff_t end, T *out);
-  ptrdiff_t (*nonfinite)(const T *row, ptrdiff_t begin, ptrdiff_t end);
-  ptrdiff_t (*checksum)(const T *row, ptrdiff_t begin, ptrdiff_t end);  // sum of the 32-bit words modulo 2^32
-  bool (*equal)(const T *a, const T *b, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t next); // bit for bit; fetches `next` on
-  // The rest add one block to lanes.  Rows point at the block; width, at most PAIRS or BLOCK, is a multiple of LANES<T>.
-  // `next` points at the block after this one, which they fetch on the way.
-  void (*squared)(Rows, ptrdiff_t n, ptrdiff_t width, Rows next, double *lanes);            // pairs i < j, PAIRS columns
-  void (*squared_wide)(const T *a, const T *b, ptrdiff_t begin, ptrdiff_t end, double *lanes); // in float64, any columns
-  void (*products)(Rows, ptrdiff_t n, ptrdiff_t width, Rows next, const T *point, double *lanes); // pairs i <= j of rows
-                                                                                            // less point, PAIRS columns
-  void (*to_point)(Rows, ptrdiff_t n, ptrdiff_t width, const T *point, double *lanes);      // rows, BLOCK columns
-  void (*brsgd)(Rows, ptrdiff_t n, ptrdiff_t width, const T *median, double *lanes, typename Key<T>::type *counts);
-  void (*reduce)(const double *lanes, ptrdiff_t count, double *out); // each statistic's lanes to their sum
-  // Signs as bits, bytes [begin, end); the same for either dtype.
-  void (*bit_majority)(const uint8_t *const *rows, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, uint8_t *negative,
-                       uint8_t *tied);
-  ptrdiff_t (*bit_difference)(const uint8_t *row, const uint8_t *point, const uint8_t *mask, ptrdiff_t begin,
-                              ptrdiff_t end);
+#define HB_BLOCK(RESULT, NAME, ...) RESULT (*NAME)(__VA_ARGS__);
+#include "blocks.inc"
+#undef HB_BLOCK
 };
 
 struct Level {

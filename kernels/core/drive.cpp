@@ -34,28 +34,22 @@ const Level &level() { return LEVELS[current]; }
 template <> const Blocks<float> *blocks<float>() { return LEVELS[current].f32; }
 template <> const Blocks<double> *blocks<double>() { return LEVELS[current].f64; }
 
-template <class T> static int median(const T *const *rows, ptrdiff_t n, ptrdiff_t d, T *out, int threads) {
+// One value per column, by the kernel RULE of Blocks.
+template <class T, auto RULE> static int by_column(const T *const *rows, ptrdiff_t n, ptrdiff_t d, T *out, int threads) {
   return over_columns<T>(n, d, threads, [&](ptrdiff_t begin, ptrdiff_t end, Work<T> work) {
-    blocks<T>()->median(rows, n, begin, end, out, work);
+    (blocks<T>()->*RULE)(rows, n, begin, end, out, work);
   });
 }
-template <class T>
-static int trimmed_mean(const T *const *rows, ptrdiff_t n, ptrdiff_t d, ptrdiff_t f, T *out, int threads) {
+template <class T, auto RULE>
+static int dropping(const T *const *rows, ptrdiff_t n, ptrdiff_t d, ptrdiff_t f, T *out, int threads) {
   return over_columns<T>(n, d, threads, [&](ptrdiff_t begin, ptrdiff_t end, Work<T> work) {
-    blocks<T>()->trimmed_mean(rows, n, begin, end, f, out, work);
+    (blocks<T>()->*RULE)(rows, n, begin, end, f, out, work);
   });
 }
-template <class T>
-static int mean_around_median(const T *const *rows, ptrdiff_t n, ptrdiff_t d, ptrdiff_t f, T *out, int threads) {
-  return over_columns<T>(n, d, threads, [&](ptrdiff_t begin, ptrdiff_t end, Work<T> work) {
-    blocks<T>()->mean_around_median(rows, n, begin, end, f, out, work);
-  });
-}
-template <class T> static int sign_majority(const T *const *rows, ptrdiff_t n, ptrdiff_t d, T *out, int threads) {
-  return over_columns<T>(n, d, threads, [&](ptrdiff_t begin, ptrdiff_t end, Work<T> work) {
-    blocks<T>()->sign_majority(rows, n, begin, end, out, work);
-  });
-}
+template <class T> constexpr auto median = by_column<T, &Blocks<T>::median>;
+template <class T> constexpr auto trimmed_mean = dropping<T, &Blocks<T>::trimmed_mean>;
+template <class T> constexpr auto mean_around_median = dropping<T, &Blocks<T>::mean_around_median>;
+template <class T> constexpr auto sign_majority = by_column<T, &Blocks<T>::sign_majority>;
 
 // Rows of weight 0 are left out here, so that whatever they hold (NaN, Inf) is never read.
 template <class T>
@@ -166,7 +160,7 @@ static void count_rows(const T *const *rows, ptrdiff_t n, ptrdiff_t d, int64_t *
     }
 }
 template <class T> static int nonfinite(const T *const *rows, ptrdiff_t n, ptrdiff_t d, int64_t *out, int threads) {
-  count_rows(rows, n, d, out, threads, blocks<T>()->nonfinite);
+  count_rows(rows, n, d, out, threads, blocks<T>()->nonfinite_count);
   return HB_OK;
 }
 template <class T> static int checksum(const T *const *rows, ptrdiff_t n, ptrdiff_t d, int64_t *out, int threads) {
@@ -199,30 +193,17 @@ static int bit_differences(const uint8_t *const *rows, ptrdiff_t n, ptrdiff_t by
   return HB_OK;
 }
 
+static int levels() { return BEST + 1; }
+static const char *level_name(int index) { return LEVELS[index].name; }
+static int level_index() { return current; }
 static int set_level(int index) {
   if (index < 0 || index > BEST) return -1;
   current = index;
   return HB_OK;
 }
 
-#define HB_FUNCTIONS(T)                                                                                          \
-  median<T>, trimmed_mean<T>, mean_around_median<T>, sign_majority<T>, weighted_sum<T>, squared<T>, gram<T>,     \
-      to_point<T>, brsgd<T>, nonfinite<T>
-static const HbKernels TABLE = {
-    HB_FUNCTIONS(float),
-    HB_FUNCTIONS(double),
-    equal_rows,
-    [] { return BEST + 1; },
-    [](int index) { return LEVELS[index].name; },
-    [] { return current; },
-    set_level,
-    checksum<float>,
-    checksum<double>,
-    voted<float>,
-    voted<double>,
-    bit_majority,
-    bit_differences,
-};
+#define HB_FUNCTION(RESULT, FIELD, FUNCTION, ARGUMENTS) FUNCTION,
+static const HbKernels TABLE = {HB_TABLE(HB_FUNCTION)};
 
 }  // namespace hb
 

@@ -20,22 +20,7 @@ namespace hb {
 extern const Blocks<HB_ISA::HB_F::T> HB_NAME;
 const Blocks<HB_ISA::HB_F::T> HB_NAME = {
     HB_NETWORKS,
-    HB_ISA::median<HB_ISA::HB_F>,
-    HB_ISA::trimmed_mean<HB_ISA::HB_F>,
-    HB_ISA::mean_around_median<HB_ISA::HB_F>,
-    HB_ISA::sign_majority<HB_ISA::HB_F>,
-    HB_ISA::weighted_sum<HB_ISA::HB_F>,
-    HB_ISA::copy<HB_ISA::HB_F>,
-    HB_ISA::nonfinite_count<HB_ISA::HB_F>,
-    HB_ISA::checksum<HB_ISA::HB_F>,
-    HB_ISA::equal<HB_ISA::HB_F>,
-    HB_ISA::squared<HB_ISA::HB_F>,
-    HB_ISA::squared_wide<HB_ISA::HB_F>,
-    HB_ISA::products<HB_ISA::HB_F>,
-    HB_ISA::to_point<HB_ISA::HB_F>,
-    HB_ISA::brsgd<HB_ISA::HB_F>,
-    HB_ISA::reduce<HB_ISA::HB_F>,
-    HB_ISA::bit_majority,
-    HB_ISA::bit_difference,
+#define HB_BLOCK(RESULT, NAME, ...) HB_ISA::NAME<HB_ISA::HB_F>,
+#include "blocks.inc"
 };
 } // namespace hb

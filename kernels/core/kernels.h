@@ -26,47 +26,65 @@ typedef struct HbStage {
   const ptrdiff_t *member;
 } HbStage;
 
-/* rows, n, d, [parameters], output, threads */
+/* The functions' arguments for rows of T, by shape: rows, n, d, [parameters], output, threads. */
+#define HB_ARGS_RULE(T) (const T *const *rows, ptrdiff_t n, ptrdiff_t d, T *out, int threads)
+#define HB_ARGS_DROPPING(T) (const T *const *rows, ptrdiff_t n, ptrdiff_t d, ptrdiff_t f, T *out, int threads)
+#define HB_ARGS_WEIGHTED(T) (const T *const *rows, ptrdiff_t n, ptrdiff_t d, const double *weights, T *out, int threads)
+#define HB_ARGS_PAIRS(T) (const T *const *rows, ptrdiff_t n, ptrdiff_t d, double *n_by_n, int threads)
+#define HB_ARGS_TO_POINT(T) (const T *const *rows, ptrdiff_t n, ptrdiff_t d, const T *point, double *n_values, int threads)
+#define HB_ARGS_BRSGD(T) (const T *const *rows, ptrdiff_t n, ptrdiff_t d, int64_t *scores, double *l1, int threads)
+#define HB_ARGS_COUNTS(T) (const T *const *rows, ptrdiff_t n, ptrdiff_t d, int64_t *n_values, int threads)
+#define HB_ARGS_STAGES(T) \
+  (const T *const *rows, ptrdiff_t n, ptrdiff_t d, const HbStage *, int lazy, T *out, ptrdiff_t *classes, int threads)
+
+/* The table's functions in their order, as X(result, field, C++ function, arguments). Compiled projects rely on that
+ * order: a new kernel is appended to HB_TABLE, as HB_BOTH(X, name, arguments) when it has a function for each dtype.
+ *
+ *   classes   classes[i] = lowest row whose bytes equal those of row i
+ *   levels, level_name, level, set_level   how many instruction sets this machine can run, slowest first; the name of
+ *             one of them; the one in use; HB_OK, or -1 when there is no such level
+ *   checksum  n sums, modulo 2^32, of the 32-bit words of each row: each value is read once and nothing else is done
+ *   voted     three stages in one pass: a vote, a rule in each part of the elected rows, and a rule over the parts'
+ *             results. lazy: replicas beyond a majority that agrees are not read. classes[i]: lowest row of its group
+ *             that equals row i, -1 where it was not read. HB_UNDECIDED: a group without a majority, or a mean of
+ *             values that are not finite; then `out` holds nothing of use. Where `out` is null only the vote is held,
+ *             and never undecided.
+ *   bit_majority     signs packed into `bytes` bytes per row, a set bit for a negative one: bits of more than half of
+ *             the rows, and of exactly half of them
+ *   bit_differences  n numbers of bits in which a row differs from `point` where `mask` is set */
+#define HB_FIRST(X, T, DTYPE)                                                       \
+  X(int, median_##DTYPE, median<T>, HB_ARGS_RULE(T))                                \
+  X(int, trimmed_mean_##DTYPE, trimmed_mean<T>, HB_ARGS_DROPPING(T))                \
+  X(int, mean_around_median_##DTYPE, mean_around_median<T>, HB_ARGS_DROPPING(T))    \
+  X(int, sign_majority_##DTYPE, sign_majority<T>, HB_ARGS_RULE(T))                  \
+  X(int, weighted_sum_##DTYPE, weighted_sum<T>, HB_ARGS_WEIGHTED(T))                \
+  X(int, squared_##DTYPE, squared<T>, HB_ARGS_PAIRS(T))                             \
+  X(int, gram_##DTYPE, gram<T>, HB_ARGS_PAIRS(T))                                   \
+  X(int, to_point_##DTYPE, to_point<T>, HB_ARGS_TO_POINT(T))                        \
+  X(int, brsgd_##DTYPE, brsgd<T>, HB_ARGS_BRSGD(T))                                 \
+  X(int, nonfinite_##DTYPE, nonfinite<T>, HB_ARGS_COUNTS(T))
+#define HB_BOTH(X, NAME, ARGS)                      \
+  X(int, NAME##_f32, NAME<float>, ARGS(float))      \
+  X(int, NAME##_f64, NAME<double>, ARGS(double))
 #define HB_TABLE(X)                                                                                                    \
-  int (*median_##X)(const HB_T *const *, ptrdiff_t, ptrdiff_t, HB_T *, int);                                           \
-  int (*trimmed_mean_##X)(const HB_T *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t f, HB_T *, int);                        \
-  int (*mean_around_median_##X)(const HB_T *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t f, HB_T *, int);                  \
-  int (*sign_majority_##X)(const HB_T *const *, ptrdiff_t, ptrdiff_t, HB_T *, int);                                    \
-  int (*weighted_sum_##X)(const HB_T *const *, ptrdiff_t, ptrdiff_t, const double *weights, HB_T *, int);              \
-  int (*squared_##X)(const HB_T *const *, ptrdiff_t, ptrdiff_t, double *n_by_n, int);                                  \
-  int (*gram_##X)(const HB_T *const *, ptrdiff_t, ptrdiff_t, double *n_by_n, int);                                     \
-  int (*to_point_##X)(const HB_T *const *, ptrdiff_t, ptrdiff_t, const HB_T *point, double *n_values, int);            \
-  int (*brsgd_##X)(const HB_T *const *, ptrdiff_t, ptrdiff_t, int64_t *scores, double *l1, int);                       \
-  int (*nonfinite_##X)(const HB_T *const *, ptrdiff_t, ptrdiff_t, int64_t *n_values, int);
+  HB_FIRST(X, float, f32)                                                                                              \
+  HB_FIRST(X, double, f64)                                                                                             \
+  X(int, classes, equal_rows, (const void *const *rows, ptrdiff_t n, ptrdiff_t bytes, ptrdiff_t *classes, int threads)) \
+  X(int, levels, levels, (void))                                                                                       \
+  X(const char *, level_name, level_name, (int))                                                                       \
+  X(int, level, level_index, (void))                                                                                   \
+  X(int, set_level, set_level, (int))                                                                                  \
+  HB_BOTH(X, checksum, HB_ARGS_COUNTS)                                                                                 \
+  HB_BOTH(X, voted, HB_ARGS_STAGES)                                                                                    \
+  X(int, bit_majority, bit_majority, (const uint8_t *const *rows, ptrdiff_t n, ptrdiff_t bytes, uint8_t *negative,      \
+                                      uint8_t *tied, int threads))                                                     \
+  X(int, bit_differences, bit_differences, (const uint8_t *const *rows, ptrdiff_t n, ptrdiff_t bytes,                  \
+                                            const uint8_t *point, const uint8_t *mask, int64_t *n_values, int threads))
 
 typedef struct HbKernels {
-#define HB_T float
-  HB_TABLE(f32)
-#undef HB_T
-#define HB_T double
-  HB_TABLE(f64)
-#undef HB_T
-  /* classes[i] = lowest row whose bytes equal those of row i */
-  int (*classes)(const void *const *, ptrdiff_t n, ptrdiff_t bytes, ptrdiff_t *classes, int threads);
-  int (*levels)(void);             /* how many instruction sets this machine can run, slowest first */
-  const char *(*level_name)(int);  /* of one of them */
-  int (*level)(void);              /* the one in use */
-  int (*set_level)(int);           /* HB_OK, or -1 when there is no such level */
-  /* n sums, modulo 2^32, of the 32-bit words of each row: each value is read once and nothing else is done */
-  int (*checksum_f32)(const float *const *, ptrdiff_t, ptrdiff_t, int64_t *n_values, int);
-  int (*checksum_f64)(const double *const *, ptrdiff_t, ptrdiff_t, int64_t *n_values, int);
-  /* Three stages in one pass: a vote, a rule in each part of the elected rows, and a rule over the parts' results.
-   * lazy: replicas beyond a majority that agrees are not read. classes[i]: lowest row of its group that equals row i,
-   * -1 where it was not read. HB_UNDECIDED: a group without a majority, or a mean of values that are not finite; then
-   * `out` holds nothing of use. Where `out` is null only the vote is held, and never undecided. */
-  int (*voted_f32)(const float *const *, ptrdiff_t, ptrdiff_t, const HbStage *, int lazy, float *, ptrdiff_t *classes, int);
-  int (*voted_f64)(const double *const *, ptrdiff_t, ptrdiff_t, const HbStage *, int lazy, double *, ptrdiff_t *classes, int);
-  /* Signs packed into `bytes` bytes per row, a set bit for a negative one. Bits of more than half of the rows, and of
-   * exactly half of them. */
-  int (*bit_majority)(const uint8_t *const *, ptrdiff_t n, ptrdiff_t bytes, uint8_t *negative, uint8_t *tied, int);
-  /* n numbers of bits in which a row differs from `point` where `mask` is set */
-  int (*bit_differences)(const uint8_t *const *, ptrdiff_t n, ptrdiff_t bytes, const uint8_t *point, const uint8_t *mask,
-                         int64_t *n_values, int);
+#define HB_FIELD(RESULT, FIELD, FUNCTION, ARGUMENTS) RESULT (*FIELD) ARGUMENTS;
+  HB_TABLE(HB_FIELD)
+#undef HB_FIELD
 } HbKernels;
 
 const HbKernels *hb_kernels(void);

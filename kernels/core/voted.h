@@ -68,7 +68,7 @@ bool apply_rule(const HbStage &stage, const T *const *rows, ptrdiff_t k, ptrdiff
     case HB_SIGN_MAJORITY: kernels->sign_majority(rows, k, begin, end, out, v.work); return true;
   }
   for (ptrdiff_t i = 0; i < k; i++) {
-    if (kernels->nonfinite(rows[i], begin, end)) return false;
+    if (kernels->nonfinite_count(rows[i], begin, end)) return false;
     v.weights[i] = 1.0 / static_cast<double>(k);
   }
   if (k == 1)
