@@ -18,14 +18,14 @@ from rank_jobs import BACKENDS, HOROVODRUN, built, environment, finish, need_hor
 CHECKS = pathlib.Path(__file__).parent / "checks"
 
 # The groups of checks that a launch runs, one after the other: to start ranks costs more than most checks.
-# The last one of `joining failures`, and all of leaving, exiting, shutting and crashing, end their job.
+# After failures, and all of late, leaving, exiting, giving up, shutting and crashing, nothing else can run.
 LAUNCHES = {
     (2, "gloo"): ["optimizers modes resume leaving"],
-    (4, "gloo"): ["optimizers modes dedicated joining failures"],
-    (3, "gloo"): ["dropin recipes exiting", "shutting", "crashing"],
+    (4, "gloo"): ["optimizers modes dedicated joining failures", "late"],
+    (3, "gloo"): ["dropin recipes exiting", "giving_up", "shutting", "crashing"],
     (2, "mpi"): ["optimizers modes resume dropin recipes leaving"],
-    (4, "mpi"): ["optimizers modes dedicated joining failures"],
-    (3, "mpi"): ["exiting", "shutting"],
+    (4, "mpi"): ["optimizers modes dedicated joining failures", "late"],
+    (3, "mpi"): ["exiting", "giving_up", "shutting"],
 }
 LIMIT = 600.0  # seconds for a launch; `checks/run.py` has a limit for each check
 

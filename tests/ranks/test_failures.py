@@ -52,9 +52,10 @@ def test_collection_goes_on_after_a_mismatch(checked):
     assert len({rank["after"] for rank in checked("check_headers")}) == 1
 
 
-def test_a_late_rank_is_named_within_the_timeout(checked):
+@pytest.mark.checks("late")
+def test_a_late_rank_is_named_within_the_timeout(results, job):
     """Horovod 0.28.1 waits for ever: its stall check loops over nobody on Gloo; under MPI it hangs itself."""
-    ranks = checked("check_late")
+    ranks = results("check_late", *job, "late")
     for rank in (0, 1, 3):
         assert ranks[rank]["kind"] == "LateRanksError"
         assert ranks[rank]["ranks"] == [2]

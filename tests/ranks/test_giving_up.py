@@ -7,7 +7,7 @@ rank that had done nothing (EquivocationError, HeaderMismatchError).
 
 import pytest
 
-pytestmark = [pytest.mark.horovod, pytest.mark.slow]
+pytestmark = [pytest.mark.horovod, pytest.mark.slow, pytest.mark.checks("giving_up")]
 
 REMEDY = {"gloo": "call hvd.shutdown(), hvd.init() and optimizer.rebind()", "mpi": "start the job again"}
 

@@ -1,21 +1,14 @@
 """Ranks that misbehave: found and named, on Gloo and on MPI. The checks run in the order written."""
 
-import http.client
-import os
-import threading
-import time
-
 import horovod.torch as hvd
 import numpy as np
 import torch
 from common import fingerprint, gap, loss, model, raised
-from horovod.common.exceptions import HorovodInternalError
 from horovod.torch import mpi_ops
 from outcomes import meet
 
 import horovod_byz as hb
 from horovod_byz.collect import Sharded, bind
-from horovod_byz.collect.notice import Notice, State
 
 LENGTH = 1_000_000  # long enough for a relay to write into it while it passes
 
@@ -171,36 +164,3 @@ def check_one_skips():
     result = raised(rest)
     meet("skipped", hvd.size())
     return result
-
-
-def _spoof(rank, until):
-    """Puts entries into the launcher's store that say that a rank waits, as anybody on the network can."""
-    address = os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
-    beat = 10**6
-    while time.monotonic() < until:
-        beat += 1
-        entry = Notice(rank, State.WAITING, beat, 1, "late", "header exchange").pack() + bytes(32)
-        connection = http.client.HTTPConnection(*address, timeout=2)
-        connection.request("PUT", f"/horovod_byz.{hvd.size()}/{rank}", body=entry)
-        connection.getresponse()
-        connection.close()
-        time.sleep(0.02)
-
-
-def check_late():
-    """Rank 2 stays away: the others stop waiting within the timeout, and name it. Ends the job."""
-    session = _bound("symmetric", name="late")
-    session.step(_rows(), hb.Mean())
-    session.transport.watchdog.timeout = 1.5
-    if hvd.rank() == 2:
-        meet("late", hvd.size())
-        return {"kind": "away"}
-    if hvd.rank() == 0 and hvd.gloo_enabled():
-        threading.Thread(target=_spoof, args=(2, time.monotonic() + 6), daemon=True).start()
-    try:
-        session.step(_rows(), hb.Mean())
-        results = {"kind": "none"}
-    except HorovodInternalError as error:  # what hvd.elastic.run recovers from
-        results = {"kind": type(error).__name__, "text": str(error), "ranks": error.ranks, "elastic": True}
-    meet("late", hvd.size())  # a rank that leaves ends the job for those that have not reported yet
-    return results

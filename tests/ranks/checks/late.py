@@ -1,0 +1,50 @@
+"""A rank that stays away, while somebody claims in the launcher's store that it waits."""
+
+import http.client
+import os
+import threading
+import time
+
+import horovod.torch as hvd
+import numpy as np
+from horovod.common.exceptions import HorovodInternalError
+from outcomes import meet
+
+import horovod_byz as hb
+from horovod_byz.collect import bind
+from horovod_byz.collect.notice import Notice, State
+
+ROW = np.ones((1, 10_000), np.float32)
+
+
+def _spoof(rank, until):
+    """Puts entries into the launcher's store that say that a rank waits, as anybody on the network can."""
+    address = os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
+    beat = 10**6
+    while time.monotonic() < until:
+        beat += 1
+        entry = Notice(rank, State.WAITING, beat, 1, "late", "header exchange").pack() + bytes(32)
+        connection = http.client.HTTPConnection(*address, timeout=2)
+        connection.request("PUT", f"/horovod_byz.{hvd.size()}/{rank}", body=entry)
+        connection.getresponse()
+        connection.close()
+        time.sleep(0.02)
+
+
+def check_late():
+    """Rank 2 stays away: the others stop waiting within the timeout, and name it. Ends the job."""
+    session = bind("symmetric", ROW.size, np.float32, 1, name="late", timeout=30)
+    session.step(ROW, hb.Mean())
+    session.transport.watchdog.timeout = 1.5
+    if hvd.rank() == 2:
+        meet("late", hvd.size())
+        return {"kind": "away"}
+    if hvd.rank() == 0 and hvd.gloo_enabled():
+        threading.Thread(target=_spoof, args=(2, time.monotonic() + 6), daemon=True).start()
+    try:
+        session.step(ROW, hb.Mean())
+        results = {"kind": "none"}
+    except HorovodInternalError as error:  # what hvd.elastic.run recovers from
+        results = {"kind": type(error).__name__, "text": str(error), "ranks": error.ranks, "elastic": True}
+    meet("late", hvd.size())  # a rank that leaves ends the job for those that have not reported yet
+    return results
