@@ -176,7 +176,7 @@ def trained_here(*options):
     """Runs `horovod-byz train` in this process, which spares the seconds that a process takes to start."""
     from typer.testing import CliRunner
 
-    from horovod_byz.cli import app
+    from horovod_byz.cli.main import app
 
     done = CliRunner().invoke(app, ["train", *map(str, options)])
     assert done.exit_code == 0, (done.output, done.exception)

@@ -2,7 +2,7 @@
 
 import sys
 
-from horovod_byz.cli import app
+from horovod_byz.cli.main import app
 
 options = sys.argv.index("--")
 folder, *ways = sys.argv[1:options]

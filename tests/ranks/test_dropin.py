@@ -93,9 +93,10 @@ def test_a_model_converted_after_wrapping(checked):
 
 @pytest.mark.source
 @pytest.mark.checks("recipes")
-def test_the_recipes_of_the_documentation(checked):
+def test_the_recipes_of_the_documentation(checked, job):
     ranks = checked("check_recipes")
-    assert len(ranks[0]) == 11  # the first recipe of docs/horovod.md twice
+    # The first recipe of docs/horovod.md twice; that of docs/redundancy.md needs three ranks.
+    assert len(ranks[0]) == (11 if job[0] >= 3 else 10)
     for name, result in ranks[0].items():
         assert result["moved"], name
         assert len({rank[name]["bits"] for rank in ranks}) == 1, name
