@@ -88,7 +88,7 @@ class Catalogue:
 
 
 def _natural(name: str) -> list[Any]:
-    """The order of people: fig2 before fig10."""
+    """Sorts numbers in names by value: fig2 before fig10."""
     parts: list[Any] = []
     for part in name.split("-"):
         letters = part.rstrip("0123456789")
