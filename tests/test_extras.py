@@ -16,7 +16,7 @@ HEAVY = ("matplotlib", "pydantic", "scipy", "sklearn", "tomli_w", "PIL", "torchv
 # typer imports pydantic itself in some versions, so the command is tried with it.
 COMMAND = ("matplotlib", "scipy", "sklearn", "tomli_w", "PIL", "psutil", "torchvision")
 EXTRA = (*COMMAND, "pydantic")
-DISTRIBUTION = {"sklearn": "scikit-learn", "tomli_w": "tomli-w"}
+DISTRIBUTION = {"sklearn": "scikit-learn", "tomli_w": "tomli-w", "prometheus_client": "prometheus-client"}
 
 
 def project() -> dict:

@@ -11,8 +11,9 @@ __all__ = ["MissingExtraError", "missing", "require"]
 # The packages of each extra of pyproject.toml, by their import names.
 EXTRAS = {
     "train": ("pydantic", "sklearn", "tomli_w"),
-    "report": ("matplotlib", "pydantic", "tomli_w"),
-    "reproduce": ("matplotlib", "pydantic", "sklearn", "tomli_w"),
+    "report": ("jinja2", "matplotlib", "pydantic", "tomli_w"),
+    "watch": ("prometheus_client", "tensorboard"),
+    "reproduce": ("jinja2", "matplotlib", "pydantic", "sklearn", "tomli_w"),
     "data": ("torchvision",),
 }
 

@@ -1,0 +1,82 @@
+"""What is entered against a worker or a rank: proof, or a statistical test that it failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = ["NOTICES", "PROOFS", "SUSPICIONS", "Evidence", "Kind", "Place"]
+
+Kind = Literal["proof", "suspicion", "notice"]
+
+# One occurrence of these names the worker or rank: no honest one produces them.
+PROOFS = {
+    "non-finite": "sent NaN or infinite values",
+    "outvoted": "sent another gradient than the replicas of its group",
+    "two stories": "gave different ranks different data",
+    "header": "announced another step, length, dtype, mode or rule than the other ranks",
+    "late": "did not arrive in time",
+    "state": "holds other parameters, buffers or optimizer state than most ranks",
+    "aggregate": "returned another result than the other aggregators of its shard",
+}
+# A test with a stated false-alarm rate; the ledger's report says what each assumes.
+SUSPICIONS = {
+    "unlike the others": "sends gradients as exchangeable workers do with probability alpha at most",
+    "unlike its own past": "sends gradients that, from one step on, differ from its own earlier ones",
+}
+# Worth an operator's attention, and nobody's proven fault.
+NOTICES = {
+    "altered in transit": "its row was rewritten by a rank that relays it; it is the victim",
+    "complaint": "says that rows arrived altered, and no other rank does: its link is disturbed, or it lies",
+    "overflow": "over half of the workers sent NaN or infinite values: look at the loss, not at a worker",
+    "two camps": "the rows form two camps: more than f workers, perhaps the majority, may be wrong",
+    "no majority": "a redundancy group had no majority: more than half of it may be wrong",
+    "slow": "keeps the others waiting",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a rank runs. The names come from that rank, and are data: they are never markup or a path.
+
+    Attributes:
+        rank: its Horovod rank.
+        workers: the workers that it holds; none on a dedicated root.
+        host: its host name, printable ASCII, at most 64 characters.
+        local_rank: its number on its host.
+        device: such as "cpu", or "cuda:2 NVIDIA H200 GPU-5d3f..." (index, name, UUID); likewise, at most 96.
+    """
+
+    rank: int
+    workers: tuple[int, ...] = ()
+    host: str = "?"
+    local_rank: int = 0
+    device: str = "cpu"
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} on {self.host} (local rank {self.local_rank}, {self.device})"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A proof, a suspicion or a notice, of one step.
+
+    Attributes:
+        step: the optimizer step.
+        kind: "proof", "suspicion" or "notice".
+        reason: a key of `PROOFS`, `SUSPICIONS` or `NOTICES`.
+        worker: the worker, or None where a rank acted for no worker: as aggregator, relay, or with its state.
+        rank: its rank, or None where ranks are not known, as for rows that no session collected.
+        detail: more, such as the first tensor that differs, or the number of non-finite values.
+    """
+
+    step: int
+    kind: Kind
+    reason: str
+    worker: int | None = None
+    rank: int | None = None
+    detail: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields as a record of the ledger's file."""
+        return {"record": "evidence", **vars(self)}
