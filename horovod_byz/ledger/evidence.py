@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["NOTICES", "PROOFS", "SUSPICIONS", "Evidence", "Kind", "Place"]
+__all__ = ["NOTICES", "PROOFS", "SUSPICIONS", "Evidence", "Kind"]
 
 Kind = Literal["proof", "suspicion", "notice"]
 
@@ -33,28 +33,6 @@ NOTICES = {
     "no majority": "a redundancy group had no majority: more than half of it may be wrong",
     "slow": "keeps the others waiting",
 }
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a rank runs. The names come from that rank, and are data: they are never markup or a path.
-
-    Attributes:
-        rank: its Horovod rank.
-        workers: the workers that it holds; none on a dedicated root.
-        host: its host name, printable ASCII, at most 64 characters.
-        local_rank: its number on its host.
-        device: such as "cpu", or "cuda:2 NVIDIA H200 GPU-5d3f..." (index, name, UUID); likewise, at most 96.
-    """
-
-    rank: int
-    workers: tuple[int, ...] = ()
-    host: str = "?"
-    local_rank: int = 0
-    device: str = "cpu"
-
-    def __str__(self) -> str:
-        return f"rank {self.rank} on {self.host} (local rank {self.local_rank}, {self.device})"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ it does not know. Every record has the key "record":
 run: at binding, again after a new binding.
     format, version, started (ISO 8601, UTC), workers (their number), rule, collect, groups (lists of
     workers, or null), f (rule.max_byzantine, or null), alpha, test ("exchangeable" or "own past"),
-    places (a list of rank, workers, host, local_rank, device).
+    places (a list of rank, workers, host, local_rank, device: see `Place`).
 evidence: at once.
     step, kind, reason, worker, rank, detail (see `Evidence`), time (seconds since "started").
 window: every 20 steps; windows grow, so that at most `WINDOWS` are written in a run of any length.
