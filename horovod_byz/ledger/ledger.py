@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from horovod_byz.aggregation.source import Groups
 from horovod_byz.aggregation.verdict import Verdict
+from horovod_byz.host.place import Place
+from horovod_byz.ledger.evidence import PROOFS, Evidence, Kind
+
+# Pieces of evidence that a ledger keeps in memory; its accounts count all of them.
+KEPT = 1000
+
+
+class Listener(Protocol):
+    """What a ledger tells at once: a file, a log, a board. It runs on every rank; it waits for no other."""
+
+    def bound(self, ledger: Ledger, facts: dict[str, Any]) -> None:
+        """The ranks have agreed; `facts` are the keys of a "run" record that the session knows."""
+
+    def entered(self, ledger: Ledger, evidence: Evidence) -> None:
+        """Evidence was entered."""
+
+    def stepped(self, ledger: Ledger, result: Any, step: int) -> None:
+        """A step was entered, after its evidence."""
+
+    def ended(self, ledger: Ledger, reason: str, ranks: Sequence[int]) -> None:
+        """The run ends; `reason` is empty for a normal end."""
 
 
 @dataclass
@@ -96,6 +118,30 @@ class Ledger:
         self._accounts: dict[int, Account] = {}
         self._outvoted_ranks: Counter[int] = Counter()
         self._complainers: Counter[int] = Counter()
+        self.places: tuple[Place, ...] = ()
+        self.evidence: deque[Evidence] = deque(maxlen=KEPT)
+        self.listeners: list[Listener] = []
+
+    def bind(self, places: Sequence[Place] = (), **facts: Any) -> None:
+        """Notes where the ranks run, and what the session knows of the run."""
+        self.places = tuple(places)
+        for listener in self.listeners:
+            listener.bound(self, facts)
+
+    def enter(self, evidence: Evidence) -> None:
+        """Enters evidence of any kind, and tells the listeners at once."""
+        self.evidence.append(evidence)
+        for listener in self.listeners:
+            listener.entered(self, evidence)
+
+    def end(self, reason: str = "", ranks: Sequence[int] = ()) -> None:
+        """Tells the listeners that the run ends."""
+        for listener in self.listeners:
+            listener.ended(self, reason, ranks)
+
+    def rank_of(self, worker: int) -> int | None:
+        """The rank that holds a worker, or None where no ranks are known."""
+        return next((place.rank for place in self.places if worker in place.workers), None)
 
     def add(self, result: Any, step: int | None = None, groups: Groups | None = None) -> None:
         """Enters one step.
@@ -111,18 +157,29 @@ class Ledger:
                 self._account(worker).group = k
         for verdict in result.verdicts:
             self._account(verdict.worker).add(verdict, at)
+            if verdict.reason in PROOFS:
+                detail = f"{verdict.nonfinite} values" if verdict.nonfinite else ""
+                self._enter(at, "proof", verdict.reason, verdict.worker, detail=detail)
         for worker in getattr(result, "rewritten", ()):
             self._account(worker).rewritten += 1
-        self._outvoted_ranks.update(getattr(result, "outvoted_ranks", ()))
-        self._complainers.update(getattr(result, "complainers", ()))
+            self._enter(at, "notice", "altered in transit", worker)
+        for rank in getattr(result, "outvoted_ranks", ()):
+            self._outvoted_ranks[rank] += 1
+            self._enter(at, "proof", "aggregate", rank=rank)
+        for rank in getattr(result, "complainers", ()):
+            self._complainers[rank] += 1
+            self._enter(at, "notice", "complaint", rank=rank)
         self.steps += 1
+        for listener in self.listeners:
+            listener.stepped(self, result, at)
 
     def absent(self, workers: Any, step: int | None = None) -> None:
         """Enters that workers did not arrive in time for a step."""
         for worker in workers:
-            account = self._account(worker)
+            account, at = self._account(worker), self.steps if step is None else step
             account.absent += 1
-            account.last_suspect = self.steps if step is None else step
+            account.last_suspect = at
+            self._enter(at, "proof", "late", worker)
 
     @property
     def suspects(self) -> tuple[int, ...]:
@@ -170,6 +227,18 @@ class Ledger:
     def account(self, worker: int) -> Account:
         """What is entered of one worker; an empty account where nothing is."""
         return self._accounts.get(worker, Account(worker))
+
+    def _enter(
+        self,
+        step: int,
+        kind: Kind,
+        reason: str,
+        worker: int | None = None,
+        rank: int | None = None,
+        detail: str = "",
+    ) -> None:
+        rank = self.rank_of(worker) if worker is not None else rank
+        self.enter(Evidence(step, kind, reason, worker, rank, detail))
 
     def _account(self, worker: int) -> Account:
         return self._accounts.setdefault(worker, Account(worker))
