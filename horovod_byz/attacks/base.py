@@ -9,15 +9,13 @@ only (in row order, in float64), and random numbers are addressed by (seed, step
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from horovod_byz.aggregation.engine import default_threads
 from horovod_byz.attacks.randomness import SHARED, TILE, check_seed, stream
 from horovod_byz.common.words import kebab
 
@@ -87,14 +85,12 @@ class Attack(ABC):
         knows: the rows that the simulated attacker reads: "nothing", its "own row", or "all rows"
             (omniscient).
         acts_on: "rows", or "labels" for attacks on the training data, which leave the rows alone.
-        threaded: whether tiles may be struck by several threads at once; worth it for much arithmetic.
     """
 
     threat: ClassVar[Threat]
     knows: ClassVar[Knowledge]
     acts_on: ClassVar[Literal["rows", "labels"]] = "rows"
     needs_d: ClassVar[bool] = False
-    threaded: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -146,15 +142,11 @@ class Attack(ABC):
         address = (total, check_seed(seed), int(step), self.name)
         if not targets:
             return
-
-        def strike(place: tuple[int, int]) -> None:
-            begin, end = place
-            block = rows[:, begin - offset : end - offset]
-            # Attacks overflow on purpose; a warning at every step would bury the user's own.
-            with np.errstate(over="ignore", invalid="ignore"):
+        # Attacks overflow on purpose; a warning at every step would bury the user's own.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for begin, end in _tiles(offset, offset + width):
+                block = rows[:, begin - offset : end - offset]
                 self.strike(Tile(block, active, honest, targets, begin, end, *address))
-
-        _each(strike, list(_tiles(offset, offset + width)), default_threads() if self.threaded else 1)
 
     def reaches(self, n: int, byzantine: Sequence[int]) -> tuple[int, ...]:
         """Rows that a call with these arguments may write."""
@@ -230,17 +222,6 @@ def _tiles(begin: int, end: int) -> Iterator[tuple[int, int]]:
         stop = min(end, (begin // TILE + 1) * TILE)
         yield begin, stop
         begin = stop
-
-
-def _each(strike: Callable[[tuple[int, int]], None], tiles: list[tuple[int, int]], threads: int) -> None:
-    """Strikes every tile; tiles share no coordinate, so their order has no effect on the rows."""
-    if threads == 1 or len(tiles) < 2 * threads:
-        for tile in tiles:
-            strike(tile)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(strike, tiles):  # raises what a thread raised
-            pass
 
 
 def finite(value: float, what: str) -> float:

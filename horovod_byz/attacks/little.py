@@ -43,7 +43,6 @@ class ALittleIsEnough(Attack):
 
     threat: ClassVar[Threat] = "classic"
     knows: ClassVar[Knowledge] = "all rows"
-    threaded: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.z != "zmax":
@@ -66,29 +65,13 @@ class ALittleIsEnough(Attack):
             tile.block[row] = value
 
 
-# Columns whose deviations from the mean, of 64 rows, stay in a core's own cache.
-_COLUMNS = 1024
-
-
 def _moments(tile: Tile, rows: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    width, count = tile.block.shape[1], max(len(rows), 1)
-    mean, std = np.empty(width), np.empty(width)
-    for begin in range(0, width, _COLUMNS):
-        part = slice(begin, begin + _COLUMNS)
-        deviations = tile.block[list(rows), part].astype(np.float64)
-        mean[part] = _added(deviations) / count
-        deviations -= mean[part]
-        deviations *= deviations
-        std[part] = np.sqrt(_added(deviations) / count)
-    return mean, std
-
-
-def _added(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum in row order; NumPy would add a single column pairwise, which gives other bits."""
-    if rows.shape[1] == 1:
-        return np.add.accumulate(rows, axis=0)[-1] if len(rows) else np.zeros(1)
-    total: NDArray[np.float64] = np.add.reduce(rows, axis=0)
-    return total
+    count = max(len(rows), 1)
+    mean = tile.sum(rows) / count
+    square = np.zeros_like(mean)
+    for row in rows:
+        square += (tile.block[row] - mean) ** 2
+    return mean, np.sqrt(square / count)
 
 
 alias("alie", "a-little-is-enough")
