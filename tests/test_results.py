@@ -8,6 +8,7 @@ import re
 import pytest
 
 from horovod_byz.reproduction import overview
+from horovod_byz.reproduction.artefact import Artefact
 from horovod_byz.reproduction.catalogue import Catalogue
 from horovod_byz.reproduction.reproduce import look, page
 
@@ -17,30 +18,41 @@ ROOT = pathlib.Path(__file__).parents[1]
 EXPERIMENTS, RESULTS = ROOT / "launch" / "experiments", ROOT / "results"
 CATALOGUE = Catalogue(EXPERIMENTS)
 NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.toml") if "\ntitle" in "\n" + path.read_text())
-SHOWN = [name for name in NAMES if (RESULTS / name).is_dir()]
+
+
+def artefacts() -> dict[str, Artefact]:
+    """What is shown, by folder, also in a form that a command reduced (`empires-fig1-steps600`)."""
+    names = "|".join(sorted(map(re.escape, NAMES), key=len, reverse=True))
+    form = re.compile(rf"({names})(?:-repeats(\d+))?(?:-steps(\d+))?")
+    matches = {path.name: form.fullmatch(path.name) for path in sorted(RESULTS.iterdir()) if path.is_dir()}
+    return {
+        name: CATALOGUE.artefact(
+            match[1], repeats=match[2] and int(match[2]), steps=match[3] and int(match[3])
+        )
+        for name, match in matches.items()
+        if match
+    }
+
+
+SHOWN = artefacts()
 
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_a_page_is_made_of_its_runs(name):
-    shown = look(CATALOGUE.artefact(name), CATALOGUE, RESULTS)
+    shown = look(SHOWN[name], CATALOGUE, RESULTS)
     assert (RESULTS / name / "README.md").read_text() == page(shown), f"stale: make {name}"
     if "figure.png" in page(shown):
         assert (RESULTS / name / "figure.png").is_file()
 
 
 def test_every_target_has_evidence_of_its_own_or_of_its_small_form():
-    """Also of a form that a command reduced, such as `empires-fig1-steps600`."""
-    reduced = re.compile(r"(-small)?(-repeats\d+)?(-steps\d+)?")
-    assert [
-        name
-        for name in NAMES
-        if not any(shown.startswith(name) and reduced.fullmatch(shown[len(name) :]) for shown in SHOWN)
-    ] == []
+    shown = {re.sub(r"(-small)?(-repeats\d+)?(-steps\d+)?$", "", name) for name in SHOWN}
+    assert [name for name in NAMES if re.sub("-small$", "", name) not in shown] == []
 
 
 def test_what_fails_is_explained():
     for name in SHOWN:
-        for verdict in look(CATALOGUE.artefact(name), CATALOGUE, RESULTS).verdicts:
+        for verdict in look(SHOWN[name], CATALOGUE, RESULTS).verdicts:
             if verdict.status == "FAIL":
                 assert verdict.note, f"{name}: {verdict.claim}"
 
