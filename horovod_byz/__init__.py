@@ -33,7 +33,9 @@ from horovod_byz.rules.aggregate import Aggregate, aggregate
 if TYPE_CHECKING:
     from horovod_byz import attacks, theory
     from horovod_byz.optimizer.buffers import aggregate_buffers
+    from horovod_byz.optimizer.checkpoints import load_checkpoint, save_checkpoint
     from horovod_byz.optimizer.distributed import DistributedOptimizer
+    from horovod_byz.optimizer.start import broadcast_majority
 
 __all__ = [
     "Aggregate",
@@ -64,8 +66,11 @@ __all__ = [
     "aggregate",
     "aggregate_buffers",
     "attacks",
+    "broadcast_majority",
     "empty_rows",
     "get_include",
+    "load_checkpoint",
+    "save_checkpoint",
     "theory",
 ]
 
@@ -75,6 +80,9 @@ __version__ = "0.2.0"
 _LATER = {
     "DistributedOptimizer": "horovod_byz.optimizer.distributed",
     "aggregate_buffers": "horovod_byz.optimizer.buffers",
+    "broadcast_majority": "horovod_byz.optimizer.start",
+    "load_checkpoint": "horovod_byz.optimizer.checkpoints",
+    "save_checkpoint": "horovod_byz.optimizer.checkpoints",
 }
 _MODULES = ("attacks", "theory")
 

@@ -204,12 +204,12 @@ class TestState:
         assert "since step 0 or before:" in str(self.steps([other], Symmetric())[0])
         assert "since step 1:" in str(self.steps([same, other], Symmetric())[0])
 
-    def test_of_equally_frequent_states_the_lowest_ranks_is_believed(self):
+    def test_without_a_majority_nobody_is_accused(self):
+        """Version 0.2.0: of equally frequent states the lowest rank's was believed, and the other accused."""
         for error in self.steps([[b"a" * 16, b"b" * 16]], Symmetric()):
-            assert error.ranks == (1,)
-            assert "differ from rank 0's (no majority of ranks agrees, so that one may be wrong too)" in str(
-                error
-            )
+            assert error.ranks == ()
+            assert error.sides == ((0,), (1,))
+            assert "of rank 0 and rank 1 differ, and no majority of ranks says whose are right" in str(error)
 
     def test_a_rank_without_a_state_among_others_differs(self):
         for error in self.steps([[b"a" * 16, b"", b"a" * 16]], Symmetric()):

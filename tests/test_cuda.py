@@ -15,6 +15,9 @@ import torch
 from torch import nn
 
 import horovod_byz as hb
+from horovod_byz.optimizer.leaves import leaves_of
+from horovod_byz.optimizer.repair import StateCheck
+from horovod_byz.optimizer.state import digest
 from horovod_byz.training import config as configs
 from horovod_byz.training.data import Dataset
 from horovod_byz.training.gradients import Gradients
@@ -23,6 +26,7 @@ from horovod_byz.training.ranks import Ranks
 from horovod_byz.training.runs import RunFolder
 from horovod_byz.training.train import Launch, Stopped, train
 from horovod_byz.training.trainer import Trainer
+from thread_ranks import on_ranks
 from training import contents
 
 DEVICE = os.environ.get("HOROVOD_BYZ_TEST_DEVICE", "cuda")
@@ -282,3 +286,28 @@ def test_a_run_on_the_gpu_is_close_to_the_same_on_the_cpu(tmp_path):
         train(config, Launch(folder, device=device), dataset=dataset().to(device))
         losses.append([record["loss"] for record in RunFolder(folder).metrics])
     assert losses[1] == pytest.approx(losses[0], rel=5e-3)
+
+
+@pytest.mark.parametrize("kind", ["parameter", "moment"])
+def test_a_damaged_tensor_on_the_gpu_is_repaired_in_place(kind):
+    """It keeps its memory, which a captured graph and the optimizer refer to."""
+
+    def adam(rank):
+        weight = nn.Parameter(torch.linspace(0, 1, 5000, device=DEVICE))
+        optimizer = torch.optim.Adam([weight], lr=0.1)
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        if rank == 1:
+            struck = weight if kind == "parameter" else optimizer.state[weight]["exp_avg_sq"]
+            struck.detach().view(torch.int32)[4321] ^= 1 << 12
+        return weight, optimizer
+
+    def work(transport):
+        weight, optimizer = adam(transport.rank)
+        before = weight.data_ptr()
+        repaired = StateCheck(lambda: leaves_of(optimizer)).agree(transport, 0)
+        return repaired, weight.data_ptr() == before, digest(optimizer)
+
+    results = on_ranks(3, work)
+    assert [result[:2] for result in results] == [((1,), True)] * 3
+    assert {result[2] for result in results} == {digest(adam(0)[1])}

@@ -11,11 +11,12 @@ import threading
 
 import pytest
 import torch
+from blake3 import blake3
 
 import horovod_byz as hb
+from horovod_byz.common.atomic import replace_file
 from horovod_byz.training import checkpoint, models
 from horovod_byz.training import config as configs
-from horovod_byz.training.atomic import replace_file
 from horovod_byz.training.checkpoint import CheckpointError
 from horovod_byz.training.data import load_dataset
 from horovod_byz.training.progress import Silent
@@ -244,7 +245,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
 @pytest.mark.parametrize("number", [2, 4])
 def test_another_format_is_named(run, number):
     content = (run / CURRENT).read_bytes()[:-64].replace(b"checkpoint 3 ", b"checkpoint %d " % number)
-    (run / CURRENT).write_bytes(content + checkpoint.blake3(content).hexdigest().encode())
+    (run / CURRENT).write_bytes(content + blake3(content).hexdigest().encode())
     with pytest.raises(CheckpointError, match=f"has format {number}, and this version reads format 3 only"):
         RunFolder(run).load_checkpoint()
 
@@ -481,6 +482,35 @@ def test_ranks_go_on_from_the_checkpoint_that_all_of_them_hold(as_ranks, interru
     assert contents(tmp_path / "0") == contents(whole)
 
 
+def strike(trainer, momentum):
+    """Flips a bit of a rank's first parameter, or of its momentum."""
+    weight = next(trainer.model.parameters())
+    struck = trainer.optimizer.state[weight]["momentum_buffer"] if momentum else weight
+    struck.detach().view(torch.int32).view(-1)[5] ^= 1 << 22
+
+
+@pytest.mark.parametrize("momentum", [False, True])
+@pytest.mark.parametrize("odd", [0, 2])
+def test_a_damaged_state_is_in_no_checkpoint(as_ranks, whole, monkeypatch, tmp_path, odd, momentum):
+    """Version 0.2.0: rank 0 wrote what it held, with the right digest, whatever the others held."""
+    apply, ledgers = Trainer.apply, []
+
+    def damaged(trainer, collected):
+        apply(trainer, collected)
+        if trainer.step == 6 and trainer.ranks.rank == odd:  # just before the checkpoint
+            ledgers.append(trainer.ledger.honest)
+            strike(trainer, momentum)
+
+    monkeypatch.setattr(Trainer, "apply", damaged)
+    with pytest.warns(UserWarning, match=rf"step 6, rank {odd}: .*1\.weight replaced by that of ranks"):
+        summaries = as_ranks(3, lambda rank: train(small(), Launch(tmp_path / str(rank), checkpoint_every=6)))
+    assert summaries == [RunFolder(whole).summary] * 3
+    assert contents(tmp_path / "0") == contents(whole)
+    (evidence,) = ledgers[0].evidence
+    tensor = "momentum_buffer of 1.weight" if momentum else "1.weight"
+    assert (evidence.step, evidence.rank, evidence.detail) == (6, odd, f"{tensor} differs from 2 of 3 ranks")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -502,6 +532,58 @@ def test_what_one_rank_cannot_read_ends_all_ranks_with_the_sentence(
     damage(tmp_path / "2")
     errors = as_ranks(3, lambda rank: train(small(), Launch(tmp_path / str(rank), resume=True)))
     assert all(isinstance(error, RunError) and re.search(message, str(error)) for error in errors), errors
+
+
+def corrupt(run, change):
+    for name in CHECKPOINTS:
+        (run / name).write_bytes(change((run / name).read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: corrupt(run, lambda content: content[:-100]), "has no digest: it was cut short"),
+        (lambda run: corrupt(run, lambda content: content[:9] + b"?" + content[10:]), "is damaged"),
+        (
+            lambda run: [reseal(run / name, config="0" * 64) for name in CHECKPOINTS],
+            "belongs to a run with another",
+        ),
+        (lambda run: [hb.save_checkpoint({"model": {}}, run / name) for name in CHECKPOINTS], "lacks config"),
+    ],
+)
+@pytest.mark.parametrize("where", [(0, 1, 2), (1,)], ids=str)
+def test_no_rank_continues_from_what_another_refuses(
+    as_ranks, interrupted, tmp_path, monkeypatch, damage, message, where
+):
+    monkeypatch.setattr(Trainer, "load", lambda *arguments: pytest.fail("half loaded"))
+    for rank in range(3):
+        shutil.copytree(interrupted, tmp_path / str(rank))
+    for rank in where:
+        damage(tmp_path / str(rank))
+    errors = as_ranks(3, lambda rank: train(small(), Launch(tmp_path / str(rank), resume=True)))
+    for error in errors:
+        assert isinstance(error, RunError), error
+        assert re.search(f"checkpoint.pt {message}", str(error))
+        assert "start the run anew with --overwrite" in str(error)
+
+
+@pytest.mark.parametrize("swapped", [(0, 1, 2), (1,)], ids=str)
+def test_swapped_checkpoints_lead_to_the_same_numbers_or_a_clear_error(
+    as_ranks, interrupted, whole, tmp_path, swapped
+):
+    for rank in range(3):
+        run = shutil.copytree(interrupted, tmp_path / str(rank))
+        if rank in swapped:
+            for name, content in zip(
+                CHECKPOINTS, [(run / n).read_bytes() for n in CHECKPOINTS[::-1]], strict=True
+            ):
+                (run / name).write_bytes(content)
+    results = as_ranks(3, lambda rank: train(small(), Launch(tmp_path / str(rank), resume=True)))
+    if len(swapped) == 3:
+        assert results == [RunFolder(whole).summary] * 3
+        assert contents(tmp_path / "0") == contents(whole)
+    else:
+        assert all("rank 1 and rank 0 do not hold the same" in str(error) for error in results), results
 
 
 def test_a_full_disk_of_the_first_rank_ends_all_ranks(as_ranks, tmp_path, monkeypatch):

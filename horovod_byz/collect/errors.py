@@ -26,7 +26,34 @@ class JoinedRanksError(HeaderMismatchError):
 
 
 class StateMismatchError(TransportError):
-    """A rank's parameters differ from those of most ranks."""
+    """Ranks hold different parameters, optimizer state or options.
+
+    Attributes:
+        ranks: the ranks that differ from the majority's; empty if there is no majority.
+        states: each rank's digest.
+        sides: the ranks that agree with one another, the largest side first.
+    """
+
+    def __init__(
+        self, message: str, states: Sequence[bytes] = (), ranks: Sequence[int] | None = None
+    ) -> None:
+        self.states = tuple(states)
+        members: dict[bytes, list[int]] = {}
+        for rank, state in enumerate(self.states):
+            members.setdefault(state, []).append(rank)
+        self.sides = tuple(map(tuple, sorted(members.values(), key=lambda side: (-len(side), side))))
+        odd = [rank for side in self.sides[1:] for rank in side] if self.majority else []
+        super().__init__(message, odd if ranks is None else ranks)
+
+    @property
+    def majority(self) -> tuple[int, ...]:
+        """The ranks that hold the state of over half of the ranks; empty if there is none."""
+        largest = self.sides[0] if self.sides else ()
+        return largest if 2 * len(largest) > len(self.states) else ()
+
+    def with_detail(self, message: str, ranks: Sequence[int] | None = None) -> StateMismatchError:
+        """The same mismatch with another message, and perhaps other ranks to name."""
+        return StateMismatchError(message, self.states, ranks)
 
 
 class EquivocationError(TransportError):

@@ -200,26 +200,32 @@ def check_states(headers: Sequence[Header], step: int, agreed: int | None = None
         Whether they were compared.
 
     Raises:
-        StateMismatchError: naming the ranks whose digest differs from the most frequent (the lowest
-            rank's among equally frequent ones).
+        StateMismatchError: naming the ranks whose digest differs from the majority's; where there is none, it
+            names the sides in words and accuses nobody.
     """
     states = [header.state for header in headers]
-    if all(state == NONE for state in states):
-        return False
-    usual, count = _most_frequent(states)
-    odd = [rank for rank, state in enumerate(states) if state != usual]
-    if odd:
-        whose = " and ".join(f"rank {rank}'s" for rank in odd)
-        others = "the other ranks'"
-        if 2 * count <= len(states):
-            first = states.index(usual)
-            others = f"rank {first}'s (no majority of ranks agrees, so that one may be wrong too)"
-        raise StateMismatchError(
-            f"{whose} parameters, optimizer state or options (such as the learning rate) differ from "
-            f"{others} {_since(step, agreed)}: broadcast them, or restore a checkpoint",
-            odd,
+    if len(set(states)) == 1:
+        return states[0] != NONE
+    silent = [rank for rank, state in enumerate(states) if state == NONE]
+    mismatch = StateMismatchError("", states)
+    if silent:
+        raise mismatch.with_detail(
+            f"{names(silent)} sent no digest of its state at step {step}, and other ranks did: give all "
+            "ranks the same check_state_every"
         )
-    return True
+    raise mismatch.with_detail(
+        f"{differing(mismatch)} {since(step, agreed)}: broadcast them, or restore a checkpoint"
+    )
+
+
+def differing(mismatch: StateMismatchError) -> str:
+    """The ranks of which sides differ, as the beginning of a sentence."""
+    subject = "parameters, optimizer state or options (such as the learning rate)"
+    if mismatch.ranks:
+        whose = " and ".join(f"rank {rank}'s" for rank in mismatch.ranks)
+        return f"{whose} {subject} differ from the other ranks'"
+    sides = " and ".join(names(side) for side in mismatch.sides)
+    return f"the {subject} of {sides} differ, and no majority of ranks says whose are right,"
 
 
 def expectation(rows: Sequence[int]) -> bytes:
@@ -253,7 +259,8 @@ def _fault(header: Header | None, usual: Header) -> str:
     return ", ".join(differences)
 
 
-def _since(step: int, agreed: int | None) -> str:
+def since(step: int, agreed: int | None) -> str:
+    """Since when states may differ that were equal at step `agreed`."""
     if agreed is None:
         return f"since step {step} or before"
     if agreed + 1 == step:

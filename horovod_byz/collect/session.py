@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from horovod_byz.aggregation import rows as reading
 from horovod_byz.aggregation.shard import Reduce, Shard, alone
 from horovod_byz.collect import digest, echoes, header, joining
 from horovod_byz.collect.collected import Collected, Step, Stopwatch, Wire
-from horovod_byz.collect.errors import HeaderMismatchError
+from horovod_byz.collect.errors import HeaderMismatchError, StateMismatchError
 from horovod_byz.collect.header import Header
 from horovod_byz.collect.job import Job
 from horovod_byz.collect.layout import Layout
@@ -25,6 +25,21 @@ if TYPE_CHECKING:
     from horovod_byz.rules.base import Rule
 
 __all__ = ["Collected", "Job", "Session", "Step", "Stopwatch", "Wire"]
+
+
+@runtime_checkable
+class Resolves(Protocol):
+    """A state that can be made equal where ranks hold different ones; see `locating` and `restoring`."""
+
+    def __call__(self, step: int) -> bytes:
+        """Its digest; empty at a step that does not compare it."""
+
+    def resolve(self, transport: Transport, mismatch: StateMismatchError, step: int) -> None:
+        """Returns once all ranks hold the majority's; all ranks call it together.
+
+        Raises:
+            StateMismatchError: if they cannot or must not.
+        """
 
 
 class Session(ABC):
@@ -145,14 +160,15 @@ class Session(ABC):
                 alike; once for each coordinate, in one block or in several.
             step: number of the optimizer step; by default they count up from 0.
             state: 16 bytes, a digest of the parameters that all ranks must share; or empty, on all ranks
-                alike, at steps that do not compare them.
+                alike, at steps that do not compare them; or a function of the step's number that gives it.
+                An object that `Resolves` is asked to make the states equal where they differ.
 
         Raises:
             TypeError, ValueError: if the rows or the state are not as bound, or the rule does not hold
                 for n.
             JoinedRanksError: if a rank called hvd.join().
             HeaderMismatchError: if a rank is about to send something else than the others.
-            StateMismatchError: if a rank's state is not that of most ranks.
+            StateMismatchError: if a rank's state is not that of most ranks, and is not replaced.
             LateRanksError: if a rank does not arrive in time.
             EquivocationError: if a rank gives different ranks different headers or digests.
         """
@@ -166,7 +182,7 @@ class Session(ABC):
             if header.any_binds(received):
                 self._bind_with_new_ranks(received, rule)
                 number, received = self._announce(packed, rule, step, state)
-            headers = self._compared(received, number)
+            headers = self._compared(received, number, state)
         collected = self._aggregate(packed, Step(number, rule, wire, headers, clock))
         self.next_step = number + 1
         return collected
@@ -190,9 +206,16 @@ class Session(ABC):
         own = self._header(number, len(rows), shared, digest=self._digest(rows), state=checked)
         return number, self._exchange(own)
 
-    def _compared(self, received: Bytes, step: int) -> list[Header]:
+    def _compared(self, received: Bytes, step: int, state: bytes | Callable[[int], bytes]) -> list[Header]:
         headers = header.check(received, self.layout.rows)
-        if header.check_states(headers, step, self._agreed):
+        try:
+            compared = header.check_states(headers, step, self._agreed)
+        except StateMismatchError as mismatch:
+            if not isinstance(state, Resolves) or header.NONE in mismatch.states:
+                raise
+            state.resolve(self.transport, mismatch, step)
+            compared = True
+        if compared:
             self._agreed = step
         return headers
 

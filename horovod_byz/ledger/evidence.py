@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["NOTICES", "PROOFS", "SUSPICIONS", "Evidence", "Kind"]
+__all__ = ["NOTICES", "PROOFS", "SUSPICIONS", "Action", "Evidence", "Kind"]
 
 Kind = Literal["proof", "suspicion", "notice"]
 
@@ -58,3 +58,26 @@ class Evidence:
     def to_json(self) -> dict[str, Any]:
         """Its fields as a record of the ledger's file."""
         return {"record": "evidence", **vars(self)}
+
+
+@dataclass(frozen=True)
+class Action:
+    """What the library did about a worker or a rank, as a record of the ledger's file.
+
+    Attributes:
+        step: the optimizer step.
+        action: "repair", "exclude", "stop" or "readmit".
+        worker: the worker, or None where it concerns a rank.
+        rank: its rank, or None where ranks are not known.
+        detail: more, such as the tensor that was replaced.
+    """
+
+    step: int
+    action: str
+    worker: int | None = None
+    rank: int | None = None
+    detail: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields as a record of the ledger's file."""
+        return {"record": "action", **vars(self)}

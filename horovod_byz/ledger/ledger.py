@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from horovod_byz.aggregation.source import Groups
 from horovod_byz.aggregation.verdict import Verdict
 from horovod_byz.host.place import Place
-from horovod_byz.ledger.evidence import PROOFS, Evidence, Kind
+from horovod_byz.ledger.evidence import PROOFS, Action, Evidence, Kind
 
 # Pieces of evidence that a ledger keeps in memory; its accounts count all of them.
 KEPT = 1000
@@ -26,6 +26,9 @@ class Listener(Protocol):
 
     def entered(self, ledger: Ledger, evidence: Evidence) -> None:
         """Evidence was entered."""
+
+    def acted(self, ledger: Ledger, action: Action) -> None:
+        """Something was done about a worker or a rank."""
 
     def stepped(self, ledger: Ledger, result: Any, step: int) -> None:
         """A step was entered, after its evidence."""
@@ -133,6 +136,18 @@ class Ledger:
         self.evidence.append(evidence)
         for listener in self.listeners:
             listener.entered(self, evidence)
+
+    def act(
+        self,
+        step: int,
+        action: str,
+        worker: int | None = None,
+        rank: int | None = None,
+        detail: str = "",
+    ) -> None:
+        """Tells the listeners at once what was done about a worker or a rank; see `Action`."""
+        for listener in self.listeners:
+            listener.acted(self, Action(step, action, worker, rank, detail))
 
     def end(self, reason: str = "", ranks: Sequence[int] = ()) -> None:
         """Tells the listeners that the run ends."""

@@ -41,6 +41,9 @@ class Buffers:
         sent: for each worker of this rank, which of these rows it sends; default each its own.
         options: further options of `Collector.bind`.
 
+    Attributes:
+        fixed: buffers that have no aggregate, such as masks: equal on all ranks, or a rank's is damaged.
+
     Raises:
         TypeError: if `named` does not consist of names and tensors.
     """
@@ -68,6 +71,8 @@ class Buffers:
             "counters": {name: b for name, b in pairs.items() if _is_counter(b)},
         }
         self._kinds = {kind: buffers for kind, buffers in kinds.items() if buffers}
+        counted = [name for buffers in kinds.values() for name in buffers]
+        self.fixed = {name: b for name, b in pairs.items() if name not in counted}
         self._count, self._sent = count, list(range(count)) if sent is None else list(sent)
         self._collect, self._options = collect, options
         self._sessions: dict[str, Session] = {}

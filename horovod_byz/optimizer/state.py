@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
-from blake3 import blake3
 
-SIZE = 16  # bytes of a digest, as in the header of a step
-# Larger ones are compared as they are: float32 has no room for them, and float64 none for all integers.
-_LARGEST_NUMBER = 2.0**53
+from horovod_byz.optimizer.leaves import Tree, leaves_of, leaves_of_tensors
 
 
 class _Initial(dict[Any, Any]):
@@ -84,64 +80,11 @@ def digest(optimizer: torch.optim.Optimizer) -> bytes:
     """BLAKE3 of the parameters, the optimizer's state, and its options such as the learning rate.
 
     Data-parallel ranks hold the same of all three; model buffers, which may differ, are left out. Numbers
-    count by value, however they are written: 1 is 1.0, and a learning rate of 0.1 is `torch.tensor(0.1)`,
-    unless the group has parameters of float64, for which these two take different steps.
+    count by value, however they are written; see `leaves_of`.
     """
-    hasher = blake3()
-    for index, group in enumerate(optimizer.param_groups):
-        options = {key: value for key, value in group.items() if key not in ("params", "param_names")}
-        wide = any(parameter.dtype == torch.float64 for parameter in group["params"])
-        _add(hasher, f"group {index}", options, np.float64 if wide else np.float32)
-        for parameter in group["params"]:
-            _add_tensor(hasher, "parameter", parameter)
-            _add(hasher, "state", optimizer.state.get(parameter, {}))
-    return hasher.digest(SIZE)
+    return Tree.of(leaves_of(optimizer)).root
 
 
 def digest_of(tensors: Iterable[torch.Tensor]) -> bytes:
     """BLAKE3 of some tensors' values."""
-    hasher = blake3()
-    for tensor in tensors:
-        _add_tensor(hasher, "", tensor)
-    return hasher.digest(SIZE)
-
-
-def _add(hasher: Any, name: str, value: Any, precision: type[np.floating[Any]] = np.float64) -> None:
-    for path, leaf in _leaves(name, value):
-        if isinstance(leaf, torch.Tensor):
-            _add_tensor(hasher, path, leaf)
-        else:
-            hasher.update(f"{path} {_canonical(leaf, precision)!r}\0".encode())
-
-
-def _add_tensor(hasher: Any, path: str, tensor: torch.Tensor) -> None:
-    hasher.update(f"{path} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-    hasher.update(_bytes(tensor))
-
-
-def _canonical(value: Any, precision: type[np.floating[Any]]) -> Any:
-    """A real number as a float that holds its value in a precision; anything else as it is."""
-    if not isinstance(value, (bool, int, float)) or abs(value) > _LARGEST_NUMBER:
-        return value
-    return float(precision(value)) + 0.0  # -0.0 becomes 0.0
-
-
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Tensors and plain values, in an order that is equal on all ranks; others cannot be compared."""
-    if isinstance(value, dict):
-        for key in sorted(value, key=str):
-            yield from _leaves(f"{path}.{key}", value[key])
-    elif isinstance(value, (list, tuple)):
-        for i, item in enumerate(value):
-            yield from _leaves(f"{path}.{i}", item)
-    elif isinstance(value, np.generic) or (isinstance(value, torch.Tensor) and value.dim() == 0):
-        yield path, value.item()
-    elif value is None or isinstance(value, (torch.Tensor, bool, int, float, complex, str)):
-        yield path, value
-
-
-def _bytes(tensor: torch.Tensor) -> Any:
-    if tensor.layout != torch.strided:
-        tensor = tensor.to_dense()
-    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data if flat.numel() else b""
+    return Tree.of(leaves_of_tensors(("", tensor) for tensor in tensors)).root

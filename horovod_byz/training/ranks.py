@@ -14,8 +14,9 @@ from horovod_byz.collect.errors import names
 from horovod_byz.collect.layout import Layout, split
 from horovod_byz.collect.protocol import Transport
 from horovod_byz.collect.transport import connect
+from horovod_byz.common.atomic import RunError
 from horovod_byz.host import launchers
-from horovod_byz.training.atomic import RunError
+from horovod_byz.optimizer.repair import StateCheck
 
 __all__ = ["Ranks", "launched", "spread"]
 
@@ -95,6 +96,16 @@ class Ranks:
                 f"the {what} of {names(odd)} and of rank 0 differ: give all ranks the same configuration, "
                 "data and run folder, and the same versions of torch and numpy"
             )
+
+    def agree_on(self, check: StateCheck, step: int) -> None:
+        """Check that every rank holds the same state; a minority's is replaced by the majority's.
+
+        Raises:
+            StateMismatchError: when no majority of the ranks holds the same.
+        """
+        if self.size > 1:
+            self._transport.watchdog.begin(step)
+            check.agree(self._transport, step)
 
     def say(self, text: str, what: str) -> list[str]:
         """Bring every rank's text to every rank; all call it together.

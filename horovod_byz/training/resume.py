@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from horovod_byz.collect.errors import names
+from horovod_byz.common.atomic import RunError
 from horovod_byz.training import checkpoint
-from horovod_byz.training.atomic import RunError
 from horovod_byz.training.checkpoint import CheckpointError
 from horovod_byz.training.config import RunConfig
 from horovod_byz.training.ranks import Ranks

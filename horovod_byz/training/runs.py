@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from horovod_byz.common.atomic import RunError, replace_file, sweep
+from horovod_byz.common.sealed import previous_of, write
 from horovod_byz.training import checkpoint
 from horovod_byz.training import config as configs
-from horovod_byz.training.atomic import RunError, replace_file, sweep
 from horovod_byz.training.config import ConfigError, RunConfig
 
 __all__ = ["CHECKPOINTS", "RunError", "RunFolder", "finite", "replace_file"]
 
-CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
+CHECKPOINTS = ("checkpoint.pt", previous_of(Path("checkpoint.pt")).name)
 """The last checkpoint, and the one before it."""
 
 _PACKED = "run.json"
@@ -277,10 +278,7 @@ class RunFolder:
         Raises:
             RunError: when it cannot be written.
         """
-        content = checkpoint.pack(state)
-        last, previous = (self.path / name for name in CHECKPOINTS)
-        kept = last.is_file() and checkpoint.sealed(last.read_bytes())
-        replace_file(last, content, previous if kept else None)
+        write(self.path / CHECKPOINTS[0], state)
 
     def load_checkpoint(self, name: str = CHECKPOINTS[0]) -> dict[str, Any] | None:
         """A checkpoint's state; None if it was not written. Loads tensors and plain values, never code.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from horovod_byz.collect import Collected, Root
 from horovod_byz.collect import Wire as Tampering
 from horovod_byz.ledger.truth import GroundTruth
 from horovod_byz.optimizer.buffers import Buffers
+from horovod_byz.optimizer.leaves import leaves_of
+from horovod_byz.optimizer.repair import StateCheck
 from horovod_byz.optimizer.synchronizer import Synchronizer
 from horovod_byz.redundancy import replicas
 from horovod_byz.redundancy.batches import Batches
@@ -30,6 +33,7 @@ from horovod_byz.training.shares import share
 __all__ = ["Trainer"]
 
 _REMEMBER = 10  # steps; the exchange of losses that it takes costs a rank less than a millisecond
+_COMPARE = 100  # steps between two comparisons of the ranks' states
 _MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 _CHUNK = 1000  # test images evaluated at once; fixed, so that a loss does not depend on the number of ranks
 
@@ -141,7 +145,8 @@ class Trainer:
         self.gradients.compute(images, labels, seeds)
 
     def collect(self, wire: Tampering | None = None) -> Collected:
-        """Bring the rows together and aggregate them; this changes nothing that the next step depends on.
+        """Bring the rows together and aggregate them; this changes nothing that the next step depends on, but
+        a rank's state that differs from most ranks': they are compared every 100 steps.
 
         Args:
             wire: what happens to the collected rows at this step in place of the configured attack, such as a
@@ -150,7 +155,15 @@ class Trainer:
         # What a Byzantine worker would report about its batch's statistics is not simulated; the median
         # tolerates it.
         rows = self.shares.sent(self.gradients.on_host())
-        return self._synchronizer.collect(rows, self.wire if wire is None else wire, step=self.step)
+        state = self._check(_COMPARE) if self.ranks.size > 1 else b""
+        wire = self.wire if wire is None else wire
+        return self._synchronizer.collect(rows, wire, step=self.step, state=state)
+
+    def _check(self, every: int) -> StateCheck:
+        """The parameters and the optimizer's state, in which a rank's damage is found and repaired."""
+        names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
+        leaves = functools.partial(leaves_of, self.optimizer, names)
+        return StateCheck(leaves, self.ledger.honest, every=every, first=self.step)
 
     def apply(self, collected: Collected) -> None:
         """Let the optimizer step with the aggregate, and count the step."""
@@ -217,7 +230,11 @@ class Trainer:
         return self.evaluated != self.step and (last or self.step % self.config.evaluate_every == 0)
 
     def state(self) -> dict[str, Any]:
-        """All that later steps and evaluations depend on. All ranks must call it at the same step."""
+        """All that later steps and evaluations depend on. All ranks must call it at the same step.
+
+        The ranks compare it first, so that no checkpoint holds the damaged state of the rank that writes it.
+        """
+        self.ranks.agree_on(self._check(every=1), self.step)
         return self._state(self.ranks.share(self._losses, "losses"))
 
     def blank(self) -> dict[str, Any]:

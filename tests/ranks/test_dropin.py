@@ -59,7 +59,7 @@ def test_a_rank_whose_state_differs_is_named(checked, job, change, collect):
         result = rank[f"{change}-{collect}"]
         assert result["kind"] == "StateMismatchError", result
         assert result["steps"] == 3  # changed at step 1, compared at step 3
-        assert result["ranks"] == [job[0] - 1]
+        assert result["ranks"] == ([job[0] - 1] if job[0] > 2 else [])  # of two ranks either may be right
         assert f"rank {job[0] - 1}" in result["text"]
 
 
@@ -96,7 +96,7 @@ def test_a_model_converted_after_wrapping(checked):
 def test_the_recipes_of_the_documentation(checked, job):
     ranks = checked("check_recipes")
     # The first recipe of docs/horovod.md twice; that of docs/redundancy.md needs three ranks.
-    assert len(ranks[0]) == (11 if job[0] >= 3 else 10)
+    assert len(ranks[0]) == (12 if job[0] >= 3 else 11)
     for name, result in ranks[0].items():
         assert result["moved"], name
         assert len({rank[name]["bits"] for rank in ranks}) == 1, name

@@ -142,7 +142,9 @@ def _differing(change, **options):
     """Three steps, then `change` on the last rank only, then until an error comes or six more steps."""
     net = model()
     inner = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    optimizer = hb.DistributedOptimizer(inner, net.named_parameters(), check_state_every=3, **options)
+    optimizer = hb.DistributedOptimizer(
+        inner, net.named_parameters(), check_state_every=3, on_state_mismatch="stop", **options
+    )
 
     def run():
         for step in range(8):
@@ -179,7 +181,7 @@ def check_states_that_differ():
 
 def check_models_that_were_not_broadcast():
     net = model(seed=hvd.rank() == 0)
-    optimizer = hb.DistributedOptimizer(torch.optim.SGD(net.parameters(), lr=0.1))
+    optimizer = hb.DistributedOptimizer(torch.optim.SGD(net.parameters(), lr=0.1), on_state_mismatch="stop")
     loss(net, 0).backward()
     result = raised(optimizer.step)
     optimizer.remove_hooks()
