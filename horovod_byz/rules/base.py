@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -102,6 +103,35 @@ class Rule(ABC):
             ValueError: if it is not; the message names the remedy.
         """
         return
+
+    def without(self, workers: Sequence[int], n: int) -> Rule:
+        """The rule over the other of n rows, which are then numbered anew from 0; see `Without`.
+
+        A rule whose parameters name rows, such as redundancy groups, gives one with other parameters.
+
+        Args:
+            workers: the rows that are left out, ascending, each below n.
+            n: number of rows, these included.
+
+        Raises:
+            ValueError: if the rule cannot do without these rows. The caller checks the number that remains.
+        """
+        if getattr(self, "redundancy", None) is not None:
+            raise ValueError(
+                f"{type(self).__name__} has redundancy groups, and does not say how they go on without some "
+                "workers: define without(workers, n)"
+            )
+        return self
+
+    def dissenting(self, statistics: Statistics, decision: Decision, workers: Sequence[int]) -> Ints:
+        """Those of the workers left out that the others of their redundancy group would have outvoted.
+
+        Args:
+            statistics: of all rows.
+            decision: the decision without these workers, over all rows.
+            workers: the rows that were left out.
+        """
+        return np.zeros(0, np.int64)
 
     def stages(self, n: int, step: int) -> Stages | None:
         """The stages of this rule at a step: a vote and rules over the votes, for one pass of the engine.
