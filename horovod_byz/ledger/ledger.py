@@ -30,6 +30,9 @@ class Listener(Protocol):
     def stepped(self, ledger: Ledger, result: Any, step: int) -> None:
         """A step was entered, after its evidence."""
 
+    def acted(self, ledger: Ledger, action: dict[str, Any]) -> None:
+        """A policy acted, or a state was repaired; `action` is an "action" record (see `records`)."""
+
     def ended(self, ledger: Ledger, reason: str, ranks: Sequence[int]) -> None:
         """The run ends; `reason` is empty for a normal end."""
 
@@ -133,6 +136,14 @@ class Ledger:
         self.evidence.append(evidence)
         for listener in self.listeners:
             listener.entered(self, evidence)
+
+    def act(
+        self, step: int, action: str, worker: int | None = None, rank: int | None = None, detail: str = ""
+    ) -> None:
+        """Tells the listeners what was done about a worker or a rank."""
+        record = {"record": "action", "step": step, "action": action, "worker": worker, "rank": rank}
+        for listener in self.listeners:
+            listener.acted(self, {**record, "detail": detail})
 
     def end(self, reason: str = "", ranks: Sequence[int] = ()) -> None:
         """Tells the listeners that the run ends."""

@@ -74,6 +74,11 @@ class Buffers:
         self._rows: dict[str, FlatRows] = {}
         self._values: dict[str, npt.NDArray[Any]] = {}
 
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules that its buffers need."""
+        return tuple(self._rules[kind] for kind in self._kinds)
+
     def synchronize(self, step: int | None = None) -> None:
         """Replaces each buffer by the aggregate over all workers. All ranks call it together."""
         self.read()
