@@ -16,13 +16,13 @@ import pytest
 import torch
 
 import horovod_byz as hb
-from horovod_byz.collect import LateRanksError, Root, Sharded, Symmetric
+from horovod_byz.collect import LateRanksError, Root, Sharded, Symmetric, bind
 from horovod_byz.collect.session import Job
 from horovod_byz.host.place import Place
 from horovod_byz.ledger import exclusions
 from horovod_byz.ledger.enforcement import Enforcer
 from horovod_byz.ledger.evidence import Evidence
-from horovod_byz.ledger.hearing import hearing
+from horovod_byz.ledger.hearing import books_of, hearing
 from horovod_byz.ledger.policy import as_policy
 from horovod_byz.ledger.truth import GroundTruth
 from horovod_byz.optimizer.synchronizer import Synchronizer
@@ -44,7 +44,7 @@ class Board:
         self.actions = []
 
     def acted(self, ledger, action):
-        self.actions.append(action)
+        self.actions.append(action if isinstance(action, dict) else action.to_json())
 
     def bound(self, *_): ...
     def entered(self, *_): ...
@@ -55,18 +55,11 @@ class Board:
 class Run:
     """Steps of one process, each with the rows as `change` leaves them."""
 
-    def __init__(self, policy, rule=None, ledger=None, groups=None):
-        from horovod_byz.collect import bind
-
+    def __init__(self, policy, rule=None, ledger=None):
         self.session = bind("symmetric", D, np.float32, N)
         self.rule = hb.Median() if rule is None else rule
         self.ledger, self.board = hb.Ledger() if ledger is None else ledger, Board()
-        book = self.ledger.honest if isinstance(self.ledger, GroundTruth) else self.ledger
-        for each in {
-            id(book): book,
-            id(getattr(self.ledger, "byzantine", book)): getattr(self.ledger, "byzantine", book),
-        }.values():
-            each.listeners.append(self.board)
+        books_of(self.ledger)[0].listeners.append(self.board)
         self.enforcer = Enforcer(policy)
         self.sync = Synchronizer(self.session, self.rule, self.ledger, enforcer=self.enforcer)
 
@@ -424,6 +417,26 @@ def test_a_new_binding_readmits_everybody():
 
 
 class TestOptimizer:
+    def test_buffers_stay_as_they_were_where_the_policy_stops(self):
+        net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+        optimizer = hb.DistributedOptimizer(
+            torch.optim.SGD(net.parameters(), lr=0.1),
+            named_parameters=net.named_parameters(),
+            buffers=net.named_buffers(),
+            policy=hb.Policy(on_suspicion="stop"),
+        )
+        written = []
+        optimizer._buffers.write = lambda: written.append(1)
+        for given in ((), (("suspicion", "unlike its own past", 0, ""),)):
+            optimizer.ledger = Suspecting(*given)
+            net(torch.randn(4, 3)).sum().backward()
+            if given:
+                with pytest.raises(hb.PolicyStopError):
+                    optimizer.step()
+            else:
+                optimizer.step()
+        assert written == [1]
+
     def test_the_optimizer_takes_a_policy_and_stops_before_the_model_moves(self):
         net = torch.nn.Linear(3, 1)
         optimizer = hb.DistributedOptimizer(

@@ -26,7 +26,7 @@ class _Heard:
 
     def stepped(self, ledger: Ledger, result: Any, step: int) -> None: ...
 
-    def acted(self, ledger: Ledger, action: dict[str, Any]) -> None: ...
+    def acted(self, ledger: Ledger, action: Any) -> None: ...
 
     def ended(self, ledger: Ledger, reason: str, ranks: Sequence[int]) -> None: ...
 
@@ -45,5 +45,7 @@ def hearing(ledger: Any) -> Iterator[list[Evidence]]:
 
 
 def books_of(ledger: Any) -> tuple[Ledger, ...]:
-    """The ledger itself, or the two of a `GroundTruth`."""
-    return (ledger.byzantine, ledger.honest) if isinstance(ledger, GroundTruth) else (ledger,)
+    """The ledger itself, or those of a `GroundTruth`, an operator's first."""
+    if not isinstance(ledger, GroundTruth):
+        return (ledger,)
+    return tuple(getattr(ledger, name) for name in ("whole", "byzantine", "honest") if hasattr(ledger, name))

@@ -89,22 +89,22 @@ class Synchronizer:
         return collected
 
     def settle(self, collected: Collected) -> None:
-        """The second half: writes the buffers' aggregate, enters the verdicts, and acts on them.
+        """The second half: enters the verdicts, acts on them, and writes the buffers' aggregate.
 
         Raises:
             PolicyStopError: if the policy stops the run; on all ranks.
         """
-        if self.buffers is not None:
-            self.buffers.write()
         redundancy = getattr(self.rule, "redundancy", None)
         groups = None if redundancy is None else redundancy.groups_of(self.session.n)
         if self.enforcer is None:
             self.ledger.add(collected, collected.step, groups)
-            return
-        with hearing(self.ledger) as evidence:
-            self.ledger.add(collected, collected.step, groups)
-        rules = (self.rule, *(self.buffers.rules if self.buffers is not None else ()))
-        self.enforcer.settled(collected, evidence, rules, groups, self.ledger)
+        else:
+            with hearing(self.ledger) as evidence:
+                self.ledger.add(collected, collected.step, groups)
+            rules = (self.rule, *(self.buffers.rules if self.buffers is not None else ()))
+            self.enforcer.settled(collected, evidence, rules, groups, self.ledger)
+        if self.buffers is not None:  # last: where the policy stops the run, the model stays as it was
+            self.buffers.write()
 
     @contextmanager
     def absences(self) -> Iterator[None]:
