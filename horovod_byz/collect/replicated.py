@@ -238,7 +238,7 @@ class _Meeting:
 
 
 def _cut(data: Array, count: int) -> list[Array]:
-    """Parses `count` lengths and as many parts; of data that is no such thing all are empty, and lose the vote."""
+    """Parses `count` lengths and as many parts; of other data all are empty, and lose the vote."""
     head = 8 * count
     lengths = np.zeros(count, np.int64)
     if len(data) >= head:

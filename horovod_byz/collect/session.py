@@ -20,6 +20,7 @@ from horovod_byz.collect.job import Job
 from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.protocol import HEADER_EXCHANGE, Array, Bytes, Transport
 from horovod_byz.collect.watchdog import announced
+from horovod_byz.common.checks import count
 from horovod_byz.rules.naming import as_rule
 from horovod_byz.rules.without import Without, whole
 
@@ -187,7 +188,7 @@ class Session(ABC):
         self, rows: Array, rule: Rule, step: int | None, state: bytes | Callable[[int], bytes]
     ) -> tuple[int, Bytes]:
         """Sends the step's header to all ranks; returns the step's number and all headers."""
-        number = self.next_step if step is None else step
+        number = self.next_step if step is None else count("Session", "step", step)
         self.transport.watchdog.begin(number)
         shared = digest.of_text(repr(rule), self._shared)
         checked = _checked_state(state(number) if callable(state) else state)
