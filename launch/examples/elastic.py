@@ -3,7 +3,8 @@
     horovodrun -np 3 --min-np 2 --network-interface eth0 --host-discovery-script ./discover.sh \\
         python launch/examples/elastic.py
 
-`discover.sh` prints the available hosts, one `name:slots` per line. When a host is lost, at most the steps
+`discover.sh` prints the available hosts, one `name:slots` per line; `launch/discover_hosts.py HOSTS EXCLUDED` does so
+without the hosts that a policy excluded (docs/launching.md). When a host is lost, at most the steps
 since the last commit are lost with it. Set HOROVOD_GLOO_TIMEOUT_SECONDS=5 or so: a dead host is noticed
 after that time, and a slow host has that time to answer.
 """
