@@ -527,6 +527,15 @@ class TestHosts:
             run.sync.step(rows())
         assert exclusions.read(tmp_path / "out.json")["b"]["reason"] == "rank 1: did not arrive in time"
 
+    @pytest.mark.source
+    def test_horovods_elastic_driver_reads_hosts_and_slots_from_the_script(self, tmp_path):
+        discovery = pytest.importorskip("horovod.runner.elastic.discovery", exc_type=ImportError)
+        (tmp_path / "hosts").write_text("a:2\nb:1\nc\n")
+        exclusions.exclude(str(tmp_path / "out.json"), "b", "why")
+        script = f"{sys.executable} {DISCOVER} {tmp_path / 'hosts'} {tmp_path / 'out.json'}"
+        asked = discovery.HostDiscoveryScript(script, 4)
+        assert asked.find_available_hosts_and_slots() == {"a": 2, "c": 4}
+
     def discovered(self, tmp_path, hosts, excluded):
         (tmp_path / "hosts").write_text(hosts)
         if excluded is not None:
@@ -534,6 +543,7 @@ class TestHosts:
         command = [sys.executable, DISCOVER, tmp_path / "hosts", tmp_path / "out.json"]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
+    @pytest.mark.source
     def test_the_discovery_script_leaves_them_out_until_their_time_is_over(self, tmp_path):
         now = time.time()
         entries = {"a": now + 1000, "b.example.com": None, "c": now - 1, "10.0.0.7": None}
@@ -543,10 +553,12 @@ class TestHosts:
         assert done.stdout.split() == ["c:1", "d", "10.0.0.8:1"]
         assert (done.returncode, done.stderr) == (0, "")
 
+    @pytest.mark.source
     def test_the_discovery_script_reads_what_the_policy_writes(self, tmp_path):
         exclusions.exclude(str(tmp_path / "out.json"), "b", "why", 600)
         assert self.discovered(tmp_path, "a:1\nb:1\n", None).stdout == "a:1\n"
 
+    @pytest.mark.source
     @pytest.mark.parametrize("excluded", ["", "b", "[]", '{"hosts": ["b"]}', '{"hosts": {"b": 1}}', "{}"])
     def test_the_discovery_script_fails_with_a_message_where_the_file_is_none(self, tmp_path, excluded):
         done = self.discovered(tmp_path, "a:1\nb:1\n", excluded)
@@ -554,5 +566,6 @@ class TestHosts:
         assert done.stdout == ""
         assert "cannot be read" in done.stderr
 
+    @pytest.mark.source
     def test_no_file_excludes_nobody(self, tmp_path):
         assert self.discovered(tmp_path, "a:1\nb:1\n", None).stdout == "a:1\nb:1\n"

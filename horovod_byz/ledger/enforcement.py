@@ -122,6 +122,8 @@ class Enforcer:
             self.forget()
         if result.overflowed:
             return  # over half sent NaN or infinities: that says something of the loss, and of no worker
+        if not evidence and not self._excluded:
+            return
         everybody = (tuple(range(len(result.verdicts))),)
         case = _Case(result, tuple(rules), groups or everybody, books_of(ledger)[0])
         case.void = self._void(case)
