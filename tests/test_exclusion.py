@@ -76,6 +76,21 @@ def test_it_is_the_rule_on_the_other_rows(rule, dtype):
         np.testing.assert_equal(got.verdicts[worker].distance, verdict.distance)
 
 
+@pytest.mark.parametrize("rule", PLAIN, ids=repr)
+def test_any_worker_and_any_set_of_workers_may_go(rule):
+    draws = np.random.default_rng(0)
+    x = rows(np.float64)[:, :40]
+    sets = [(worker,) for worker in range(N)]
+    sets += [tuple(draws.choice(N, size, replace=False)) for size in (2, 2, 3, 3, 3)]
+    for gone in sets:
+        kept = np.setdiff1d(np.arange(N), gone)
+        if not Without(rule, gone).defined_for(N):
+            assert not rule.defined_for(len(kept))
+            continue
+        same_bits(Without(rule, gone)(x), rule(x[kept]))
+        assert Without(rule, gone).max_byzantine(N) == rule.max_byzantine(len(kept))
+
+
 @pytest.mark.parametrize("collector", COLLECTORS, ids=repr)
 @pytest.mark.parametrize("rule", [hb.Median(), hb.MultiKrum(f=2), hb.GeometricMedian(), PLAIN[-1]], ids=repr)
 def test_every_way_to_collect_gives_the_same_bits(collector, rule):
