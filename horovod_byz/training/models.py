@@ -313,7 +313,7 @@ def _check_logits(name: str, model: nn.Module, shape: Shape, classes: int) -> No
     what = f"model {name!r} on a batch of one image of {' x '.join(map(str, shape))} float32"
     try:
         with torch.no_grad():
-            logits = model(torch.zeros(1, *shape, dtype=torch.float32))
+            logits = model(torch.zeros(1, *shape, dtype=torch.float32, device="cpu"))
     except Exception as error:
         raise ValueError(
             f"{what} failed with {type(error).__name__} ({error}): make it fit the data"
