@@ -11,6 +11,7 @@ from torch import nn
 
 from horovod_byz.common.registry import Registry
 from horovod_byz.common.words import known
+from horovod_byz.training.fit import check_logits, check_signature
 from horovod_byz.training.layers import BasicBlock, BatchNorm2d, convolution, size_after, xavier
 
 __all__ = ["MODELS", "build", "check_options", "default_options"]
@@ -280,7 +281,7 @@ def build(name: str, shape: Sequence[int], classes: int, *, seed: int = 0, **opt
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
         if name not in MODELS.own:
-            _check_signature(name, (channels, height, width), classes, options)
+            check_signature(name, MODELS[name], (channels, height, width), classes, options)
         try:
             model = MODELS[name]((channels, height, width), classes, **options)
         except RuntimeError as error:
@@ -291,38 +292,5 @@ def build(name: str, shape: Sequence[int], classes: int, *, seed: int = 0, **opt
         if not isinstance(model, nn.Module):
             raise ValueError(f"model {name!r} returned {type(model).__name__}: return a torch.nn.Module")
         if name not in MODELS.own:
-            _check_logits(name, model, (channels, height, width), classes)
+            check_logits(name, model, (channels, height, width), classes)
     return model
-
-
-def _check_signature(name: str, shape: Shape, classes: int, options: Mapping[str, Any]) -> None:
-    try:
-        inspect.signature(MODELS[name]).bind(shape, classes, **options)
-    except TypeError as error:
-        given = "".join(f", {option}={value!r}" for option, value in options.items())
-        raise ValueError(
-            f"model {name!r} is called with (shape, classes{given}) and does not take them ({error}): define "
-            "it as a function (shape, classes, *, options) -> torch.nn.Module"
-        ) from error
-
-
-def _check_logits(name: str, model: nn.Module, shape: Shape, classes: int) -> None:
-    """Computes the logits of a blank image, so that an own model which does not fit the data is named now."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()  # BatchNorm must not learn from the blank image
-    what = f"model {name!r} on a batch of one image of {' x '.join(map(str, shape))} float32"
-    try:
-        with torch.no_grad():
-            logits = model(torch.zeros(1, *shape, dtype=torch.float32, device="cpu"))
-    except Exception as error:
-        raise ValueError(
-            f"{what} failed with {type(error).__name__} ({error}): make it fit the data"
-        ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
-    wanted = f"return float32 logits of shape (1, {classes})"
-    if not isinstance(logits, torch.Tensor):
-        raise ValueError(f"{what} returned {type(logits).__name__}: {wanted}")
-    if logits.dtype != torch.float32 or logits.shape != (1, classes):
-        raise ValueError(f"{what} returned {logits.dtype} of shape {tuple(logits.shape)}: {wanted}")
