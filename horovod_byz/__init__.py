@@ -8,7 +8,9 @@ from horovod_byz.aggregation.arena import empty_rows
 from horovod_byz.aggregation.verdict import Verdict
 from horovod_byz.collect import Root, Sharded, SignCompression, Symmetric
 from horovod_byz.host.include import get_include
+from horovod_byz.ledger.evidence import Evidence
 from horovod_byz.ledger.ledger import Ledger
+from horovod_byz.ledger.policy import Policy, PolicyStopError
 from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules import (
     BrSGD,
@@ -44,6 +46,7 @@ __all__ = [
     "Detox",
     "DistributedOptimizer",
     "Draco",
+    "Evidence",
     "GeometricMedian",
     "Hierarchical",
     "Krum",
@@ -54,6 +57,8 @@ __all__ = [
     "Median",
     "Medoid",
     "MultiKrum",
+    "Policy",
+    "PolicyStopError",
     "Redundancy",
     "Root",
     "Rule",

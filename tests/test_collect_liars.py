@@ -12,7 +12,15 @@ import pytest
 
 import horovod_byz as hb
 from horovod_byz.aggregation.tiles import nodes, shards
-from horovod_byz.collect import EquivocationError, Sharded, Symmetric, TransportError, partials
+from horovod_byz.collect import (
+    EquivocationError,
+    HeaderMismatchError,
+    Root,
+    Sharded,
+    Symmetric,
+    TransportError,
+    partials,
+)
 from horovod_byz.collect.digest import SIZE as DIGEST
 from horovod_byz.collect.session import Job
 from horovod_byz.kernels.rows import TILE
@@ -186,6 +194,145 @@ class TestStatistics:
             data = np.frombuffer(np.array([length], np.int64).tobytes(), np.uint8)
             with pytest.raises(TransportError, match="ranks 2 and 3 sent statistics that cannot be read"):
                 partials.unpack(data, mine, (2, 3))
+
+
+def of_length(length):
+    """A message of another length: cut, or filled up with zeros."""
+
+    def change(message, to):
+        return (
+            np.resize(message, length)
+            if length <= len(message)
+            else np.pad(message, (0, length - len(message)))
+        )
+
+    return change
+
+
+# Every exchange of fixed-size messages: who collects, and in which phase.
+EXCHANGES = [
+    (Symmetric(), "header exchange"),
+    (Symmetric(), ABOUT),
+    (Root(), "hand-out of the verdicts"),
+    (Sharded(), "digests of the results"),
+    (Sharded(), ABOUT),
+    (Sharded(replicas=3), "digests of the results"),
+    (Sharded(replicas=3), ABOUT),
+]
+
+
+class TestLengths:
+    """0.2.0 over Horovod: a message that was too long ended in "Trying to resize storage", without a name."""
+
+    @pytest.mark.parametrize(("collector", "phase"), EXCHANGES, ids=str)
+    @pytest.mark.parametrize("length", [0, 1, 5000])
+    def test_a_message_of_another_length_names_its_sender(self, collector, phase, length):
+        for error in honest(on_liars(collector, changing(phase, of_length(length)))):
+            assert isinstance(error, HeaderMismatchError), error
+            assert error.ranks == (LIAR,)
+            assert f"sent another length in the {phase} (rank 1: {length} elements, not" in str(error)
+
+    @pytest.mark.parametrize("length", [0, 1, 5000])
+    def test_also_while_ranks_bind(self, length):
+        def work(transport):
+            if transport.rank == LIAR:
+                transport.lie = changing("check of the headers", of_length(length))
+            return Symmetric().session(Job(transport, D, np.float32))
+
+        for error in honest(on_ranks_that_fail(SIZE, work)):
+            assert isinstance(error, HeaderMismatchError), error
+            assert error.ranks == (LIAR,)
+
+    @pytest.mark.parametrize(
+        ("collector", "phase"), [*EXCHANGES, (Sharded(), "exchange of statistics")], ids=str
+    )
+    def test_a_message_that_does_not_fit_gets_no_memory(self, collector, phase):
+        for error in honest(on_liars(collector, changing(phase, of_length(10**6)))):
+            assert isinstance(error, TransportError), error
+            assert f"sent more than they should in the {phase}" in str(error)
+
+    @pytest.mark.parametrize("length", [0, 8, 5000])
+    def test_statistics_of_another_length_lose_the_vote_or_name_their_sender(self, length):
+        lie = changing("exchange of statistics", of_length(length))
+        for error in honest(on_liars(Sharded(), lie)):
+            assert isinstance(error, HeaderMismatchError), error
+            assert error.ranks == (LIAR,)
+        for result in honest(on_liars(Sharded(replicas=3), lie)):
+            np.testing.assert_array_equal(value(result), RULE(ROWS))
+            assert result.outvoted_ranks == (LIAR,)
+
+    @pytest.mark.parametrize("collector", [Sharded(), Sharded(replicas=3)], ids=repr)
+    @pytest.mark.parametrize("rule", [RULE, hb.GeometricMedian(), hb.BrSGD()], ids=repr)
+    def test_room_is_made_for_the_longest_statistics_and_no_more(self, collector, rule):
+        def work(transport):
+            session = collector.session(Job(transport, D, np.float32))
+            asked, exchange = [], transport.exchange_any
+
+            def noted(message, phase, most):
+                asked.append((len(message), most))
+                return exchange(message, phase, most)
+
+            transport.exchange_any = noted
+            session.step(ROWS[transport.rank : transport.rank + 1], rule)
+            return asked
+
+        every = on_ranks_that_fail(SIZE, work)
+        for step in zip(*every, strict=True):
+            (most,), longest = {most for _, most in step}, max(length for length, _ in step)
+            assert longest <= most <= (longest if collector == Sharded() else 2 * longest)
+
+
+class TestRoot:
+    @pytest.mark.parametrize("part", ["value", "report"])
+    def test_a_result_that_has_not_its_digest_names_the_root(self, part):
+        """A root that is disturbed: what it hands out is not what it stated."""
+
+        def work(transport):
+            session = Root().session(Job(transport, D, np.float32))
+            if part == "report" and transport.rank == 0:
+                transport.lie = changing("hand-out of the verdicts", lambda m, to: flip(m))
+            if part == "value" and transport.rank == 3:
+                hand_out = transport.hand_out
+
+                def disturbed(value):
+                    hand_out(value)
+                    value[7] += 1
+
+                transport.hand_out = disturbed
+            return session.step(ROWS[transport.rank : transport.rank + 1], RULE)
+
+        results = on_ranks_that_fail(SIZE, work)
+        for rank in (3,) if part == "value" else range(1, SIZE):
+            assert isinstance(results[rank], EquivocationError), results[rank]
+            assert results[rank].ranks == (0,)
+
+
+def flip(message):
+    message[-1] ^= 1
+    return message
+
+
+class TestAggregators:
+    """`Sharded(replicas=3)`: an aggregator that lies is outvoted, and stands in the ledger as a proof."""
+
+    @pytest.mark.parametrize("phase", ["exchange of statistics", "digests of the results"])
+    def test_it_is_outvoted_and_proven_wrong_while_nobody_else_is(self, phase):
+        for result in honest(on_liars(Sharded(replicas=3), changing(phase, lambda m, to: flip(m)))):
+            np.testing.assert_array_equal(value(result), RULE(ROWS))
+            ledger = hb.Ledger()
+            ledger.add(result)
+            found = [(e.reason, e.rank, e.worker) for e in ledger.evidence if e.kind == "proof"]
+            assert ("aggregate", LIAR, None) in found
+            assert {rank for reason, rank, _ in found if reason == "aggregate"} == {LIAR}
+
+    @pytest.mark.parametrize(("collector", "about"), [(Symmetric(), [0, 2, 3]), (Sharded(), [0, 2, 3, 4])])
+    def test_a_false_complaint_is_a_notice_of_the_complainer(self, collector, about):
+        for result in honest(on_liars(collector, complaining(about))):
+            ledger = hb.Ledger()
+            ledger.add(result)
+            notices = [(e.reason, e.rank) for e in ledger.evidence if e.kind == "notice"]
+            assert ("complaint", LIAR) in notices
+            assert "altered in transit" not in {reason for reason, _ in notices}
 
 
 class TestEquivocation:

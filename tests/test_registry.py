@@ -6,6 +6,7 @@ import re
 import sys
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -14,6 +15,7 @@ from horovod_byz import attacks, rules
 from horovod_byz.cli.main import app
 from horovod_byz.common.registry import Registry
 from horovod_byz.training import config as configs
+from horovod_byz.training import models
 from horovod_byz.training.data import DATASETS
 from horovod_byz.training.models import MODELS
 from horovod_byz.training.runs import RunFolder
@@ -60,6 +62,39 @@ def halves(data_dir, normalise):
 
 def nothing(*arguments, **options):
     return None
+
+
+def without():
+    return nn.Flatten()
+
+
+def needs(shape, classes, extra):
+    return nn.Flatten()
+
+
+def narrow(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3, classes))
+
+
+def scores(shape, classes):
+    return linear(shape, classes + 1)
+
+
+def double(shape, classes):
+    return linear(shape, classes).double()
+
+
+class Pair(nn.Module):
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.inner = linear(shape, classes)
+
+    def forward(self, images):
+        return self.inner(images), None
+
+
+def normal(shape, classes):
+    return nn.Sequential(nn.BatchNorm2d(shape[0]), linear(shape, classes))
 '''
 ODD_SETS = """
 from dataclasses import replace
@@ -237,6 +272,17 @@ def test_what_cannot_be_used_is_named_with_a_remedy(own, monkeypatch, name, word
         (["--data", "owncode.sets:arrays"], "train_x and train_y must be torch tensors, got ndarray and"),
         (["--data", "owncode.sets:text"], "classes must be a whole number, got '2'"),
         (["--model", "owncode.things:nothing"], "returned NoneType: return a torch.nn.Module"),
+        (["--model", "owncode.things:without"], "is called with (shape, classes) and does not take them"),
+        (
+            ["--model", "owncode.things:narrow"],
+            "of 1 x 4 x 4 float32 failed with RuntimeError (mat1 and mat2",
+        ),
+        (
+            ["--model", "owncode.things:scores"],
+            "returned torch.float32 of shape (1, 3): return float32 logits",
+        ),
+        (["--model", "owncode.things:double"], "failed with RuntimeError"),
+        (["--model", "owncode.things:Pair"], "returned tuple: return float32 logits of shape (1, 2)"),
         (
             ["--model", "owncode.things:linear:width=3"],
             "unknown option of model 'owncode.things:linear' 'width'",
@@ -344,3 +390,14 @@ def test_the_help_of_bench_says_what_each_option_means():
     assert "horovod-byz bench" in text
     for line in ("of a value", "of the kernels and of torch", "how often each way is timed", "examples:"):
         assert line in text
+
+
+def test_an_own_model_is_not_changed_by_the_look_at_it(own, monkeypatch):
+    monkeypatch.syspath_prepend(own)
+    model = models.build("owncode.things:normal", (1, 4, 4), 2)
+    assert model.training
+    assert all(module.training for module in model.modules())
+    assert model[0].num_batches_tracked == 0
+    assert torch.equal(model[0].running_mean, torch.zeros(1))
+    with pytest.raises(ValueError, match="has no default for 'extra'"):
+        models.build("owncode.things:needs", (1, 4, 4), 2)

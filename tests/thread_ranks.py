@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from horovod_byz.collect.channels import Silent
+from horovod_byz.collect.errors import TransportError
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.protocol import MOST_ELEMENTS, check_received
+from horovod_byz.collect.protocol import MOST_ELEMENTS, SLACK, check_received, too_much
 from horovod_byz.collect.session import Job
 from horovod_byz.collect.watchdog import Watchdog
 
@@ -40,12 +41,17 @@ class ThreadRank:
         self._barrier.wait(PATIENCE)
         return things
 
-    def exchange_any(self, message, phase):
+    def exchange_any(self, message, phase, most):
         sent = [self.lie(phase, message.copy(), to) for to in range(self.size)]
-        return [them[self.rank] for them in self._swap(sent)]
+        received = [them[self.rank] for them in self._swap(sent)]
+        if sum(map(len, received)) > self.size * most + SLACK:
+            raise TransportError(too_much(phase))
+        return received
 
     def exchange(self, message, phase):
-        return np.stack(self.exchange_any(message, phase))
+        received = self.exchange_any(message, phase, message.size)
+        check_received([message.size] * self.size, list(map(len, received)), phase)
+        return np.stack(received)
 
     def allgather(self, own, out, phase):
         out[:] = np.concatenate(self._swap(own.copy()))

@@ -47,7 +47,7 @@ def largest_f(rule: type[StatedRule], n: int) -> Rule | None:
         return rule()
     except TypeError:  # f has no default
         f = rule.condition.largest_f(n)
-        return rule(f=f) if f >= 0 else None  # type: ignore[call-arg]
+        return rule(f=f) if f >= 0 else None
 
 
 def kernels(rows: Array, threads: int) -> dict[str, Way]:

@@ -36,6 +36,7 @@ class Collected:
         outvoted_ranks: aggregators whose statistics or result lost a vote, as seen by this rank.
         complainers: ranks whose complaints no other rank confirms: their connection is disturbed, or they
             lie.
+        excluded: workers whose rows did not count, since the rule was a `Without`; they have verdicts too.
     """
 
     value: Array
@@ -45,6 +46,7 @@ class Collected:
     step: int
     outvoted_ranks: tuple[int, ...] = ()
     complainers: tuple[int, ...] = ()
+    excluded: tuple[int, ...] = ()
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
@@ -60,9 +62,11 @@ class Collected:
     def overflowed(self) -> bool:
         """Whether over half of the rows held NaN or infinities: more than a Byzantine minority can explain.
 
+        Rows of excluded workers are not counted.
         The scale of a scaled loss is then too large, which the value cannot show, since it is always finite.
         """
-        return bool(2 * np.count_nonzero(self.outcome.nonfinite) > len(self.outcome.nonfinite))
+        counted = np.delete(self.outcome.nonfinite, self.excluded)
+        return bool(2 * np.count_nonzero(counted) > len(counted))
 
 
 @dataclass

@@ -18,7 +18,7 @@ class TransportError(RuntimeError):
 
 
 class HeaderMismatchError(TransportError):
-    """A rank announced another step, length, dtype, number of rows, mode or rule than the others."""
+    """A rank announced another step, length, dtype, number of rows, mode or rule, or sent another length."""
 
 
 class JoinedRanksError(HeaderMismatchError):

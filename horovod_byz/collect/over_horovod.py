@@ -24,10 +24,12 @@ from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.protocol import (
     HEADER_EXCHANGE,
     MOST_ELEMENTS,
+    SLACK,
     Array,
     Bytes,
     check_received,
     pieces,
+    too_much,
 )
 from horovod_byz.collect.watchdog import Watchdog
 
@@ -36,6 +38,8 @@ _HAND_OUT = 2**22
 # Explicit, since a script may have set another default device.
 _CPU = torch.device("cpu")
 _AGAIN = "call hvd.init() and optimizer.rebind()"
+# What torch says where Horovod would resize memory of ours to receive more than fits.
+_NO_ROOM = "resize storage that is not resizable"
 _ONCE = "a process can start MPI only once: under MPI, start the job again"
 
 
@@ -89,17 +93,21 @@ class Horovod:
         return np.ascontiguousarray(received[:, :-KEY_SIZE])
 
     def _exchange(self, message: Bytes, phase: str) -> Bytes:
-        out = np.empty((self.size, message.size), np.uint8)
-        even = [message.size] * self.size
-        self.alltoall(np.tile(message, self.size), even, out.reshape(-1), even, phase)
-        return out
+        out, received = self._receive(message, phase, message.size)
+        check_received([message.size] * self.size, received, phase)
+        return out[: self.size * message.size].reshape(self.size, message.size)
 
-    def exchange_any(self, message: Bytes, phase: str) -> list[Bytes]:
-        splits = [message.size] * self.size
-        out = torch.empty(0, dtype=torch.uint8, device=_CPU)
-        out, received = self._alltoall(_tensor(np.tile(message, self.size)), splits, out, phase)
+    def exchange_any(self, message: Bytes, phase: str, most: int) -> list[Bytes]:
+        out, received = self._receive(message, phase, most)
         ends = np.cumsum(received)
-        return [out.numpy()[end - length : end] for end, length in zip(ends, received, strict=True)]
+        return [out[end - length : end] for end, length in zip(ends, received, strict=True)]
+
+    def _receive(self, message: Bytes, phase: str, most: int) -> tuple[Bytes, list[int]]:
+        """Every rank's bytes, one after another, and their lengths; in memory that cannot grow."""
+        out = np.empty(self.size * most + SLACK, np.uint8)
+        send, splits = _tensor(np.tile(message, self.size)), [message.size] * self.size
+        _, received = self._alltoall(send, splits, _tensor(out), phase)
+        return out, received
 
     def allgather(self, own: Array, out: Array, phase: str) -> None:
         tensor, gathered = _tensor(own), _tensor(out)
@@ -165,6 +173,8 @@ class Horovod:
                 raise
             except HorovodInternalError as error:
                 self._refuse_if_shut_down(phase)
+                if _NO_ROOM in str(error):
+                    raise recoverable(TransportError)(too_much(phase)) from error
                 self.watchdog.broke(phase, error)
 
     @contextmanager

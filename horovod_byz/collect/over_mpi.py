@@ -17,7 +17,7 @@ from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.messages import Messages
 from horovod_byz.collect.mpi_guard import MpiGuard
 from horovod_byz.collect.over_horovod import Horovod
-from horovod_byz.collect.protocol import Array, Bytes, pieces
+from horovod_byz.collect.protocol import SLACK, Array, Bytes, check_received, pieces
 
 _EXCHANGE, _RESULT = 18, 19
 # Message lengths are C ints, in elements.
@@ -69,14 +69,17 @@ class Mpi(Horovod):
 
     def exchange(self, message: Bytes, phase: str) -> Bytes:
         # Not MPI_Ialltoall, which may relay small messages through peers (Bruck's algorithm).
-        out = np.empty((self.size, message.size), np.uint8)
-        out[self.rank] = message
+        # MPI does not say that a message was shorter, and fails without a name if it was longer.
+        room = np.empty((self.size, message.size + SLACK // self.size), np.uint8)
+        room[self.rank, : message.size] = message
         others = [rank for rank in range(self.size) if rank != self.rank]
         with self._calls(phase):
-            receive = [self._comm.Irecv(out[rank], source=rank, tag=_EXCHANGE) for rank in others]
+            receive = [self._comm.Irecv(room[rank], source=rank, tag=_EXCHANGE) for rank in others]
             send = [self._comm.Isend(message, dest=rank, tag=_EXCHANGE) for rank in others]
-            self._finish(receive + send, phase)
-        return out
+            received = dict(zip(others, self._finish(receive + send, phase), strict=False))
+        lengths = [received.get(rank, message.size) for rank in range(self.size)]
+        check_received([message.size] * self.size, lengths, phase)
+        return np.ascontiguousarray(room[:, : message.size])
 
     def gather(self, rows: Array, out: Array | None, layout: Layout) -> None:
         from mpi4py.util import dtlib
@@ -131,19 +134,31 @@ class Mpi(Horovod):
                 self.watchdog.broke(phase, error)
             yield
 
-    def _finish(self, requests: list[Any], phase: str) -> None:
-        """Waits for the requests; after Horovod has begun to end MPI, only for `patience` seconds."""
+    def _finish(self, requests: list[Any], phase: str) -> list[int]:
+        """Waits for the requests; after Horovod has begun to end MPI, only for `patience` seconds.
+
+        Returns:
+            The length of what each request received, in bytes.
+        """
         from mpi4py import MPI
 
+        statuses, complete = [MPI.Status() for _ in requests], False
+
+        def all_complete() -> bool:  # only the first call that says so fills in the statuses
+            nonlocal complete
+            complete = complete or bool(MPI.Request.Testall(requests, statuses))
+            return complete
+
         def ready() -> bool:
-            return bool(MPI.Request.Testall(requests)) or self._guard.waiting() > self.watchdog.patience
+            return all_complete() or self._guard.waiting() > self.watchdog.patience
 
         # MPI may still write to the requests' memory when the late rank arrives, and MPI cannot be restarted.
         with self._watched(lambda: False, requests):
             self.watchdog.wait(ready, phase)
-        if not MPI.Request.Testall(requests):
+        if not all_complete():
             _UNFINISHED.extend(requests)  # their memory is in use until MPI has ended
             raise ConnectionError(_ENDED)
+        return [int(status.Get_count(MPI.BYTE)) for status in statuses]
 
 
 def _bytes_from(rows: Array, begin: int) -> Array:

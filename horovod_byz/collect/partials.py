@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from horovod_byz.aggregation.shard import Partial
 from horovod_byz.aggregation.tiles import nodes
-from horovod_byz.collect.errors import TransportError, names
+from horovod_byz.collect.errors import HeaderMismatchError, names
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -20,6 +20,11 @@ _HEAD = 8
 def pack(partial: Partial) -> Bytes:
     """The array as bytes: its first length, then its values."""
     return np.frombuffer(np.int64(len(partial)).tobytes() + partial.tobytes(), np.uint8)
+
+
+def size(like: Partial, length: int) -> int:
+    """Bytes that `pack` writes for a partial of that first length, and of `like` in all else."""
+    return _HEAD + length * math.prod(like.shape[1:]) * like.itemsize
 
 
 def lengths(shards: Sequence[tuple[int, int]], d: int) -> list[int]:
@@ -37,7 +42,7 @@ def unpack(data: Bytes, like: Partial, rank: int | Sequence[int], length: int | 
         length: the first length, which follows from the sender's shard; None for any.
 
     Raises:
-        TransportError: if the bytes are not such a partial.
+        HeaderMismatchError: if the bytes are not such a partial.
     """
     text = data.tobytes()
     first = int.from_bytes(text[:_HEAD], "little", signed=True)
@@ -45,5 +50,5 @@ def unpack(data: Bytes, like: Partial, rank: int | Sequence[int], length: int | 
     count = first * math.prod(like.shape[1:])
     if first < 0 or len(text) != _HEAD + count * like.itemsize or (length is not None and first != length):
         ranks = [rank] if isinstance(rank, int) else list(rank)
-        raise TransportError(f"{names(ranks)} sent statistics that cannot be read", ranks)
+        raise HeaderMismatchError(f"{names(ranks)} sent statistics that cannot be read", ranks)
     return np.frombuffer(text, like.dtype, count, _HEAD).reshape(first, *like.shape[1:])

@@ -22,6 +22,9 @@ Bytes = npt.NDArray[np.uint8]
 MOST_ELEMENTS = 2**31 - 1
 # The phase in which ranks compare headers; its messages have one length in every session.
 HEADER_EXCHANGE = "header exchange"
+# Bytes beyond the expected ones that a small exchange has room for: a rank that sends another length is then
+# named, and one that sends more than this fails the exchange, but gets no memory.
+SLACK = 2**16
 # Elements of the workspace for matrices that need several operations: 256 MiB of float32.
 WORKSPACE = 2**26
 
@@ -46,10 +49,25 @@ class Transport(Protocol):
         """Whether these are still the ranks of this process's job: Horovod may have been restarted."""
 
     def exchange(self, message: Bytes, phase: str) -> Bytes:
-        """Sends (m,) bytes, m equal on all ranks, to every rank; returns (size, m)."""
+        """Sends (m,) bytes, m equal on all ranks, to every rank; returns (size, m).
 
-    def exchange_any(self, message: Bytes, phase: str) -> list[Bytes]:
-        """Sends bytes of any length to every rank; returns the bytes of each rank."""
+        Raises:
+            HeaderMismatchError: if a rank sent another length; it names all such ranks.
+            TransportError: if the ranks sent over `SLACK` bytes more than expected; they are not received.
+        """
+
+    def exchange_any(self, message: Bytes, phase: str, most: int) -> list[Bytes]:
+        """Sends at most `most` bytes to every rank; returns the bytes of each rank.
+
+        Args:
+            message: (m,) bytes; ranks may differ in m.
+            phase: name for errors.
+            most: largest length that is expected of any rank. Memory is made for that; a rank may send a
+                little more, so check what it sent.
+
+        Raises:
+            TransportError: if the ranks sent over `SLACK` bytes more, all together.
+        """
 
     def allgather(self, own: Array, out: Array, phase: str) -> None:
         """Concatenates the ranks' 1-D arrays, of any lengths, into `out`. Relayed, so check it."""
@@ -68,6 +86,14 @@ class Transport(Protocol):
 
     def hand_out(self, value: Array) -> None:
         """Sends rank 0's (d,) `value` to every rank, into its `value`."""
+
+
+def too_much(phase: str) -> str:
+    """The message of the error about ranks that send more than there is room for."""
+    return (
+        f"ranks sent more than they should in the {phase}, so that it does not fit: a rank lies, or runs "
+        "another version; nothing was received, nor memory made for it"
+    )
 
 
 def check_received(expected: Sequence[int], received: Sequence[int], phase: str) -> None:

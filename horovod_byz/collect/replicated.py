@@ -100,7 +100,8 @@ class ReplicatedSession(Session):
         packed = [partials.pack(partial) for partial in own]
         lengths = np.array([len(data) for data in packed], np.int64)
         message = np.concatenate([np.frombuffer(lengths.tobytes(), np.uint8), *packed])
-        received = self.transport.exchange_any(message, "exchange of statistics")
+        most = self.replicas * (lengths.itemsize + partials.size(own[0], max(self._lengths)))
+        received = self.transport.exchange_any(message, "exchange of statistics", most)
         said = [_cut(data, self.replicas) for data in received]
         parts = [[part.tobytes() for part in parts] for parts in said]
         elected = self._vote(parts, "statistics")
@@ -237,12 +238,14 @@ class _Meeting:
 
 
 def _cut(data: Array, count: int) -> list[Array]:
-    """Parses `count` lengths and as many parts; a missing part is empty, and loses the vote."""
+    """Parses `count` lengths and as many parts; of other data all are empty, and lose the vote."""
     head = 8 * count
     lengths = np.zeros(count, np.int64)
     if len(data) >= head:
         lengths = np.frombuffer(data[:head].tobytes(), np.int64)
     # Clipped, so that the sum of lengths that a liar chose cannot overflow.
     ends = head + np.cumsum(np.clip(lengths, 0, len(data)))
+    if ends[-1] != len(data):  # too short, or with more behind its parts
+        return [data[:0]] * count
     starts = [head, *ends[:-1].tolist()]
     return [data[begin:end] for begin, end in zip(starts, ends.tolist(), strict=True)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from horovod_byz.aggregation import engine
 from horovod_byz.collect import digest
-from horovod_byz.collect.errors import TransportError
+from horovod_byz.collect.errors import EquivocationError
 from horovod_byz.collect.protocol import Array
 from horovod_byz.collect.session import Collected, Job, Session, Step
 
@@ -39,7 +39,7 @@ class RootSession(Session):
             report = self.transport.exchange(report, "hand-out of the verdicts")[0]
             outcome, stated = _unpack(report, self.n)
             if digest.digest(self._value) != stated:
-                raise TransportError("the result that rank 0 sent does not have the digest it gave", [0])
+                raise EquivocationError("the result that rank 0 sent does not have the digest it gave", [0])
         return Collected(self._value, outcome, (), step.clock.seconds, step.number)
 
 

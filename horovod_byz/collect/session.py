@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,7 +20,9 @@ from horovod_byz.collect.job import Job
 from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.protocol import HEADER_EXCHANGE, Array, Bytes, Transport
 from horovod_byz.collect.watchdog import announced
+from horovod_byz.common.checks import count
 from horovod_byz.rules.naming import as_rule
+from horovod_byz.rules.without import Without, whole
 
 if TYPE_CHECKING:
     from horovod_byz.rules.base import Rule
@@ -180,12 +183,14 @@ class Session(ABC):
             packed = self.compression.pack(checked)
             number, received = self._announce(packed, rule, step, state)
             if header.any_binds(received):
+                # A new rank knows of nobody that was excluded, and worker i may be on another host now.
+                rule = whole(rule)
                 self._bind_with_new_ranks(received, rule)
                 number, received = self._announce(packed, rule, step, state)
             headers = self._compared(received, number, state)
         collected = self._aggregate(packed, Step(number, rule, wire, headers, clock))
         self.next_step = number + 1
-        return collected
+        return replace(collected, excluded=rule.workers) if isinstance(rule, Without) else collected
 
     @abstractmethod
     def _aggregate(self, rows: Array, step: Step) -> Collected:
@@ -199,7 +204,7 @@ class Session(ABC):
         self, rows: Array, rule: Rule, step: int | None, state: bytes | Callable[[int], bytes]
     ) -> tuple[int, Bytes]:
         """Sends the step's header to all ranks; returns the step's number and all headers."""
-        number = self.next_step if step is None else step
+        number = self.next_step if step is None else count("Session", "step", step)
         self.transport.watchdog.begin(number)
         shared = digest.of_text(repr(rule), self._shared)
         checked = _checked_state(state(number) if callable(state) else state)

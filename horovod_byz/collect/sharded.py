@@ -46,7 +46,8 @@ class ShardedSession(Session):
         return Collected(self._value, outcome, (), seconds, step.number, complainers=complainers)
 
     def _reduce(self, partial: Partial) -> list[Partial]:
-        received = self.transport.exchange_any(partials.pack(partial), "exchange of statistics")
+        most = partials.size(partial, max(self._lengths))
+        received = self.transport.exchange_any(partials.pack(partial), "exchange of statistics", most)
         sent = zip(received, self._lengths, strict=True)
         return [partials.unpack(data, partial, rank, length) for rank, (data, length) in enumerate(sent)]
 

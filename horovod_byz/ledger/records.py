@@ -18,7 +18,8 @@ window: every 20 steps; windows grow, so that at most `WINDOWS` are written in a
 totals: with each window; the last counts.
     step, time, report (the ledger's `report()`).
 action: when a policy acts.
-    step, action ("exclude", "stop", "repair", "readmit"), worker, rank, detail.
+    step, action ("exclude", "keep": not excluded, and why, "readmit", "warn", "stop", "repair"), worker,
+    rank, detail.
 end: when a script ends; by an error, each rank writes it into its own file.
     step, time, reason ("" for a normal end, else the error's first line), ranks (those it names).
 

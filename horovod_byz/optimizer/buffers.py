@@ -14,7 +14,7 @@ import torch
 
 from horovod_byz.collect import Collector, Session, bind
 from horovod_byz.optimizer.rows import FlatRows, cut, layout_of, row_dtype
-from horovod_byz.rules import Median, as_rule
+from horovod_byz.rules import Median, as_rule, excluding
 
 if TYPE_CHECKING:
     from horovod_byz.rules import Rule
@@ -79,6 +79,11 @@ class Buffers:
         self._rows: dict[str, FlatRows] = {}
         self._values: dict[str, npt.NDArray[Any]] = {}
 
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules that its buffers need."""
+        return tuple(self._rules[kind] for kind in self._kinds)
+
     def synchronize(self, step: int | None = None) -> None:
         """Replaces each buffer by the aggregate over all workers. All ranks call it together."""
         self.read()
@@ -104,12 +109,13 @@ class Buffers:
         for kind in self._kinds:
             self._rows[kind].put_back(self._count)
 
-    def collect(self, step: int | None = None) -> None:
-        """Aggregates the rows over all workers; the buffers stay as they are until `write`."""
+    def collect(self, step: int | None = None, excluded: Sequence[int] = ()) -> None:
+        """Aggregates the rows of all but excluded workers; the buffers stay as they are until `write`."""
         for kind in self._kinds:
             session = self._session(kind)
             rows = self._memory(kind).rows[self._sent].cpu().numpy()
-            collected = session.step(rows[: len(session.workers)], self._rules[kind], step=step)
+            rule = excluding(self._rules[kind], excluded)
+            collected = session.step(rows[: len(session.workers)], rule, step=step)
             self._values[kind] = collected.value
 
     @torch.no_grad()

@@ -26,7 +26,9 @@ from horovod_byz.collect import (
     time_limit,
 )
 from horovod_byz.common.checks import count
+from horovod_byz.ledger.enforcement import Enforcer
 from horovod_byz.ledger.ledger import Ledger
+from horovod_byz.ledger.policy import Policy, Reaction, as_policy
 from horovod_byz.optimizer.arguments import (
     check_horovod_arguments,
     check_optimizer,
@@ -54,11 +56,11 @@ if TYPE_CHECKING:
 # What a pickled or copied wrapper keeps; hooks and sessions belong to this process and job.
 _KEPT = (
     *("optimizer", "_rule", "wire", "ledger", "backward_passes_per_step", "check_state_every"),
-    *("_collector", "compression", "_options", "_buffers", "on_state_mismatch"),
+    *("_collector", "compression", "_options", "_buffers", "on_state_mismatch", "policy"),
 )
 # What it makes anew.
 _MADE = (
-    *("last", "_parameter_names", "_should_synchronize", "_session", "_rows", "_hooks", "_loss"),
+    *("last", "_parameter_names", "_should_synchronize", "_session", "_rows", "_hooks", "_loss", "_enforcer"),
     *("grad_scale", "found_inf"),  # GradScaler sets and deletes them around a step
 )
 _LEFT_OUT = "step left out: over half of the workers' gradients held NaN or infinities"
@@ -114,6 +116,8 @@ class DistributedOptimizer(ForwardingOptimizer):
             majority's. "repair" (default) replaces what differs by the majority's, bit for bit, and the step
             goes on; "stop" raises StateMismatchError. Both name the rank and the tensor in the ledger.
             Options that differ, and ranks without a majority, always stop the run.
+        policy: what follows from evidence against a worker: a `Policy`, or "warn", "exclude", "stop", or a
+            function of an `Evidence`; the same on all ranks. Default: warn.
 
     Attributes:
         optimizer: the wrapped optimizer.
@@ -121,6 +125,8 @@ class DistributedOptimizer(ForwardingOptimizer):
         compression: what travels in place of a row, or None.
         on_state_mismatch: "repair" or "stop"; it may be changed between steps, on all ranks alike.
         ledger: verdicts per worker, added up.
+        policy: what follows from them.
+        excluded: the workers whose rows do not count, by the policy.
         last: what was collected last, or None.
 
     Raises:
@@ -159,6 +165,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         timeout: float | None = None,
         check_state_every: int = 100,
         on_state_mismatch: OnMismatch = "repair",
+        policy: Policy | Reaction | None = None,
     ) -> None:
         check_optimizer(optimizer, DistributedOptimizer)
         check_horovod_arguments(op, gradient_predivide_factor, process_set)
@@ -174,6 +181,7 @@ class DistributedOptimizer(ForwardingOptimizer):
             self._buffers = Buffers(buffers, buffer_rule, self._collector, **self._options)
         self.check_state_every = count(self, "check_state_every", check_state_every)
         self.on_state_mismatch = checked(on_state_mismatch)
+        self.policy = as_policy(policy)
         self._parameter_names = name_parameters(optimizer, named_parameters)
         self.rule.check(self._collector.workers_of(ranks()[1]))
         self._start(backward_passes_per_step)
@@ -183,6 +191,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         """Makes what belongs to this process; does not communicate."""
         self._should_synchronize = True
         self._session: Session | None = None
+        self._enforcer = Enforcer(self.policy, ranks()[0])
         self._loss = SharedLoss(self._collector, **self._options)
         self._hooks = Hooks()
         self.set_backward_passes_per_step(backward_passes_per_step)
@@ -197,6 +206,11 @@ class DistributedOptimizer(ForwardingOptimizer):
     @rule.setter
     def rule(self, rule: Rule | str) -> None:
         self._rule = as_rule(rule)
+
+    @property
+    def excluded(self) -> tuple[int, ...]:
+        """Workers whose rows do not count, by the policy; they compute on, and the ledger judges them."""
+        return self._enforcer.excluded
 
     @property
     def workers(self) -> range:
@@ -244,6 +258,7 @@ class DistributedOptimizer(ForwardingOptimizer):
 
         Raises:
             LateRanksError: as `Session.step`; the ledger has the late workers as absent.
+            PolicyStopError: if the policy stops the run; the gradients are this rank's own then.
             HeaderMismatchError, EquivocationError: as `Session.step`.
         """
         collected = self._aggregate()
@@ -268,7 +283,7 @@ class DistributedOptimizer(ForwardingOptimizer):
 
     def _synchronizer(self, session: Session) -> Synchronizer:
         """Made at each step: rule and ledger may be replaced in between."""
-        return Synchronizer(session, self.rule, self.ledger, self._buffers)
+        return Synchronizer(session, self.rule, self.ledger, self._buffers, self._enforcer)
 
     @contextmanager
     def _recovering(self) -> Iterator[None]:
@@ -419,6 +434,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         stays, though worker i may be on another host from then on: begin a new one in its place.
         """
         self._session = None
+        self._enforcer = Enforcer(self.policy, ranks()[0])  # worker i may be another one from here on
         self._loss.rebind()
         if self._buffers:
             self._buffers.rebind()

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from horovod_byz.collect import Collected, LateRanksError, Session, Wire
+from horovod_byz.ledger.hearing import hearing
 
 if TYPE_CHECKING:
     from horovod_byz.aggregation.source import Groups
+    from horovod_byz.ledger.enforcement import Enforcer
     from horovod_byz.optimizer.buffers import Buffers
     from horovod_byz.rules import Rule
 
@@ -36,12 +38,14 @@ class Synchronizer:
         ledger: gets each step's verdicts, and who was late.
         buffers: model buffers that are aggregated at each step, or None. The caller reads them
             (`Buffers.read`).
+        enforcer: carries out a policy; None for none. Excluded workers' rows and buffers do not count.
     """
 
     session: Session
     rule: Rule
     ledger: KeepsLedger
     buffers: Buffers | None = None
+    enforcer: Enforcer | None = None
 
     def step(
         self,
@@ -78,18 +82,29 @@ class Synchronizer:
     ) -> Collected:
         """The first half of `step`, with the same arguments."""
         with self.absences():
-            collected = self.session.step(rows, self.rule, wire, step, state)
+            rule = self.rule if self.enforcer is None else self.enforcer.restricted(self.rule)
+            collected = self.session.step(rows, rule, wire, step, state)
             if self.buffers is not None:
-                self.buffers.collect(step)
+                self.buffers.collect(step, collected.excluded)
         return collected
 
     def settle(self, collected: Collected) -> None:
-        """The second half: writes the buffers' aggregate, and enters the verdicts."""
-        if self.buffers is not None:
-            self.buffers.write()
+        """The second half: enters the verdicts, acts on them, and writes the buffers' aggregate.
+
+        Raises:
+            PolicyStopError: if the policy stops the run; on all ranks.
+        """
         redundancy = getattr(self.rule, "redundancy", None)
         groups = None if redundancy is None else redundancy.groups_of(self.session.n)
-        self.ledger.add(collected, collected.step, groups)
+        if self.enforcer is None:
+            self.ledger.add(collected, collected.step, groups)
+        else:
+            with hearing(self.ledger) as evidence:
+                self.ledger.add(collected, collected.step, groups)
+            rules = (self.rule, *(self.buffers.rules if self.buffers is not None else ()))
+            self.enforcer.settled(collected, evidence, rules, groups, self.ledger)
+        if self.buffers is not None:  # last: where the policy stops the run, the model stays as it was
+            self.buffers.write()
 
     @contextmanager
     def absences(self) -> Iterator[None]:
@@ -99,4 +114,6 @@ class Synchronizer:
         except LateRanksError as error:
             late = [worker for rank in error.ranks for worker in self.session.layout.workers(rank)]
             self.ledger.absent(late, self.session.next_step)
+            if self.enforcer is not None:
+                self.enforcer.late(error.ranks, self.ledger)
             raise

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
-from dataclasses import dataclass
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from horovod_byz.common.streams import Purpose, torch_seed
 
 if TYPE_CHECKING:
     from horovod_byz.redundancy.sampler import RedundantSampler, SeededDataset
+
+# Two against one is the smallest majority that outvotes anybody.
+_LEAST_VOTERS = 3
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,26 @@ class Redundancy:
         for k, worker in enumerate(order[self.r * full :]):
             members[k % full].append(worker)
         return tuple(tuple(sorted(group)) for group in members)
+
+    def without(self, workers: Sequence[int], n: int) -> Redundancy:
+        """The groups without some of n workers, the others numbered anew from 0.
+
+        Raises:
+            ValueError: if a group of replicas keeps fewer than three, which cannot outvote a wrong one: of
+                two that differ nobody knows which is wrong. Groups of one member go.
+        """
+        gone, groups = set(workers), self.groups_of(n)
+        number = {worker: i for i, worker in enumerate(w for w in range(n) if w not in gone)}
+        for group in groups:
+            kept = len(group) - len(gone.intersection(group))
+            if len(group) > 1 and kept < min(len(group), _LEAST_VOTERS):
+                raise ValueError(
+                    f"redundancy group {group} keeps {kept} of its {len(group)} replicas, which cannot "
+                    f"outvote a wrong one: use Redundancy(r={len(group) + 2}) or more, or keep the worker, "
+                    "which its group outvotes"
+                )
+        rest = (tuple(number[worker] for worker in group if worker not in gone) for group in groups)
+        return replace(self, groups=tuple(group for group in rest if group))
 
     def group_of(self, worker: int, n: int) -> int:
         """Index of the group that a worker belongs to."""

@@ -24,6 +24,7 @@ from horovod_byz.rules.naming import (
     with_condition,
 )
 from horovod_byz.rules.vote import MajorityVote
+from horovod_byz.rules.without import Without, excluding, whole
 
 __all__ = [
     "PRESETS",
@@ -48,11 +49,14 @@ __all__ = [
     "SignMajority",
     "StatedRule",
     "TrimmedMean",
+    "Without",
     "as_rule",
     "by_name",
+    "excluding",
     "name_of",
     "names",
     "register",
+    "whole",
     "with_condition",
     "worst_case_votes",
 ]

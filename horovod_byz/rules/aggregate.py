@@ -12,6 +12,7 @@ from horovod_byz.aggregation import engine
 from horovod_byz.aggregation import rows as reading
 from horovod_byz.aggregation.source import Floats
 from horovod_byz.aggregation.verdict import Verdict
+from horovod_byz.common.checks import count
 from horovod_byz.rules.base import Rule
 from horovod_byz.rules.naming import as_rule
 
@@ -56,8 +57,10 @@ def aggregate(
         The aggregate with weights and verdicts.
 
     Raises:
-        TypeError: if `rows` are not floating point, or mix types, dtypes or devices, or `rule` is no rule.
-        ValueError: if the shape is not (n, d), the rule does not hold for n rows, or no rule has that name.
+        TypeError: if `rows` are not floating point, or mix types, dtypes or devices, or `rule` is no rule, or
+            `step` no whole number.
+        ValueError: if `step` is negative, the shape is not (n, d), the rule does not hold for n rows, or no
+            rule has that name.
 
     Examples:
         >>> import numpy as np
@@ -68,6 +71,7 @@ def aggregate(
         (array([1., 3.]), 'non-finite')
     """
     rule = as_rule(rule)
+    step = count("aggregate", "step", step)
     source, restore = reading.read(rows)
     out = np.empty(source.d, source.dtype)
     outcome = engine.run(rule, source, out, engine.whole(source, step, threads, segments))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -70,6 +72,10 @@ class Rule(ABC):
         if "condition" in vars(cls) and not issubclass(cls, StatedRule):
             raise TypeError(f"{cls.__name__} states a condition: derive it from StatedRule in place of Rule")
 
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
+        _refuse_hidden_options(cls)
+        return super().__new__(cls)
+
     def __call__(self, rows: Any, *, threads: int | None = None) -> Any:
         """Aggregates (n, d) rows to (d,), of the same type, dtype and device.
 
@@ -85,10 +91,18 @@ class Rule(ABC):
 
         Returns:
             That number, or -1 where the rule is not defined for n rows.
+
+        Raises:
+            TypeError, ValueError: if n is no whole number of at least 0.
         """
 
     def defined_for(self, n: int) -> bool:
-        """Whether `check(n)` raises nothing."""
+        """Whether `check(n)` raises nothing.
+
+        Raises:
+            TypeError, ValueError: if n is no whole number of at least 0.
+        """
+        n = count(self, "n", n)
         try:
             self.check(n)
         except ValueError:
@@ -103,6 +117,35 @@ class Rule(ABC):
         """
         return
 
+    def without(self, workers: Sequence[int], n: int) -> Rule:
+        """The rule over the other of n rows, which are then numbered anew from 0; see `Without`.
+
+        A rule whose parameters name rows, such as redundancy groups, gives one with other parameters.
+
+        Args:
+            workers: the rows that are left out, ascending, each below n.
+            n: number of rows, these included.
+
+        Raises:
+            ValueError: if the rule cannot do without these rows. The caller checks the number that remains.
+        """
+        if getattr(self, "redundancy", None) is not None:
+            raise ValueError(
+                f"{type(self).__name__} has redundancy groups, and does not say how they go on without some "
+                "workers: define without(workers, n)"
+            )
+        return self
+
+    def dissenting(self, statistics: Statistics, decision: Decision, workers: Sequence[int]) -> Ints:
+        """Those of the workers left out that the others of their redundancy group would have outvoted.
+
+        Args:
+            statistics: of all rows.
+            decision: the decision without these workers, over all rows.
+            workers: the rows that were left out.
+        """
+        return np.zeros(0, np.int64)
+
     def stages(self, n: int, step: int) -> Stages | None:
         """The stages of this rule at a step: a vote and rules over the votes, for one pass of the engine.
 
@@ -114,6 +157,24 @@ class Rule(ABC):
     @abstractmethod
     def decide(self, statistics: Statistics) -> Decision:
         """Turns statistics of the rows into a decision; pure, and the same on every rank."""
+
+
+def _refuse_hidden_options(kind: type[Rule]) -> None:
+    """Refuses a class whose `__init__` takes options that equality, repr and the ranks' comparison miss.
+
+    Raises:
+        TypeError: if it, or a class that it derives from, is no dataclass and has such an `__init__`.
+    """
+    for parent in kind.__mro__:
+        own = vars(parent)
+        if not issubclass(parent, Rule) or "__init__" not in own or "__dataclass_fields__" in own:
+            continue
+        if len(inspect.signature(own["__init__"]).parameters) > 1:
+            raise TypeError(
+                f"{parent.__name__}: a rule with options must be a frozen dataclass, or rules with other "
+                "options would be equal, and ranks could not see that theirs differ: write "
+                "@dataclass(frozen=True) and fields in place of __init__, with checks in __post_init__"
+            )
 
 
 @dataclass(frozen=True)

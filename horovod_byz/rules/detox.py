@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from horovod_byz.aggregation.decision import Decision, Kernel, compose
 from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.plan import ByValue, Stages
+from horovod_byz.aggregation.source import Ints
 from horovod_byz.common.checks import count
 from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules.base import Facts, Rule
@@ -104,6 +106,13 @@ class Detox(Rule):
     def decide(self, statistics: Statistics) -> Decision:
         votes = self.vote.elect(statistics, self.redundancy.groups_of(statistics.n))
         return compose(votes, self.hierarchy.decide(statistics.virtual(votes)), statistics.n)
+
+    def without(self, workers: Sequence[int], n: int) -> Detox:
+        return replace(self, redundancy=self.redundancy.without(workers, n))
+
+    def dissenting(self, statistics: Statistics, decision: Decision, workers: Sequence[int]) -> Ints:
+        groups = self.redundancy.groups_of(statistics.n)
+        return self.vote.dissent(statistics, groups, decision, workers)
 
     def stages(self, n: int, step: int) -> Stages | None:
         inner, outer = _by_value(self.inner), _by_value(self.outer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -12,11 +13,11 @@ from horovod_byz.aggregation import reach
 from horovod_byz.aggregation import rows as reading
 from horovod_byz.aggregation.decision import Decision, Virtual, Weighted
 from horovod_byz.aggregation.measure import Statistics
-from horovod_byz.aggregation.source import Floats, Source
+from horovod_byz.aggregation.source import Floats, Ints, Source
 from horovod_byz.common.checks import count, fraction
 from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules import cyclic
-from horovod_byz.rules.base import BoundedRule, Facts
+from horovod_byz.rules.base import BoundedRule, Facts, Rule
 from horovod_byz.rules.condition import MAJORITY, Condition
 from horovod_byz.rules.detox import Detox
 from horovod_byz.rules.mean import Mean
@@ -164,13 +165,28 @@ class Draco(BoundedRule):
 
     def decide(self, statistics: Statistics) -> Decision:
         if self.code == "repetition":
-            return Detox(self.redundancy, Mean(), Mean()).decide(statistics)
+            return self._voting.decide(statistics)
         n, places = statistics.n, self._places(statistics.n)
         erased = self._erased(statistics, places)
         if erased is None:
             return Weighted.uniform(n, [], outvoted=np.arange(n, dtype=np.int64))
         weights = cyclic.recovery(n, self.f, erased)[places]
         return Weighted(weights, np.flatnonzero(np.isin(places, erased)).astype(np.int64))
+
+    @property
+    def _voting(self) -> Detox:
+        return Detox(self.redundancy, Mean(), Mean())
+
+    def without(self, workers: Sequence[int], n: int) -> Rule:
+        if self.code == "cyclic":
+            raise ValueError(
+                "the cyclic code needs a row of every worker, and erases wrong ones at each step by itself: "
+                "keep the worker, or start again with fewer workers"
+            )
+        return self._voting.without(workers, n)
+
+    def dissenting(self, statistics: Statistics, decision: Decision, workers: Sequence[int]) -> Ints:
+        return self._voting.dissenting(statistics, decision, workers)
 
     def _places(self, n: int) -> npt.NDArray[np.intp]:
         """Each worker's place in the cyclic code."""

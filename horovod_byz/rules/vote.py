@@ -17,6 +17,7 @@ from horovod_byz.aggregation.reach import lengths
 from horovod_byz.aggregation.source import Floats, Groups, Ints
 from horovod_byz.aggregation.statistic import Ends
 from horovod_byz.common.checks import flag, fraction
+from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules.base import Facts, StatedRule
 from horovod_byz.rules.condition import MAJORITY, Condition
 
@@ -77,6 +78,37 @@ class MajorityVote(StatedRule):
     def decide(self, statistics: Statistics) -> Decision:
         every = np.arange(statistics.n, dtype=np.int64)
         return self.elect(statistics, (tuple(every.tolist()),))[0]
+
+    def without(self, workers: Sequence[int], n: int) -> MajorityVote:
+        _everybody(n).without(workers, n)  # raises if too few replicas remain
+        return self
+
+    def dissenting(self, statistics: Statistics, decision: Decision, workers: Sequence[int]) -> Ints:
+        return self.dissent(statistics, _everybody(statistics.n).groups_of(statistics.n), decision, workers)
+
+    def dissent(
+        self, statistics: Statistics, groups: Groups, decision: Decision, workers: Sequence[int]
+    ) -> Ints:
+        """Those of `workers`, who had no vote, that disagree with the row that their group elected.
+
+        Args:
+            statistics: of all rows.
+            groups: all redundancy groups, these workers included.
+            decision: the decision without them; it marks the voters that lost.
+            workers: the rows without a vote.
+        """
+        losers = {*workers, *decision.outvoted.tolist()}
+        concerned = tuple(group for group in groups if not set(workers).isdisjoint(group))
+        lost = []
+        for group, (agreement,) in zip(concerned, self._agreements(statistics, concerned, None), strict=True):
+            agree, _ = agreement
+            winners = [at for at, row in enumerate(group) if row not in losers]  # they agree with one another
+            lost += [
+                row
+                for at, row in enumerate(group)
+                if winners and row in workers and not agree[at, winners[0]]
+            ]
+        return np.array(sorted(lost), np.int64)
 
     def stages(self, n: int, step: int) -> Stages | None:
         if not self.exact_and_whole:
@@ -178,6 +210,10 @@ class MajorityVote(StatedRule):
             len(norms), dtype=bool
         )
         return agree, np.where(agree, apart, 0.0)
+
+
+def _everybody(n: int) -> Redundancy:
+    return Redundancy(n, groups=(tuple(range(n)),))
 
 
 def _ends_of(statistics: Statistics) -> tuple[int, ...]:

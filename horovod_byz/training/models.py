@@ -11,6 +11,7 @@ from torch import nn
 
 from horovod_byz.common.registry import Registry
 from horovod_byz.common.words import known
+from horovod_byz.training.fit import check_logits, check_signature
 from horovod_byz.training.layers import BasicBlock, BatchNorm2d, convolution, size_after, xavier
 
 __all__ = ["MODELS", "build", "check_options", "default_options"]
@@ -273,12 +274,14 @@ def build(name: str, shape: Sequence[int], classes: int, *, seed: int = 0, **opt
 
     Raises:
         ValueError: when the name or an option is unknown, the images are too small for the model, or an own
-            model is no `torch.nn.Module`.
+            model is no `torch.nn.Module`, or gives no float32 logits for such an image.
     """
     check_options(name, options)
     channels, height, width = shape
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
+        if name not in MODELS.own:
+            check_signature(name, MODELS[name], (channels, height, width), classes, options)
         try:
             model = MODELS[name]((channels, height, width), classes, **options)
         except RuntimeError as error:
@@ -286,6 +289,8 @@ def build(name: str, shape: Sequence[int], classes: int, *, seed: int = 0, **opt
                 f"model {name!r} does not fit images of {height}x{width} pixels ({error}): "
                 "use larger images, or mlp or resnet18, which take any size"
             ) from error
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"model {name!r} returned {type(model).__name__}: return a torch.nn.Module")
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"model {name!r} returned {type(model).__name__}: return a torch.nn.Module")
+        if name not in MODELS.own:
+            check_logits(name, model, (channels, height, width), classes)
     return model

@@ -26,6 +26,9 @@ def launched() -> int:
     return launchers.launched().size
 
 
+_LONGEST = 2**16  # bytes of a text that ranks tell one another; longer ones are cut
+
+
 class Ranks:
     """All ranks of this job; a single one where nothing was launched, with or without Horovod installed.
 
@@ -116,7 +119,8 @@ class Ranks:
         """
         if self.size == 1:
             return [text]
-        sent = self._transport.exchange_any(np.frombuffer(text.encode() or b"\0", np.uint8), what)
+        message = np.frombuffer(text.encode()[:_LONGEST] or b"\0", np.uint8)
+        sent = self._transport.exchange_any(message, what, _LONGEST)
         return [part.tobytes().decode(errors="replace").rstrip("\0") for part in sent]
 
     @contextmanager

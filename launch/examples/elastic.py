@@ -3,7 +3,8 @@
     horovodrun -np 3 --min-np 2 --network-interface eth0 --host-discovery-script ./discover.sh \\
         python launch/examples/elastic.py
 
-`discover.sh` prints the available hosts, one `name:slots` per line. When a host is lost, at most the steps
+`discover.sh` prints the available hosts, one `name:slots` per line; `launch/discover_hosts.py HOSTS EXCLUDED`
+does so without the hosts that a policy excluded (docs/launching.md). When a host is lost, at most the steps
 since the last commit are lost with it. Set HOROVOD_GLOO_TIMEOUT_SECONDS=5 or so: a dead host is noticed
 after that time, and a slow host has that time to answer.
 """
@@ -29,6 +30,11 @@ def arguments():
     parser.add_argument("--batch-size", type=int, default=32, help="images per worker and step (default: 32)")
     parser.add_argument("--epochs", type=int, default=3, help="passes over the training set (default: 3)")
     parser.add_argument("--commit-every", type=int, default=10, help="steps between commits (default: 10)")
+    parser.add_argument(
+        "--excluded-hosts",
+        default=None,
+        help="exclude wrong workers, and write their hosts to this file for launch/discover_hosts.py",
+    )
     return parser.parse_args()
 
 
@@ -68,11 +74,15 @@ def main():
     model = nn.Sequential(
         nn.Flatten(), nn.Linear(found.train_x[0].numel(), 100), nn.ReLU(), nn.Linear(100, found.classes)
     )
+    policy = None
+    if args.excluded_hosts is not None:
+        policy = hb.Policy("exclude", after=3, excluded_hosts=args.excluded_hosts, readmit_after=3600)
     optimizer = hb.DistributedOptimizer(
         torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
         named_parameters=model.named_parameters(),
         rule=hb.Median(),
         timeout=60,
+        policy=policy,
     )
     sampler = hvd.elastic.ElasticSampler(data)
     state = hvd.elastic.TorchState(model=model, optimizer=optimizer, sampler=sampler, epoch=0, step=0)

@@ -14,10 +14,12 @@ import threading
 import pytest
 import torch
 
+from horovod_byz.ledger import exclusions
 from rank_jobs import HOROVODRUN
 
 pytestmark = [pytest.mark.horovod, pytest.mark.slow, pytest.mark.source]
 
+DISCOVER = pathlib.Path(__file__).parents[2] / "launch" / "discover_hosts.py"
 WORKER = pathlib.Path(__file__).parents[1] / "programs" / "elastic_worker.py"
 # Three names of this machine, which Horovod takes for three hosts. Ranks 0 and 1 are there throughout.
 FIRST, SECOND, THIRD = "localhost:2", "127.0.0.1:1", f"{socket.gethostname()}:1"
@@ -35,18 +37,27 @@ def start_from(path):
     torch.save({"model": net.state_dict(), "optimizer": optimizer.state_dict()}, path)
 
 
-def run(folder, env, hosts, *arguments):
+def run(folder, env, hosts, *arguments, every=None):
     """Runs an elastic job through a series of hosts; returns what it printed.
 
-    Each change comes when all ranks of the hosts before have said that they train.
+    Each change comes when all ranks of the hosts before have said that they train. With `every`, those hosts
+    are there throughout, and a policy's file excludes the others.
     """
     listed, stop, checkpoint = folder / "hosts", folder / "stop", folder / "checkpoint.pt"
     start_from(checkpoint)
     discover = folder / "discover.sh"
     discover.write_text(f"#!/bin/sh\ncat '{listed}'\n")
     discover.chmod(0o755)
+    if every is not None:
+        listed.write_text("".join(f"{name}\n" for name in every))
+        discover = f"{sys.executable} {DISCOVER} {listed} {folder / 'excluded.json'}"
 
     def announce(names):
+        if every is not None:
+            (folder / "excluded.json").unlink(missing_ok=True)
+            for name in set(every) - set(names):
+                exclusions.exclude(str(folder / "excluded.json"), name.rpartition(":")[0], "a test")
+            return
         fresh = folder / "hosts.new"
         fresh.write_text("".join(f"{name}\n" for name in names))
         fresh.replace(listed)  # at once, or the launcher might read half of it
@@ -91,6 +102,16 @@ def run(folder, env, hosts, *arguments):
 
 def ranks_of(hosts):
     return sum(int(host.rpartition(":")[2]) for host in hosts)
+
+
+def test_an_excluded_host_leaves_the_job_and_returns_once_it_is_readmitted(ranks, tmp_path):
+    env = {**ranks, "HOROVOD_GLOO_TIMEOUT_SECONDS": "60"}
+    both = [FIRST, SECOND]
+    output = run(tmp_path, env, [both, [FIRST], both], every=both)
+    starts = re.findall(r"rank (\d) of (\d) in process (\d+) from step (\d+)", output)
+    assert [size for rank, size, *_ in starts if rank == "0"] == ["3", "2", "3"], output
+    assert len({process for rank, _, process, _ in starts if rank == "0"}) == 1
+    assert len(re.findall(r"done: rank (\d) of 3", output)) == 3, output
 
 
 def test_workers_are_added_replaced_and_removed(ranks, tmp_path):
