@@ -20,7 +20,7 @@ def places(hosts: Iterable[str] = HOSTS, workers: int = 1) -> list[dict[str, Any
     for rank, host in enumerate(hosts):
         local = hosts[:rank].count(host)
         held = list(range(rank * workers, (rank + 1) * workers))
-        device = f"cuda:{local} NVIDIA H200 GPU-{rank:04x}"
+        device = f"cuda:{local} NVIDIA H200 GPU-{host}{local}"
         seen.append({"rank": rank, "workers": held, "host": host, "local_rank": local, "device": device})
     return seen
 

@@ -41,7 +41,7 @@ class Culprit:
 
 @dataclass(frozen=True)
 class Host:
-    """A host with its ranks; `bad` if all of its several ranks are culprits, and those of other hosts are not."""
+    """A host with its ranks; `bad` if all of its several ranks are culprits, and not all of other hosts'."""
 
     host: str
     ranks: tuple[int, ...]
@@ -97,8 +97,9 @@ def conclude(history: History) -> Conclusion:
     culprits = tuple(_culprit(history, charge) for charge in collapsed(proven, history.binding))
     accused = {worker for charge in proven for worker in charge.workers}
     doubted = [c for c in charges(history, sifted.suspicions) if not set(c.workers) <= accused]
-    suspects = tuple(_suspect(history, charge) for charge in doubted)
     warnings = _warnings(history, sifted.notices, proven)
+    camps = any(warning.reason == "two camps" for warning in warnings)
+    suspects = tuple(_suspect(history, charge, camps) for charge in doubted)
     verdict, line = _line(history, culprits, suspects, warnings)
     return Conclusion(verdict, line, culprits, suspects, _hosts(history, culprits), warnings)
 
@@ -130,11 +131,12 @@ def _plain(charge: Charge) -> bool:
     return set(charge.counts) <= {"outvoted", "non-finite"}
 
 
-def _suspect(history: History, charge: Charge) -> Culprit:
+def _suspect(history: History, charge: Charge, camps: bool) -> Culprit:
     advice = wording.suggestion(charge.counts, None, charge.target)
     acted = _acted(history, charge)
     since = f"{wording.deeds(charge.counts)}, since step {charge.steps[0]}"
-    parts = [since, *([_rate(history)] if _rate(history) else []), *acted]
+    rate = "and perhaps of the honest minority: the rows form two camps" if camps else _rate(history)
+    parts = [since, *([rate] if rate else []), *acted]
     sentence = f"{charge.name}: suspected, not proven: {', '.join(parts)}; suggest: {advice}"
     return Culprit(charge, "suspicion", None, advice, acted, sentence)
 
@@ -204,7 +206,7 @@ def _hosts(history: History, culprits: tuple[Culprit, ...]) -> tuple[Host, ...]:
                 name,
                 tuple(place.rank for place in places),
                 tuple(worker for place in places for worker in place.workers),
-                tuple(dict.fromkeys(wording.device(place) for place in places)),
+                tuple(dict.fromkeys(wording.device(place.device) for place in places)),
                 tuple(charge.name for charge in inside),
                 any(charge.level == "host" for charge in inside),
             )

@@ -47,21 +47,21 @@ class Charge:
     @property
     def target(self) -> str:
         """What to act on, in a word: the host, or what is known instead."""
-        return self.host or self.name
+        at_rank = wording.listed(self.ranks, "rank")
+        return self.host or (f"worker {self.workers[0]}" if self.level == "worker" else at_rank)
 
     @property
     def name(self) -> str:
         """Such as "worker 7 (rank 7, host b, GPU 2)"."""
         place = wording.where(self.place) if self.place else ""
         if self.level == "host":
-            return f"host {self.host} ({wording.listed(self.ranks, 'rank')}, all that it runs)"
-        ranks = [wording.listed(self.ranks, "rank")] * bool(self.ranks)
+            return f"host {self.host} ({wording.listed(self.ranks, 'rank')}, all of its ranks)"
+        ranks = [text for text in [wording.listed(self.ranks, "rank")] if text]
         if self.level == "worker":
             known = [*ranks, *([place] * bool(place))]
             return f"worker {self.workers[0]}" + (f" ({', '.join(known)})" if known else "")
-        workers = [wording.listed(self.workers, "worker")] * bool(self.workers)
-        known = [*([place] * bool(place)), *workers]
-        return ranks[0] + (f" ({', '.join(known)})" if known else "")
+        known = [text for text in (place, wording.listed(self.workers, "worker")) if text]
+        return "".join(ranks) + (f" ({', '.join(known)})" if known else "")
 
 
 def place_of(binding: Binding, evidence: Evidence) -> Place | None:

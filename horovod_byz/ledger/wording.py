@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from horovod_byz.host.place import Place
 from horovod_byz.ledger.evidence import NOTICES, PROOFS, SUSPICIONS
@@ -98,22 +98,25 @@ def suggestion(counts: Mapping[str, int], when: Pattern | None, target: str, rep
     return f"drain {target}"
 
 
-def device(place: Place) -> str:
+def device(name: str) -> str:
     """A device in short: "GPU 2" for "cuda:2 NVIDIA H200 GPU-5d3f"."""
-    kind, _, index = place.device.split(" ")[0].partition(":")
-    return f"GPU {index}" if kind == "cuda" and index.isdecimal() else place.device.split(" ")[0]
+    first = name.split(" ")[0]
+    kind, _, index = first.partition(":")
+    return f"GPU {index}" if kind == "cuda" and index.isdecimal() else first
 
 
 def where(place: Place) -> str:
     """Host and device: "host b, GPU 2"; empty where neither is known."""
-    return ", ".join([f"host {place.host}"] * (place.host != "?") + [device(place)] * bool(place.device))
+    return ", ".join(
+        [f"host {place.host}"] * (place.host != "?") + [device(place.device)] * bool(place.device)
+    )
 
 
-def listed(numbers: Sequence[int] | Iterable[int], noun: str) -> str:
-    """Numbers with their noun: "rank 2", "ranks 2 and 3", "workers 0 to 6"."""
+def listed(numbers: Iterable[int], noun: str) -> str:
+    """Numbers with their noun: "rank 2", "ranks 2 and 3", "workers 0 to 6"; "" for none."""
     at = sorted(set(numbers))
-    if len(at) == 1:
-        return f"{noun} {at[0]}"
+    if len(at) < 2:
+        return "".join(f"{noun} {number}" for number in at)
     if len(at) > 2 and at[-1] - at[0] == len(at) - 1:
         return f"{noun}s {at[0]} to {at[-1]}"
     return f"{noun}s {', '.join(map(str, at[:-1]))} and {at[-1]}"
