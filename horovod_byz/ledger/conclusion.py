@@ -9,11 +9,11 @@ from typing import Literal
 from horovod_byz.ledger import wording
 from horovod_byz.ledger.culprits import Charge, charges, collapsed
 from horovod_byz.ledger.history import History
-from horovod_byz.ledger.parsed import Entry
+from horovod_byz.ledger.parsed import Binding, Entry
 from horovod_byz.ledger.pattern import Pattern, pattern
 from horovod_byz.ledger.sifted import from_ends, sift, with_totals
 
-__all__ = ["Conclusion", "Culprit", "Host", "Warned", "conclude"]
+__all__ = ["Conclusion", "Culprit", "Host", "Warned", "conclude", "rate_in_words"]
 
 CLEAN, CULPRIT = 0, 2  # exit codes of `horovod-byz report`
 
@@ -135,7 +135,11 @@ def _suspect(history: History, charge: Charge, camps: bool) -> Culprit:
     advice = wording.suggestion(charge.counts, None, charge.target)
     acted = _acted(history, charge)
     since = f"{wording.deeds(charge.counts)}, since step {charge.steps[0]}"
-    rate = "and perhaps of the honest minority: the rows form two camps" if camps else _rate(history)
+    rate = (
+        "and perhaps of the honest minority: the rows form two camps"
+        if camps
+        else rate_in_words(history.binding)
+    )
     parts = [since, *([rate] if rate else []), *acted]
     sentence = f"{charge.name}: suspected, not proven: {', '.join(parts)}; suggest: {advice}"
     return Culprit(charge, "suspicion", None, advice, acted, sentence)
@@ -246,14 +250,14 @@ def _clean(history: History) -> str:
     if not steps:
         return "no step is recorded yet"
     over = f"{steps} step{'s' * (steps != 1)}" + (f" of {n} workers" if n else "")
-    rate = _rate(history)
+    rate = rate_in_words(history.binding)
     tested = f"test: {history.binding.test}, {rate}" if rate else "no statistical test ran"
     return f"no worker is proven or suspected wrong in {over}; {tested}"
 
 
-def _rate(history: History) -> str:
-    """The false-alarm rate in words; empty where no test ran."""
-    alpha = history.binding.alpha
-    if not history.binding.test or not alpha or not 0 < alpha < 1:
+def rate_in_words(binding: Binding) -> str:
+    """The test's false-alarm rate, for all workers together; empty where no test ran."""
+    alpha = binding.alpha
+    if not binding.test or not alpha or not 0 < alpha < 1:
         return ""
     return f"at most 1 false alarm in {1 / alpha:,.0f} runs"
