@@ -212,7 +212,7 @@ def slow_rank() -> Writer:
 def elastic() -> Writer:
     """Worker 3 on host b fails; after a new binding without host a the same GPU holds worker 1."""
     writer = Writer().evidence(10, "outvoted", 3).windows(20)
-    writer.run(workers=6, places=places("bbccdd"), started="2026-11-26T16:10:00+00:00")
+    writer.run(workers=6, places=places("bbccdd"), started="2026-11-26T16:10:00+00:00", resumed=True)
     return writer.evidence(30, "outvoted", 1).evidence(35, "outvoted", 1).windows(60).end(60)
 
 

@@ -86,7 +86,7 @@ def says_what_to_install(result: dict, extra: str) -> bool:
 
 def test_the_command_works_with_the_core_alone(interpreter):
     """What needs more says in one sentence what to install."""
-    needs = {"train --data digits": "train", "reproduce": "reproduce", "report nowhere": "report"}
+    needs = {"train --data digits": "train", "reproduce": "reproduce", "report . --html page.html": "report"}
     lines = [
         "--help",
         "train --help",

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ReportCommand", "report"]
 
+_OF_A_RUN = (
+    *("config.toml", "summary.json", "verdicts.json", "run.json"),
+    *("metrics.jsonl", "metrics.jsonl.gz", "checkpoint.pt"),
+)
+
 
 class ReportCommand(TyperCommand):
     """A command that ends with 1 for wrong usage too, since 2 says that a culprit is named."""
-
-    def main(self, *arguments: Any, **options: Any) -> Any:
-        return super().main(*arguments, **options)
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         """As usual, with another exit code in the error."""
@@ -70,16 +72,14 @@ def report(path: Path, as_json: bool, page: Path | None, live: bool) -> int:
 
 
 def _trained(path: Path) -> bool:
-    """Whether `horovod-byz train` wrote the folder, or part of one is left there."""
-    return (path / "config.toml").is_file() or (path.is_dir() and not files(path))
+    """Whether `horovod-byz train` wrote the folder, or some of a run's files are left there."""
+    return any((path / name).exists() for name in _OF_A_RUN)
 
 
 def _evaluated(path: Path) -> Evaluated | None:
     """The run of `horovod-byz train` at a folder, or None."""
     if not _trained(path):
         return None
-    if not (path / "config.toml").exists() and not any(path.glob("*.json*")):
-        return None  # the error then names both kinds
     require("report", "pydantic", "tomli_w")
     from horovod_byz.training.report import load
 

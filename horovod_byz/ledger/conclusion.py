@@ -121,9 +121,11 @@ def _culprit(history: History, charge: Charge) -> Culprit:
 def _pattern(history: History, charge: Charge) -> Pattern | None:
     """None where only counts are known, and for a rank that stayed away once: that may be for ever."""
     away = set(charge.counts) <= {"late", "named"} and len(charge.steps) < 2
-    if away or not charge.steps:
+    count = sum(charge.counts.values())
+    if away or not charge.steps or (len(charge.steps) == 1 and count > 2):
         return None
-    return pattern(charge.steps, history.last_step or 0, sum(charge.counts.values()))
+    counted = charge.level == "worker" and any(worker in history.totals for worker in charge.workers)
+    return pattern(charge.steps, history.last_step or 0, count if counted else 0)
 
 
 def _plain(charge: Charge) -> bool:
@@ -164,7 +166,8 @@ def _acted(history: History, charge: Charge) -> tuple[str, ...]:
         rank = action.rank if action.rank is not None else place.rank if place else None
         if action.worker in charge.workers or (action.worker is None and rank in charge.ranks):
             texts.append(f"{done.get(action.action, action.action)} at step {action.step}")
-    return tuple(texts)
+    own = [end.reason for end in history.ends if end.reason and not end.ranks and end.source in charge.ranks]
+    return (*texts, *(f"ended by its own error: {reason}" for reason in own))
 
 
 def _warnings(history: History, notices: tuple[Entry, ...], proven: list[Charge]) -> tuple[Warned, ...]:

@@ -84,9 +84,17 @@ def read(path: Path) -> History:
 
 
 class _Reader:
-    """Collects the records of several files."""
+    """Collects the records of several files, rank 0's first."""
 
     def __init__(self) -> None:
+        self._forget()
+        self.starts: list[
+            tuple[float | None, int]
+        ] = []  # of each "run" record, and the number of its binding
+        self.notes: list[str] = []
+        self.written = 0.0
+
+    def _forget(self) -> None:
         self.bindings: list[Binding] = []
         self.entries: dict[tuple[object, ...], Entry] = {}
         self.windows: list[Window] = []
@@ -94,35 +102,43 @@ class _Reader:
         self.steps = 0
         self.actions: list[Action] = []
         self.ends: list[End] = []
-        self.notes: list[str] = []
-        self.written = 0.0
 
     def take(self, path: Path) -> None:
-        """Reads one file; a rank's file says nothing new of the binding."""
-        stem, _, number = path.stem.partition(".rank")
-        rank = int(number) if stem and number.isdecimal() else 0
-        known = bool(self.bindings)
+        """Reads one file.
+
+        A rank's own file repeats the "run" record and the last evidence, each time that the rank ended by an
+        error; which binding that was, the time at which it began says.
+        """
+        rank = _rank_of(path)
+        main = rank is None or not self.bindings
         records, notes = read_lines(path)
         self.notes += notes
-        written = path.stat().st_mtime
-        self.written = max(self.written, written)
+        self.written = max(self.written, path.stat().st_mtime)
+        binding = len(self.bindings) - 1
         for fields in records:
-            kind = fields.record["record"]
-            if kind == "run" and not known:
-                self._run(fields)
-            elif kind == "end":
-                end = parsed.read_end(fields, rank, len(self.bindings) - 1)
-                if not known or self._current(end, written):
-                    self.ends.append(end)
-            else:
-                self._other(kind, fields)
+            if fields.record["record"] == "run":
+                binding = self._run(fields, path) if main else self._nearest(fields)
+            elif main or binding >= 0:
+                self._other(fields, binding, rank)
 
-    def _run(self, fields: Fields) -> None:
+    def _run(self, fields: Fields, path: Path) -> int:
+        if self.bindings and fields.record.get("resumed") is False:
+            self._forget()
+            self.starts = [(start, -1) for start, _ in self.starts]
+            self.notes.append(f"{path.name} holds an earlier run, which this report leaves out")
         self.bindings.append(parsed.read_binding(fields))
         self.ends.clear()  # the run went on after them
+        self.starts.append((_seconds(self.bindings[-1].started), len(self.bindings) - 1))
+        return len(self.bindings) - 1
 
-    def _other(self, kind: str, fields: Fields) -> None:
-        number = len(self.bindings) - 1
+    def _nearest(self, fields: Fields) -> int:
+        """The binding of rank 0's file that began at about the same time; -1 for one of an earlier run."""
+        started = _seconds(fields.text("started"))
+        known = [(abs(start - started), number) for start, number in self.starts if start and started]
+        return min(known)[1] if known else len(self.bindings) - 1
+
+    def _other(self, fields: Fields, number: int, rank: int | None) -> None:
+        kind = fields.record["record"]
         if kind == "evidence":
             entry = parsed.read_entry(fields, number)
             fact = entry.evidence
@@ -132,16 +148,19 @@ class _Reader:
             self.windows.append(parsed.read_window(fields, number))
         elif kind == "totals":
             report = fields.table("report")
-            self.steps = report.whole("steps") or 0
-            self.totals = {totals.worker: totals for totals in parsed.read_totals(report)}
+            if (steps := report.whole("steps") or 0) >= self.steps:
+                self.steps = steps
+                self.totals = {totals.worker: totals for totals in parsed.read_totals(report)}
         elif kind == "action":
             self.actions.append(parsed.read_action(fields, number))
+        elif kind == "end":
+            self._end(parsed.read_end(fields, rank or 0, number))
 
-    def _current(self, end: End, written: float) -> bool:
-        """Whether a rank's end is of the last binding: its file may be left from before the run went on."""
+    def _end(self, end: End) -> None:
+        """Keeps the last end of each rank, unless the run went on after it."""
         later = [window.last for window in self.windows if window.binding == end.binding]
-        started = _seconds(self.bindings[-1].started)
-        return max(later, default=-1) <= end.step and (started is None or written >= started - 1)
+        if end.binding == len(self.bindings) - 1 and max(later, default=-1) <= end.step:
+            self.ends = [*(before for before in self.ends if before.source != end.source), end]
 
     def history(self, path: Path) -> History:
         return History(
@@ -159,8 +178,14 @@ class _Reader:
 
 
 def _of_ranks(folder: Path) -> list[Path]:
-    named = [(path.stem.partition(".rank")[2], path) for path in folder.glob("ledger.rank*.jsonl")]
-    return [path for _, path in sorted((int(number), path) for number, path in named if number.isdecimal())]
+    named = [(_rank_of(path), path) for path in folder.glob("ledger.rank*.jsonl")]
+    return [path for _, path in sorted((rank, path) for rank, path in named if rank is not None)]
+
+
+def _rank_of(path: Path) -> int | None:
+    """The rank whose own file it is, or None."""
+    number = path.stem.partition("ledger.rank")[2]
+    return int(number) if number.isdecimal() else None
 
 
 def _seconds(started: str) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from horovod_byz.host.place import Place
-from horovod_byz.ledger.evidence import Evidence, Kind
+from horovod_byz.ledger.evidence import PROOFS, Evidence, Kind
 from horovod_byz.ledger.lines import Fields, LedgerFileError
 from horovod_byz.ledger.records import FORMAT
 
@@ -81,15 +81,18 @@ class Window:
 
 @dataclass(frozen=True)
 class Totals:
-    """A worker's account over the whole run; means are None where nothing was measured."""
+    """A worker's account over the whole run; means are None where nothing was measured.
+
+    `proofs` counts the steps with proof, by reason; `first` and `last` are those of anything against it.
+    """
 
     worker: int
     steps: int = 0
     weight: float | None = None
     distance: float | None = None
-    ignored: int | None = None
-    reasons: dict[str, int] = field(default_factory=dict)
-    last_suspect: int | None = None
+    proofs: dict[str, int] = field(default_factory=dict)
+    first: int | None = None
+    last: int | None = None
     group: int | None = None
 
 
@@ -179,19 +182,26 @@ def read_window(fields: Fields, binding: int) -> Window:
 
 
 def read_totals(report: Fields) -> Iterable[Totals]:
+    """The accounts of a "totals" record's report."""
     for each in report.tables("workers"):
-        reasons = {key: int(value) for key, value in each.table("reasons").numbers().items()}
-        late = each.whole("absent") or 0
         yield Totals(
             _step(each, "worker"),
             each.whole("steps") or 0,
             each.number("mean_weight"),
             each.number("mean_distance"),
-            each.whole("ignored"),
-            reasons | ({"late": late} if late else {}),
+            _proofs(each),
+            each.whole("first_suspect_step"),
             each.whole("last_suspect_step"),
             each.whole("group"),
         )
+
+
+def _proofs(account: Fields) -> dict[str, int]:
+    """The proofs by reason; an account of an earlier version has them among other reasons."""
+    if account.record.get("proofs") is not None:
+        return {reason: int(count) for reason, count in account.table("proofs").numbers().items()}
+    reasons = {**account.table("reasons").numbers(), "late": account.whole("absent") or 0}
+    return {reason: int(count) for reason, count in reasons.items() if reason in PROOFS and count}
 
 
 def read_action(fields: Fields, binding: int) -> Action:

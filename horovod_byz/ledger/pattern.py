@@ -16,6 +16,8 @@ Name = Literal["transient", "periodic", "persistent"]
 _MOST = 0.8
 # Fewer occurrences show no period, and no persistence.
 _FEWEST = 3
+# Of so many, a file holds a selection: all of the first 100, and then the first two of each window.
+_MANY = 100
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ def pattern(steps: Iterable[int], end: int, count: int = 0) -> Pattern:
     """The pattern of a fault.
 
     Args:
-        steps: the steps at which it was seen; where there are many, perhaps only the first of them.
+        steps: the steps at which it was seen; where there are many, the first of them and a selection.
         end: the run's last step.
-        count: at how many steps it was seen in all, where `steps` holds only some.
+        count: at how many steps it was seen in all; 0 if that is not known.
 
     Raises:
         ValueError: if there are no steps.
@@ -57,14 +59,15 @@ def pattern(steps: Iterable[int], end: int, count: int = 0) -> Pattern:
     at = sorted(set(steps))
     if not at:
         raise ValueError("a pattern needs at least one step")
-    seen = max(count, len(at))
-    last = at[-1] if seen == len(at) else max(at[-1], end)
-    if seen < _FEWEST or len(at) < _FEWEST:
+    if len(at) < _FEWEST:
         return Pattern("transient")
     period = math.gcd(*(b - a for a, b in pairwise(at)))
-    dense = seen / ((last - at[0]) / period + 1) >= _MOST
+    first, last = at[0], at[-1]
+    dense = max(count, len(at)) >= _MOST * ((last - first) / period + 1)
+    if not count and len(at) >= _MANY:  # the later steps may be a selection: the first ones are not
+        dense = _MOST * ((at[_MANY // 2 - 1] - first) / period + 1) <= _MANY // 2
     if period > 1:
         return Pattern("periodic", period) if dense else Pattern("transient")
     # A burst that ended long before the run did is over.
-    over = end - last > max(2, (last - at[0]) // 4)
+    over = end - last > max(2 if len(at) >= count else 20, (last - first) // 4)
     return Pattern("persistent") if dense and not over else Pattern("transient")

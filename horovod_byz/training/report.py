@@ -13,7 +13,7 @@ from rich.text import Text
 
 from horovod_byz.common.terminal import console as terminal
 from horovod_byz.ledger.history import History, files, read
-from horovod_byz.ledger.parsed import Binding, Totals
+from horovod_byz.ledger.parsed import Binding, End, Totals
 from horovod_byz.ledger.report.overview import Overview, overview
 from horovod_byz.ledger.report.screen import NOT_MEASURED, print_on, screen
 from horovod_byz.ledger.truth import GroundTruth
@@ -122,20 +122,23 @@ def _history(folder: RunFolder, verdicts: dict[str, Any] | None) -> History:
         collect=str(config.collect),
         groups=tuple(groups.values()) or None,
     )
-    totals = {worker["worker"]: _totals(worker, verdicts["steps"] if verdicts else 0) for worker in workers}
-    return History(folder.path, (binding,), totals=totals, steps=verdicts["steps"] if verdicts else 0)
+    steps = verdicts["steps"] if verdicts else 0
+    totals = {worker["worker"]: _totals(worker, steps) for worker in workers}
+    ends = (End(0, max(steps - 1, 0), 0),) if folder.complete else ()
+    return History(folder.path, (binding,), totals=totals, steps=steps, ends=ends)
 
 
 def _totals(worker: dict[str, Any], steps: int) -> Totals:
-    reasons = {"outvoted": "outvoted_steps", "non-finite": "nonfinite_steps", "far": "far_steps"}
-    counts = {reason: worker.get(key, 0) for reason, key in reasons.items()}
+    counts = {"outvoted": worker.get("outvoted_steps", 0), "non-finite": worker.get("nonfinite_steps", 0)}
     return Totals(
         worker["worker"],
         steps,
         worker.get("mean_weight"),
-        reasons={reason: count for reason, count in counts.items() if count},
-        last_suspect=worker.get("last_suspect_step"),
-        group=worker.get("group"),
+        None,
+        {reason: count for reason, count in counts.items() if count},
+        worker.get("first_suspect_step"),
+        worker.get("last_suspect_step"),
+        worker.get("group"),
     )
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from horovod_byz.ledger.conclusion import Conclusion, conclude
-from horovod_byz.ledger.evidence import PROOFS
 from horovod_byz.ledger.history import History
 from horovod_byz.ledger.parsed import Entry, RankTimes, Window
 
@@ -107,8 +106,8 @@ def _row(history: History, worker: int, entries: list[Entry]) -> WorkerRow:
         inside[entry.evidence.reason] = inside.get(entry.evidence.reason, 0) + 1
     group = next((k for k, group in enumerate(binding.groups or ()) if worker in group), None)
     steps = [entry.evidence.step for entry in entries if entry.evidence.kind != "notice"]
-    if totals is not None and totals.last_suspect is not None and not steps:
-        steps = [totals.last_suspect]
+    if totals is not None and totals.last is not None and totals.proofs and not steps:
+        steps = [totals.last]
     return WorkerRow(
         worker,
         place.rank if place else None,
@@ -117,7 +116,7 @@ def _row(history: History, worker: int, entries: list[Entry]) -> WorkerRow:
         group if group is not None else totals.group if totals else None,
         totals.weight if totals else None,
         totals.distance if totals else None,
-        _most(counts["proof"], totals.reasons if totals else {}),
+        _most(counts["proof"], totals.proofs if totals else {}),
         counts["suspicion"],
         max(steps, default=None),
     )
@@ -125,7 +124,7 @@ def _row(history: History, worker: int, entries: list[Entry]) -> WorkerRow:
 
 def _most(counts: dict[str, int], totals: dict[str, int]) -> dict[str, int]:
     """The counts of the evidence; of the account where it knows of more steps for the same reason."""
-    reasons = [*counts, *(reason for reason in totals if reason in PROOFS and reason not in counts)]
+    reasons = [*counts, *(reason for reason in totals if reason not in counts)]
     return {reason: most for reason in reasons if (most := max(counts.get(reason, 0), totals.get(reason, 0)))}
 
 
