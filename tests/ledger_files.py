@@ -225,6 +225,28 @@ def hostile() -> Writer:
     return writer.evidence(7, "state", 4, detail="[bold]layer[/bold] {n}").windows(40).end(40)
 
 
+def example() -> Writer:
+    """What the documentation shows: a GPU that flips bits, a suspect, and a slow rank."""
+    writer = Writer(groups=[[0, 3, 6], [1, 4, 7], [2, 5]], rule="Detox(r=3, MultiKrum, Median)")
+    lost = [412, 530, 871]
+    for step in lost:
+        writer.evidence(step, "outvoted", 3)
+    writer.evidence(640, "unlike the others", 5, kind="suspicion", detail="e-value 8.9e+03 over 640 steps")
+    writer.evidence(700, "slow", 6, kind="notice", detail="computes 0.31 s, the others 0.2 s")
+    for first in range(0, 1000, 20):
+        writer.window(first, first + 19, {3: sum(first <= step < first + 20 for step in lost)})
+        for account in writer.records[-1]["workers"]:
+            account["weight"] = None
+            grown = min(4.2, 4.2 * max(0, first - 380) / 260) if account["worker"] == 5 else 0.0
+            account["suspicion"] = grown
+        for times in writer.records[-1]["ranks"]:
+            times.update({"compute": 0.31, "wait": 0.0} if times["rank"] == 6 else {"wait": 0.11})
+    writer.totals(1000)
+    for account in writer.records[-1]["report"]["workers"]:
+        account["mean_weight"] = None
+    return writer.end(999)
+
+
 SCENARIOS: dict[str, Callable[[], Writer]] = {
     "clean": clean,
     "transient": lambda: lost([412]),
@@ -239,4 +261,5 @@ SCENARIOS: dict[str, Callable[[], Writer]] = {
     "slow": slow_rank,
     "elastic": elastic,
     "hostile": hostile,
+    "example": example,
 }

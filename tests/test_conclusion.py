@@ -16,6 +16,11 @@ def concluded(writer, tmp_path):
 
 
 LINES = {
+    "example": (
+        2,
+        "worker 3 (rank 3, host b, GPU 1): lost 3 votes, first at step 412, last at step 871, "
+        "transient; suggest: drain b",
+    ),
     "clean": (
         0,
         "no worker is proven or suspected wrong in 100 steps of 8 workers; test: exchangeable, at"

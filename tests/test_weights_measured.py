@@ -1,7 +1,7 @@
 """A weight is measured or NaN, never assumed.
 
-0.2.0: coordinate-wise rules gave each row 1/n. The report showed a worker that sent 1e20 under a median with a
-seventh of the weight.
+0.2.0: coordinate-wise rules gave each row 1/n. The report showed a worker that sent 1e20 under a median with
+a seventh of the weight.
 """
 
 import json
