@@ -123,6 +123,21 @@ def test_errors_name_a_rank_that_the_ledger_does_not(tmp_path):
     assert conclusion.code == 2
 
 
+def test_the_rank_that_ended_the_run_is_the_first_to_look_at(tmp_path):
+    writer = lost([5, 6, 7], run=20).without_end().evidence(20, "late", 6)
+    rank_ends(writer.into(tmp_path), {0: end(19, "LateRanksError: rank 6", [6])})
+    conclusion = conclude(read(tmp_path))
+    assert [c.charge.workers for c in conclusion.culprits] == [(6,), (3,)]
+    assert conclusion.line.endswith("look first at d")
+
+
+def test_a_place_without_a_gpu_is_its_host(tmp_path):
+    named = places("ab")
+    named[1]["device"] = "cpu"
+    line = concluded(Writer(workers=2, places=named).evidence(9, "outvoted", 1), tmp_path).line
+    assert line.startswith("worker 1 (rank 1, host b): lost 1 vote, at step 9")
+
+
 def test_a_script_that_fails_on_a_rank_is_told_with_its_own_error(tmp_path):
     folder = Writer().windows(20).into(tmp_path)
     rank_ends(folder, {5: end(20, "ValueError: mine"), 0: end(20, "LateRanksError: rank 5", [5])})

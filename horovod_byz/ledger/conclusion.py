@@ -94,7 +94,8 @@ def conclude(history: History) -> Conclusion:
     sifted = sift(history)
     proofs = [*sifted.proofs, *from_ends(history, sifted.proofs)]
     proven = with_totals(charges(history, proofs), history, sifted)
-    culprits = tuple(_culprit(history, charge) for charge in collapsed(proven, history.binding))
+    named = sorted(collapsed(proven, history.binding), key=lambda charge: not _ended_the_run(history, charge))
+    culprits = tuple(_culprit(history, charge) for charge in named)
     accused = {worker for charge in proven for worker in charge.workers}
     doubted = [c for c in charges(history, sifted.suspicions) if not set(c.workers) <= accused]
     warnings = _warnings(history, sifted.notices, proven)
@@ -126,6 +127,11 @@ def _pattern(history: History, charge: Charge) -> Pattern | None:
         return None
     counted = charge.level == "worker" and any(worker in history.totals for worker in charge.workers)
     return pattern(charge.steps, history.last_step or 0, count if counted else 0)
+
+
+def _ended_the_run(history: History, charge: Charge) -> bool:
+    """Whether an error at the run's end names it: then it is the first to look at."""
+    return any(rank in end.ranks for end in history.ends if end.reason for rank in charge.ranks)
 
 
 def _plain(charge: Charge) -> bool:

@@ -106,10 +106,10 @@ def device(name: str) -> str:
 
 
 def where(place: Place) -> str:
-    """Host and device: "host b, GPU 2"; empty where neither is known."""
-    return ", ".join(
-        [f"host {place.host}"] * (place.host != "?") + [device(place.device)] * bool(place.device)
-    )
+    """Host and device: "host b, GPU 2"; without what is not known, and without a device that is a CPU."""
+    host = f"host {place.host}" if place.host != "?" else ""
+    name = device(place.device)
+    return ", ".join(part for part in (host, name) if part not in ("", "cpu"))
 
 
 def listed(numbers: Iterable[int], noun: str) -> str:
