@@ -318,6 +318,11 @@ class TestFollow:
         console.file.close()
         assert "last written" in (tmp_path / "shown").read_text()
 
+    def test_json_after_a_live_run_is_json_alone(self, tmp_path):
+        shown = report(SCENARIOS["nan"]().into(tmp_path), "--follow", "--json")
+        assert json.loads(shown.stdout)["exit_code"] == 2
+        assert "worker 5 (rank 5" in shown.stderr
+
     def test_the_command_follows_and_then_reports(self, tmp_path):
         shown = report(SCENARIOS["nan"]().into(tmp_path), "--follow")
         assert shown.exit_code == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.console import Console
 from typer.core import TyperCommand
 
 from horovod_byz.common.extras import require
@@ -54,7 +55,7 @@ def report(path: Path, as_json: bool, page: Path | None, live: bool) -> int:
     if live and _trained(path) and not files(path):
         raise LedgerFileError(f"{path} holds no ledger.jsonl to follow: leave out --follow")
     if live:
-        follow(path, console())
+        follow(path, Console(stderr=True) if as_json else console())
     trained = _evaluated(path)
     shown = trained.shown if trained is not None else overview(read(path))
     if page is not None:

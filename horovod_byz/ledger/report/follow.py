@@ -35,10 +35,12 @@ def follow(path: Path, console: Console, sleep: Callable[[float], None] = time.s
         LedgerFileError: if a file is no ledger's.
     """
     terminal = console.is_terminal
-    said = ""
+    said, sizes, shown = "", None, None
     with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
-            shown = overview(read(path)) if files(path) else None
+            now = [(file, file.stat().st_size) for file in files(path)]
+            if now and now != sizes:
+                shown, sizes = overview(read(path)), now
             if terminal:
                 live.update(_group(path, shown), refresh=True)
             elif shown is not None and shown.conclusion.line != said:
