@@ -375,6 +375,12 @@ class TestRunFolders:
         assert shown.output.startswith("worker 3: lost 2 votes")
         assert "not complete: continue it with --resume" in shown.output
 
+        (run / "checkpoint.pt").write_bytes(b"PK")
+        damaged = report(run)
+        assert damaged.output.startswith("no step is recorded yet")
+        assert "The accounts of checkpoint.pt cannot be read" in damaged.output
+        assert "evaluations" in damaged.output
+
     def test_a_clean_run_is_clean(self, tmp_path):
         self.train(tmp_path / "run")
         shown = report(tmp_path / "run")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from horovod_byz.ledger.parsed import Binding, End, Totals
 from horovod_byz.ledger.report.overview import Overview, overview
 from horovod_byz.ledger.report.screen import NOT_MEASURED, print_on, screen
 from horovod_byz.ledger.truth import GroundTruth
-from horovod_byz.training.runs import RunError, RunFolder
+from horovod_byz.training.checkpoint import CheckpointError
+from horovod_byz.training.runs import CHECKPOINTS, RunError, RunFolder
 
 __all__ = ["Evaluated", "load", "show"]
 
@@ -63,6 +64,7 @@ class Evaluated:
         yield _metrics(records) if records else Text("It holds no evaluation yet.")
         if not self.folder.complete:
             yield Text("The run is not complete: continue it with --resume.")
+            yield from map(Text, self.shown.history.notes)
         else:
             yield Text(_summary(self.folder.summary))
         if self.verdicts is not None:
@@ -81,9 +83,9 @@ def load(path: Path) -> Evaluated:
     if not folder.exists:
         folder.check_whole()
         raise RunError(f"{path} holds no run: name a folder that horovod-byz train wrote")
-    verdicts = _kept_verdicts(folder)
+    verdicts, notes = _kept_verdicts(folder)
     history = read(path) if files(path) else _history(folder, verdicts)
-    return Evaluated(folder, verdicts, overview(history))
+    return Evaluated(folder, verdicts, overview(replace(history, notes=(*history.notes, *notes))))
 
 
 def show(path: Path, console: Console | None = None) -> None:
@@ -95,17 +97,21 @@ def show(path: Path, console: Console | None = None) -> None:
     print_on(console if console is not None else terminal(), load(path).lines())
 
 
-def _kept_verdicts(folder: RunFolder) -> dict[str, Any] | None:
-    """The verdicts of a complete run, else those of its checkpoint."""
+def _kept_verdicts(folder: RunFolder) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """The verdicts of a complete run, else of its last checkpoint that is whole; and what was damaged."""
     if folder.complete:
-        return folder.verdicts
-    state = folder.load_checkpoint()
-    if state is None:
-        return None
-    config = folder.config
-    truth = GroundTruth(config.workers, lambda step: ())
-    truth.load_state_dict(state["ledger"])
-    return truth.summary()
+        return folder.verdicts, ()
+    notes: tuple[str, ...] = ()
+    for name in CHECKPOINTS:
+        try:
+            state = folder.load_checkpoint(name)
+            if state is not None:
+                truth = GroundTruth(folder.config.workers, lambda step: ())
+                truth.load_state_dict(state["ledger"])
+                return truth.summary(), notes
+        except (CheckpointError, KeyError, TypeError) as error:
+            notes = (*notes, f"The accounts of {name} cannot be read: {error}")
+    return None, notes
 
 
 def _history(folder: RunFolder, verdicts: dict[str, Any] | None) -> History:
