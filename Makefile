@@ -89,7 +89,7 @@ lint: setup ## ruff, mypy --strict on the package, cython-lint on the kernels, s
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict horovod_byz
 	$(BIN)/cython-lint kernels
-	$(BIN)/shellcheck launch/*.sh .ci/run
+	$(BIN)/shellcheck launch/*.sh tools/*.sh .ci/run
 
 .PHONY: format
 format: setup ## Let ruff rewrite what it can

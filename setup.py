@@ -191,6 +191,7 @@ setup(
     include_package_data=False,  # else every source that MANIFEST.in names for the sdist goes into the wheel
     package_data={
         "horovod_byz": ["py.typed"],
+        "horovod_byz.ledger.report": ["page.html"],
         "horovod_byz.kernels": ["*.pxd", "*.pyi", "README.md", "core/kernels.h"],
     },
     ext_modules=extensions(),

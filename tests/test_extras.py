@@ -14,7 +14,7 @@ from horovod_byz.common import extras
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("matplotlib", "pydantic", "scipy", "sklearn", "tomli_w", "PIL", "torchvision", "rich", "typer")
 # typer imports pydantic itself in some versions, so the command is tried with it.
-COMMAND = ("matplotlib", "scipy", "sklearn", "tomli_w", "PIL", "psutil", "torchvision")
+COMMAND = ("jinja2", "matplotlib", "scipy", "sklearn", "tomli_w", "PIL", "psutil", "torchvision")
 EXTRA = (*COMMAND, "pydantic")
 DISTRIBUTION = {"sklearn": "scikit-learn", "tomli_w": "tomli-w", "prometheus_client": "prometheus-client"}
 
@@ -86,7 +86,7 @@ def says_what_to_install(result: dict, extra: str) -> bool:
 
 def test_the_command_works_with_the_core_alone(interpreter):
     """What needs more says in one sentence what to install."""
-    needs = {"train --data digits": "train", "reproduce": "reproduce", "report nowhere": "report"}
+    needs = {"train --data digits": "train", "reproduce": "reproduce", "report . --html page.html": "report"}
     lines = [
         "--help",
         "train --help",

@@ -173,7 +173,7 @@ def test_a_damaged_checkpoint_falls_back_with_a_warning_or_gives_a_clear_error(r
         ({"ledger": {"byzantine": hb.Ledger().state_dict()}}, "holds no verdicts of its step"),
         ({"ledger": {"byzantine": {"steps": 7, "accounts": [3]}}}, "holds no verdicts of its step"),
         ({"ledger": {"byzantine": entered(7, worker=4)}}, "holds no verdicts of its step"),
-        ({"ledger": {"byzantine": entered(7, weight=math.nan)}}, "holds verdicts that are not finite"),
+        ({"ledger": {"byzantine": entered(7, weight=math.inf)}}, "holds verdicts that are not finite"),
         ({"optimizer": {"state": {}}}, "holds the state of another optimizer"),
         ({"optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}}, "holds the state of another optimizer"),
         ({"optimizer": {"state": {0: {"momentum_buffer": torch.zeros(3)}}}}, "holds a moment of the"),

@@ -148,7 +148,8 @@ def test_an_error_of_the_system_is_reported_in_one_sentence_too(tmp_path, monkey
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("horovod_byz.training.report.show", refuse)
+    monkeypatch.setattr("horovod_byz.training.report.load", refuse)
+    (tmp_path / "config.toml").touch()
     result = runner.invoke(app, ["report", str(tmp_path)])
     assert result.exit_code == 1
     assert f"horovod-byz: {tmp_path}: Permission denied: check the name, its rights" in result.output

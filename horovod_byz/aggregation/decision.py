@@ -89,8 +89,14 @@ class Coordinatewise:
 
     @property
     def weights(self) -> Floats:
-        """An equal weight for each chosen row, though which of its values count differs by coordinate."""
-        return Weighted.uniform(self.n, self.chosen).weights
+        """0 for a row that was not chosen; NaN, not measured, for the others.
+
+        Which rows' values count differs by coordinate: a row may give all of the result, or nothing. An equal
+        share each would credit a row that lies far outside in every coordinate with 1/n.
+        """
+        weights = np.zeros(self.n)
+        weights[self.chosen] = 1.0 if len(self.chosen) == 1 else np.nan
+        return weights
 
     def expand(self, n: int, rows: Ints) -> Coordinatewise:
         """The same rule, where this decision's rows are `rows` out of n."""
@@ -264,5 +270,6 @@ def _mix(weights: Floats, below: Sequence[Decision]) -> Floats:
     # A plain ordered sum: NumPy's dot may group the terms by SIMD width, and all ranks need the same bits.
     total = np.zeros(mixing.shape[1])
     for weight, row in zip(weights, mixing, strict=True):
-        total += weight * row
+        # A row without part in a virtual row has none in the result, also where that one's weight is NaN.
+        total += np.where(row == 0.0, 0.0, weight * row)
     return total

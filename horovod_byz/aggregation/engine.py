@@ -29,7 +29,8 @@ class Outcome:
     """The result of one aggregation beside the value, which is in `out`; equal on all ranks.
 
     Attributes:
-        weights: weight of each row in the result, (n,) float64.
+        weights: weight of each row in the result, (n,) float64; NaN where a coordinate-wise rule took some of
+            its values, which nobody counts.
         nonfinite: how many NaN or infinite values each row held, (n,) int64; zeros if no
             distances were measured.
         outvoted: indices of the rows that lost a vote in their redundancy group.

@@ -19,7 +19,7 @@ class Verdict:
 
     Attributes:
         worker: index of the row.
-        weight: its weight in the result, 0 to 1.
+        weight: its weight in the result, 0 to 1; NaN if it was not measured, as by coordinate-wise rules.
         nonfinite: how many NaN or infinite values it held.
         distance: L2 distance to the result; NaN if it was not measured or the row is not finite.
         reason: why the row is suspect: "non-finite", "outvoted", "far", or "" when it is not.
@@ -45,7 +45,7 @@ def judge(
     """Turns one step's numbers into verdicts.
 
     Args:
-        weights: (n,) weight of each row in the result.
+        weights: (n,) weight of each row in the result; NaN where it was not measured.
         nonfinite: (n,) count of NaN or infinite values.
         distances: (n,) L2 distance of each row to the result, or None.
         outvoted: indices of rows that lost a vote in their redundancy group.

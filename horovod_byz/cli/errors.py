@@ -1,4 +1,7 @@
-"""Exit codes of the `horovod-byz` command: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+"""Exit codes of the `horovod-byz` command: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C.
+
+`report` has its own: 1 for wrong usage too, as 2 says that it names a culprit.
+"""
 
 from __future__ import annotations
 

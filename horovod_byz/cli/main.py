@@ -10,7 +10,8 @@ import typer
 
 from horovod_byz.cli import theory_command, train_command
 from horovod_byz.cli.errors import explained
-from horovod_byz.common.extras import require
+from horovod_byz.cli.report_command import ReportCommand
+from horovod_byz.common.errors import ExplainedError
 
 app = typer.Typer(
     name="horovod-byz",
@@ -178,14 +179,25 @@ def reproduce(
             overview.show(Catalogue(experiments), results)
 
 
-@app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Show how a run went, and how each worker was treated."""
-    with explained():
-        require("report", "pydantic", "tomli_w")
-        from horovod_byz.training.report import show
+@app.command(cls=ReportCommand)
+def report(
+    path: Annotated[Path, typer.Argument(help="A folder with a ledger.jsonl, such a file, or a run folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Also write this one-file page.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Show a live run until it ends.")] = False,
+) -> None:
+    """Name the worker, rank and host at fault, and what to do.
 
-        show(folder)
+    Ends with 0 if nobody is at fault, 1 after an error, 2 if a culprit or suspect is named.
+    """
+    with explained():
+        from horovod_byz.cli import report_command
+
+        try:
+            code = report_command.report(path, as_json, html, follow)
+        except ValueError as error:  # never 2: that says that a culprit is named
+            raise ExplainedError(str(error)) from error
+    raise typer.Exit(code)
 
 
 @app.command()

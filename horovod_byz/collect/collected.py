@@ -50,7 +50,7 @@ class Collected:
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
-        """Weight of each worker's row in the result, (n,)."""
+        """Weight of each worker's row in the result, (n,); NaN where it was not measured."""
         return self.outcome.weights
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ class GroundTruth:
         return {
             "steps": self.steps,
             "first_step": 0,
-            "byzantine_share_of_weight": round(sum(account.weight for account in byzantine) / steps, 6),
+            "byzantine_share_of_weight": _share(sum(account.weight for account in byzantine), steps),
             "byzantine_rows_named": _named(byzantine),
             "honest_rows_named": _named(honest),
             "workers": [self._record(*pair) for pair in zip(byzantine, honest, strict=True)],
@@ -98,13 +99,18 @@ class GroundTruth:
         return {
             "worker": honest.worker,
             "byzantine_steps": byzantine.steps,
-            "mean_weight": round((byzantine.weight + honest.weight) / max(self.steps, 1), 6),
+            "mean_weight": _share(byzantine.weight + honest.weight, max(self.steps, 1)),
             "nonfinite_steps": reasons["non-finite"],
             "far_steps": reasons["far"],
             "outvoted_steps": reasons["outvoted"],
             "last_suspect_step": last if last >= 0 else None,
             **({"group": self._group[honest.worker]} if self._group else {}),
         }
+
+
+def _share(weight: float, steps: int) -> float | None:
+    """A mean weight; None where a coordinate-wise rule's weights were not measured."""
+    return round(weight / steps, 6) if math.isfinite(weight) else None
 
 
 def _named(accounts: Sequence[Account]) -> float | None:

@@ -23,8 +23,8 @@ class Aggregate:
 
     Attributes:
         value: the aggregate, (d,), of the rows' type, dtype and device.
-        weights: weight of each row in the result, (n,) float64. A coordinate-wise rule gives each row
-            that took part an equal weight.
+        weights: weight of each row in the result, (n,) float64; NaN, not measured, for the rows from which a
+            coordinate-wise rule took its values, since their part differs by coordinate.
         verdicts: one `Verdict` per row, in row order.
     """
 

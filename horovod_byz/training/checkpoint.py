@@ -141,12 +141,12 @@ def _check_ledger(state: Mapping[str, Any], n: int) -> None:
         try:
             ledger.load_state_dict(state["ledger"][name])
             accounts = [ledger.account(account["worker"]) for account in ledger.report()["workers"]]
-            finite = all(math.isfinite(account.weight) for account in accounts)
+            infinite = any(math.isinf(account.weight) for account in accounts)  # NaN: it was not measured
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError("holds no verdicts of its step") from error
         if ledger.steps != state["step"] or not {account.worker for account in accounts} <= {*range(n)}:
             raise ValueError("holds no verdicts of its step")
-        if not finite:
+        if infinite:
             raise ValueError("holds verdicts that are not finite")
 
 

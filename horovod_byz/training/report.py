@@ -1,56 +1,169 @@
-"""Prints a run folder for a person: what it was, how it went, how each worker was treated."""
+"""Reports a run folder: the conclusion first, then what it was, how it went, and each worker's verdicts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from horovod_byz.common.terminal import console as terminal
-from horovod_byz.training.runs import RunError, RunFolder
+from horovod_byz.ledger.history import History, files, read
+from horovod_byz.ledger.parsed import Binding, End, Totals
+from horovod_byz.ledger.report.overview import Overview, overview
+from horovod_byz.ledger.report.screen import NOT_MEASURED, print_on, screen
+from horovod_byz.ledger.truth import GroundTruth
+from horovod_byz.training.checkpoint import CheckpointError
+from horovod_byz.training.runs import CHECKPOINTS, RunError, RunFolder
 
-__all__ = ["show"]
+__all__ = ["Evaluated", "load", "show"]
 
 
-def show(path: Path, console: Console | None = None) -> None:
-    """Print a run's configuration in one line, its evaluations, and its verdicts.
+@dataclass(frozen=True)
+class Evaluated:
+    """A run of `horovod-byz train` with its conclusion.
+
+    Attributes:
+        folder: the run folder.
+        verdicts: how each worker was treated, up to the last checkpoint where the run is not complete; None
+            where nothing was kept yet.
+        shown: the conclusion: of the ledger's file where the folder has one, else of the verdicts.
+    """
+
+    folder: RunFolder
+    verdicts: dict[str, Any] | None
+    shown: Overview
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The evaluations and results, in plain values."""
+        complete = self.folder.complete
+        return {
+            "configuration": _configuration(self.folder),
+            "complete": complete,
+            "summary": self.folder.summary if complete else None,
+            "evaluations": self.folder.metrics,
+            "verdicts": self.verdicts,
+        }
+
+    def lines(self) -> Iterator[RenderableType]:
+        """What to print, in order."""
+        if files(self.folder.path):
+            yield from screen(self.shown)
+        else:
+            yield next(screen(self.shown))
+            for named in self.shown.conclusion.culprits:
+                if named.sentence != self.shown.conclusion.line:
+                    yield Text(f"  {named.sentence}")
+        yield Text(_configuration(self.folder))
+        records = self.folder.metrics
+        yield _metrics(records) if records else Text("It holds no evaluation yet.")
+        if not self.folder.complete:
+            yield Text("The run is not complete: continue it with --resume.")
+            yield from map(Text, self.shown.history.notes)
+        else:
+            yield Text(_summary(self.folder.summary))
+        if self.verdicts is not None:
+            yield _verdicts(self.verdicts)
+            yield Text(_named(self.verdicts))
+
+
+def load(path: Path) -> Evaluated:
+    """Reads a run folder.
 
     Raises:
-        RunError: when there is no run in that folder.
+        RunError: when there is no run in that folder, or a file is damaged.
+        LedgerFileError: when its ledger.jsonl is no ledger.
     """
-    console = console if console is not None else terminal()
     folder = RunFolder(path)
     if not folder.exists:
         folder.check_whole()
         raise RunError(f"{path} holds no run: name a folder that horovod-byz train wrote")
+    verdicts, notes = _kept_verdicts(folder)
+    history = read(path) if files(path) else _history(folder, verdicts)
+    return Evaluated(folder, verdicts, overview(replace(history, notes=(*history.notes, *notes))))
+
+
+def show(path: Path, console: Console | None = None) -> None:
+    """Print a run's conclusion, its configuration in one line, its evaluations, and its verdicts.
+
+    Raises:
+        RunError: when there is no run in that folder.
+    """
+    print_on(console if console is not None else terminal(), load(path).lines())
+
+
+def _kept_verdicts(folder: RunFolder) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """The verdicts of a complete run, else of its last checkpoint that is whole; and what was damaged."""
+    if folder.complete:
+        return folder.verdicts, ()
+    notes: tuple[str, ...] = ()
+    for name in CHECKPOINTS:
+        try:
+            state = folder.load_checkpoint(name)
+            if state is not None:
+                truth = GroundTruth(folder.config.workers, lambda step: ())
+                truth.load_state_dict(state["ledger"])
+                return truth.summary(), notes
+        except (CheckpointError, KeyError, TypeError) as error:
+            notes = (*notes, f"The accounts of {name} cannot be read: {error}")
+    return None, notes
+
+
+def _history(folder: RunFolder, verdicts: dict[str, Any] | None) -> History:
+    """A run that wrote no ledger's file, as one: counts and last steps, no first ones."""
+    config = folder.config
+    workers = verdicts["workers"] if verdicts else []
+    groups: dict[int, tuple[int, ...]] = {}
+    for worker in workers:
+        if worker.get("group") is not None:
+            groups[worker["group"]] = (*groups.get(worker["group"], ()), worker["worker"])
+    binding = Binding(
+        workers=config.workers,
+        rule=str(config.rule),
+        collect=str(config.collect),
+        groups=tuple(groups.values()) or None,
+    )
+    steps = verdicts["steps"] if verdicts else 0
+    totals = {worker["worker"]: _totals(worker, steps) for worker in workers}
+    ends = (End(0, max(steps - 1, 0), 0),) if folder.complete else ()
+    return History(folder.path, (binding,), totals=totals, steps=steps, ends=ends)
+
+
+def _totals(worker: dict[str, Any], steps: int) -> Totals:
+    counts = {"outvoted": worker.get("outvoted_steps", 0), "non-finite": worker.get("nonfinite_steps", 0)}
+    return Totals(
+        worker["worker"],
+        steps,
+        worker.get("mean_weight"),
+        None,
+        {reason: count for reason, count in counts.items() if count},
+        worker.get("first_suspect_step"),
+        worker.get("last_suspect_step"),
+        worker.get("group"),
+    )
+
+
+def _configuration(folder: RunFolder) -> str:
     config = folder.config
     attack = "a script" if config.script else str(config.attack)
-    console.print(
+    return (
         f"{config.data.name}, {config.model}, {config.workers} workers, {config.byzantine} Byzantine "
-        f"({attack}), rule {config.rule}, collected {config.collect}, seed {config.seed}",
-        highlight=False,
+        f"({attack}), rule {config.rule}, collected {config.collect}, seed {config.seed}"
     )
-    records = folder.metrics
-    console.print(_metrics(records) if records else "It holds no evaluation yet.")
-    if not folder.complete:
-        console.print("The run is not complete: continue it with --resume.")
-        return
-    summary, verdicts = folder.summary, folder.verdicts
+
+
+def _summary(summary: dict[str, Any]) -> str:
     diverged = summary["diverged_at"]
-    console.print(
+    end = "never diverged." if diverged is None else f"an honest loss was not finite from step {diverged} on."
+    return (
         f"Final accuracy {100 * summary['accuracy']:.2f} %, best {100 * summary['best_accuracy']:.2f} % "
-        f"at step {summary['best_step']}; "
-        + (
-            "never diverged."
-            if diverged is None
-            else f"an honest loss was not finite from step {diverged} on."
-        ),
-        highlight=False,
+        f"at step {summary['best_step']}; {end}"
     )
-    console.print(_verdicts(verdicts))
-    console.print(_named(verdicts), highlight=False)
 
 
 def _metrics(records: list[dict[str, Any]]) -> Table:
@@ -88,13 +201,13 @@ def _verdicts(verdicts: dict[str, Any]) -> Table:
     for heading in shown:
         table.add_column(heading, justify="right")
     for worker in workers:
-        table.add_row(*(_cell(worker.get(columns[heading])) for heading in shown))
+        table.add_row(*(_cell(heading, worker.get(columns[heading])) for heading in shown))
     return table
 
 
-def _cell(value: float | None) -> str:
+def _cell(heading: str, value: float | None) -> str:
     if value is None:
-        return "-"
+        return NOT_MEASURED if heading == "mean weight" else "-"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
