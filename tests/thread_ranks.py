@@ -9,9 +9,13 @@ import numpy as np
 
 from horovod_byz.collect.channels import Silent
 from horovod_byz.collect.layout import Layout
+from horovod_byz.collect.places import clean
 from horovod_byz.collect.protocol import MOST_ELEMENTS, check_received
 from horovod_byz.collect.session import Job
 from horovod_byz.collect.watchdog import Watchdog
+from horovod_byz.host.place import host_name
+
+AT = f"(host {clean(host_name())})"  # how errors say where the ranks run
 
 PATIENCE = 100.0  # seconds for all ranks to arrive; a loaded machine runs 46 threads slowly
 

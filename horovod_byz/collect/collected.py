@@ -14,6 +14,7 @@ import numpy.typing as npt
 from horovod_byz.aggregation import engine
 from horovod_byz.aggregation.verdict import Verdict
 from horovod_byz.collect.header import Header
+from horovod_byz.collect.pace import RankPace
 from horovod_byz.collect.protocol import Array
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Collected:
         outvoted_ranks: aggregators whose statistics or result lost a vote, as seen by this rank.
         complainers: ranks whose complaints no other rank confirms: their connection is disturbed, or they
             lie.
+        paces: each rank's seconds of computing and waiting, as it gives them.
     """
 
     value: Array
@@ -45,6 +47,7 @@ class Collected:
     step: int
     outvoted_ranks: tuple[int, ...] = ()
     complainers: tuple[int, ...] = ()
+    paces: tuple[RankPace, ...] = ()
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:

@@ -6,6 +6,7 @@ All headers have one size, so the ranks can compare them, and name a rank that d
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -33,6 +34,9 @@ _RECORD = np.dtype(
         ("dtype", "S8"),
         ("mode", "S16"),
         ("rule", "V16"),
+        ("compute", "<f4"),
+        ("apply", "<f4"),
+        ("wait", "<f4"),
         ("layout", "V16"),
         ("state", "V16"),
         ("digest", "V16"),
@@ -60,6 +64,9 @@ class Header:
         layout: digest of the number of rows that this rank expects of each rank.
         state: digest of the rank's parameters, or zeros at a step that does not compare them.
         start: while a collector is bound, the first step that this rank proposes; ranks may differ.
+        compute: seconds from the end of this rank's last step to this header, without `apply`; ranks differ.
+        apply: seconds that its optimizer took to apply the last aggregate; likewise.
+        wait: seconds that it waited for the others' last headers; likewise.
     """
 
     step: int
@@ -72,6 +79,9 @@ class Header:
     layout: bytes = NONE
     state: bytes = NONE
     start: int = 0
+    compute: float = 0.0
+    apply: float = 0.0
+    wait: float = 0.0
 
     def pack(self) -> Bytes:
         """The header as `SIZE` bytes."""
@@ -109,7 +119,13 @@ def unpack(data: Bytes) -> Header | None:
         layout=record["layout"].tobytes(),
         state=record["state"].tobytes(),
         start=int(record["start"]),
+        **{name: _seconds(float(record[name])) for name in ("compute", "apply", "wait")},
     )
+
+
+def _seconds(said: float) -> float:
+    """A duration that a peer gives; 0 for what is none."""
+    return said if 0.0 < said < math.inf else 0.0
 
 
 def any_binds(received: Bytes) -> bool:
@@ -209,11 +225,11 @@ def check_states(headers: Sequence[Header], step: int, agreed: int | None = None
     usual, count = _most_frequent(states)
     odd = [rank for rank, state in enumerate(states) if state != usual]
     if odd:
-        whose = " and ".join(f"rank {rank}'s" for rank in odd)
+        whose = " and ".join(f"{names([rank])}'s" for rank in odd)
         others = "the other ranks'"
         if 2 * count <= len(states):
             first = states.index(usual)
-            others = f"rank {first}'s (no majority of ranks agrees, so that one may be wrong too)"
+            others = f"{names([first])}'s (no majority of ranks agrees, so that one may be wrong too)"
         raise StateMismatchError(
             f"{whose} parameters, optimizer state or options (such as the learning rate) differ from "
             f"{others} {_since(step, agreed)}: broadcast them, or restore a checkpoint",

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 from horovod_byz.collect import departure
 from horovod_byz.collect.channels import Channel
-from horovod_byz.collect.errors import LateRanksError, TransportError
+from horovod_byz.collect.errors import LateRanksError, TransportError, located
 from horovod_byz.collect.inquiry import Finding, Inquiry
 from horovod_byz.collect.notice import Notice, State, place
 
@@ -233,15 +233,16 @@ _UNKNOWN = (
 
 
 def announced(method: Method) -> Method:
-    """Decorates a method of a session: announces its errors, so that other ranks can name the cause."""
+    """Decorates a method of a session: its errors say where ranks run, and are announced to the others."""
 
     @functools.wraps(method)
     def call(self: Any, *arguments: Any, **options: Any) -> Any:
-        try:
-            return method(self, *arguments, **options)
-        except Exception as error:
-            self.transport.watchdog.failed(error)
-            raise
+        with located(self.places):
+            try:
+                return method(self, *arguments, **options)
+            except Exception as error:
+                self.transport.watchdog.failed(error)
+                raise
 
     return call  # type: ignore[return-value]
 
