@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 from horovod_byz.host.place import Place
 
-# Where the ranks of the session at work run. Of a thread, not of the process: a test may run ranks in threads.
+# Where the ranks of the session at work run. Of a thread, not of the process: tests run ranks in threads.
 _PLACES: ContextVar[tuple[Place, ...]] = ContextVar("horovod_byz_places", default=())
 
 
@@ -33,7 +33,10 @@ class TransportError(RuntimeError):
     Attributes:
         ranks: the ranks at fault, ascending; empty if they cannot be identified.
         places: where they run; empty before the ranks are bound.
+        doubtful: those of `ranks` that may be honest, since the ranks that contradict them may lie.
     """
+
+    doubtful: tuple[int, ...] = ()
 
     def __init__(self, message: str, ranks: Sequence[int] = ()) -> None:
         super().__init__(message)
@@ -65,7 +68,7 @@ class LateRanksError(TransportError):
 
 
 def names(ranks: Sequence[int]) -> str:
-    """'rank 2', 'ranks 1 and 4'; where places are known 'rank 2 (host b, GPU 2)', 'ranks 1 and 4 (host a)'."""
+    """'rank 2', 'ranks 1 and 4'; once places are known 'rank 2 (host b, GPU 2)', 'ranks 1 and 4 (host a)'."""
     where = {place.rank: place.where for place in _PLACES.get()}
     places = [where.get(rank, "") for rank in sorted(ranks)]
     shared = set(places).pop() if len(set(places)) == 1 else ""

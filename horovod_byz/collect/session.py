@@ -116,13 +116,14 @@ class Session(ABC):
             echoes.check(said[:, own.size :].reshape(len(said), -1, digest.SIZE), "headers")
 
     def _locate(self, known: tuple[Place, ...]) -> None:
-        self.places = known
+        self.places = self.transport.watchdog.places = known
         locate(known)
 
     def when_bound(self, action: Callable[[Transport, Rule], None], rule: Rule) -> None:
         """Runs `action(transport, rule)` now, and again after each new agreement; equal on all ranks."""
         self._when_bound.append(action)
-        action(self.transport, rule)
+        with located(self.places):
+            action(self.transport, rule)
 
     def _header(self, step: int, rows: int, rule: bytes, **more: Any) -> Header:
         """This rank's header; every header contains all parameters of the session."""
