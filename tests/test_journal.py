@@ -588,7 +588,6 @@ class TestProcess:
         [
             ("", "ledger.jsonl", ""),
             ("raise ValueError('the data is gone')", "ledger.rank0.jsonl", "ValueError: the data is gone"),
-            ("sys.exit(0)", "ledger.jsonl", ""),
         ],
     )
     def test_how_a_script_ends_is_in_the_file(self, tmp_path, end, name, reason):

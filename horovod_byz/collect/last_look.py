@@ -9,9 +9,8 @@ from horovod_byz.collect.channels import Channel
 from horovod_byz.collect.inquiry import Finding, Inquiry
 from horovod_byz.collect.notice import Notice, State
 
-# Horovod's launcher kills 5 s after its SIGTERM, mpirun after about one.
+# Horovod's launcher kills 5 s after its SIGTERM.
 _LONGEST, _PAUSE = 3.0, 0.05
-_SHORT = 0.6
 _NOBODY = Finding((), "")
 
 
@@ -25,18 +24,18 @@ def last_look(said: Notice, size: int, channel: Channel, grace: float) -> Findin
         grace: seconds within which a living rank announces itself, where ranks give signs of life.
     """
     # As of an operation that broke off: a rank that computes was not late, and is ended like this one.
-    lives = channel.signs_of_life
-    inquiry = Inquiry(dataclasses.replace(said, state=State.RAISED), size, lives)
-    deadline = time.monotonic() + (min(grace, _LONGEST) if lives else _SHORT)
+    inquiry = Inquiry(dataclasses.replace(said, state=State.RAISED), size, channel.signs_of_life)
+    deadline = time.monotonic() + min(grace, _LONGEST)
     while True:
         notices = channel.read(inquiry.open)
         if notices is None:
             return _NOBODY
         inquiry.look(notices)
-        late = time.monotonic() > deadline
-        # Without signs of life, silence proves nothing: only what the others said counts.
-        if inquiry.settled() or (late and lives and grace <= _LONGEST):
+        if inquiry.settled():
             return inquiry.finding()
-        if late:
+        # Without signs of life silence proves nothing, and mpirun kills within 0.1 s.
+        if not channel.signs_of_life:
             return _NOBODY
+        if time.monotonic() > deadline:
+            return inquiry.finding() if grace <= _LONGEST else _NOBODY
         time.sleep(_PAUSE)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from horovod_byz.ledger.ledger import Ledger
 
-__all__ = ["end_all", "first_line", "watch"]
+__all__ = ["end_all", "first_line", "ledgers", "watch"]
 
 
 class _Process:
@@ -38,9 +38,13 @@ def watch(folder: Path, ledger: Ledger) -> None:
 
 def end_all(reason: str = "", ranks: Sequence[int] = ()) -> None:
     """Tells all ledgers that this process ends; an empty reason means that it has done its work."""
-    if _Process.owner == os.getpid():
-        for ledger in _Process.ledgers.values():
-            ledger.end(reason, ranks)
+    for ledger in ledgers():
+        ledger.end(reason, ranks)
+
+
+def ledgers() -> list[Ledger]:
+    """The ledgers that are told."""
+    return list(_Process.ledgers.values()) if _Process.owner == os.getpid() else []
 
 
 def first_line(error: BaseException) -> str:

@@ -40,18 +40,19 @@ class Budget:
     def __init__(self) -> None:
         self._of: Counter[tuple[Any, ...]] = Counter()
         self._in_window: Counter[tuple[Any, ...]] = Counter()
-        self.left_out = 0
+        self._written = self._written_in_window = self.left_out = 0
 
     def allows(self, evidence: Evidence) -> bool:
         """Whether a piece is written; counts it."""
         key = (evidence.worker, evidence.rank, evidence.reason)
-        total, here = self._of.total(), self._in_window
-        early = self._of[key] < FIRST and total < MOST
-        recent = here[key] < IN_WINDOW and here.total() < MOST_IN_WINDOW
+        early = self._of[key] < FIRST and self._written < MOST
+        recent = self._in_window[key] < IN_WINDOW and self._written_in_window < MOST_IN_WINDOW
         allowed = self._of[key] == 0 or early or recent
         if allowed:
             self._of[key] += 1
-            here[key] += 1
+            self._in_window[key] += 1
+            self._written += 1
+            self._written_in_window += 1
         else:
             self.left_out += 1
         return allowed
@@ -59,6 +60,7 @@ class Budget:
     def window(self) -> None:
         """A new window begins."""
         self._in_window.clear()
+        self._written_in_window = 0
 
 
 class Journal(Quiet):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ _REASONS: tuple[tuple[type[TransportError], str], ...] = (
     (StateMismatchError, "state"),
     (HeaderMismatchError, "header"),
 )
+_GONE = "it had failed before the launcher ended the others"
 _LONGEST = 160  # characters of an error in a piece of evidence
 
 
@@ -61,7 +62,7 @@ def introduce(ledger: Ledger, session: Session, rule: Rule) -> None:
     redundancy = getattr(rule, "redundancy", None)
     groups = None if redundancy is None else redundancy.groups_of(session.n)
     largest = rule.max_byzantine(session.n)
-    termination.when_terminated(endings.end_all)
+    termination.when_terminated(terminated)
     ledger.bind(
         session.places,
         session.transport.rank,
@@ -102,6 +103,17 @@ def recorded(ledger: Ledger, step: Callable[[], int]) -> Iterator[None]:
                 ledger.enter(evidence)
         ledger.end(endings.first_line(error), error.ranks)
         raise
+
+
+def terminated(reason: str, ranks: Sequence[int] = ()) -> None:
+    """Tells the ledgers with a file that the launcher ends this process, and which ranks failed before."""
+    for ledger in endings.ledgers():
+        known = {entry.rank for entry in ledger.evidence if entry.reason == "late"}
+        for rank in sorted(set(ranks) - known):
+            workers = next((place.workers for place in ledger.places if place.rank == rank), ())
+            worker = workers[0] if len(workers) == 1 else None
+            ledger.enter(Evidence(ledger.steps, "proof", "late", worker, rank, _GONE))
+    endings.end_all(reason, ranks)
 
 
 def _evidence(ledger: Ledger, error: TransportError, step: int) -> Iterator[Evidence]:
