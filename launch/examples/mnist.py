@@ -56,7 +56,7 @@ def arguments():
     parser.add_argument(
         "--ledger",
         default="runs/mnist",
-        help='folder of the ledger\'s file, or "" for none (default: runs/mnist)',
+        help='folder of the ledger, or "" for none (default: runs/mnist)',
     )
     parser.add_argument("--max-steps", type=int, default=None, help="stop each epoch early (default: never)")
     return parser.parse_args()
