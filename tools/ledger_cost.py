@@ -3,10 +3,10 @@
     python tools/ledger_cost.py [--workers 16] [--faulty]
 
 A step is that of a rank: the gradient of one worker on the network of launch/examples/mnist.py, and the
-median of 16 rows (the other 15 are that gradient with noise), in one process. Each block of 20 steps, which is a window of the
-file, runs with the next of three ledgers: in memory without listeners; in memory as every optimizer has it
-(log, slow ranks); and with a file. Processor time is compared, which other processes disturb little; the
-ledger's own time is also measured directly, around its call.
+median of 16 rows (the other 15 are that gradient with noise), in one process. Each block of 20 steps, which
+is a window of the file, runs with the next of three ledgers: in memory without listeners; in memory as every
+optimizer has it (log, slow ranks); and with a file. Processor time is compared, which other processes disturb
+little; the ledger's own time is also measured directly, around its call.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ class Collected:
         """Weight of each worker's row in the result, (n,)."""
         return self.outcome.weights
 
-    @property
+    @functools.cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
         """One verdict per worker, in worker order."""
         return self.outcome.verdicts
