@@ -138,8 +138,9 @@ class Journal(Quiet):
     def _close_window(self, ledger: Ledger) -> None:
         window = self._window
         if ledger.rank == 0 and window.steps:
-            suspicion = getattr(ledger, "suspicion", lambda worker: None)
-            self._lines.write([window.record(self._time(), suspicion), self._totals(ledger)])
+            test = getattr(ledger, "suspicion", None)  # None for a ledger without a test
+            log10 = _unknown if test is None else test.log10
+            self._lines.write([window.record(self._time(), log10), self._totals(ledger)])
             self._window = Window(window.number + 1)
             self._budget.window()
 
@@ -151,6 +152,10 @@ class Journal(Quiet):
 
     def _time(self) -> float:
         return round(time.time() - self._clock, 3)
+
+
+def _unknown(worker: int) -> None:
+    return None
 
 
 def _first_record(now: float, resumed: bool) -> dict[str, Any]:
