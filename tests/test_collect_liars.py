@@ -24,7 +24,7 @@ from horovod_byz.collect import (
 from horovod_byz.collect.digest import SIZE as DIGEST
 from horovod_byz.collect.session import Job
 from horovod_byz.kernels.rows import TILE
-from thread_ranks import collect, matrix, on_ranks_that_fail, value
+from thread_ranks import AT, collect, matrix, on_ranks_that_fail, value
 
 SIZE, LIAR, D = 5, 1, 30_000
 HONEST = [rank for rank in range(SIZE) if rank != LIAR]
@@ -175,7 +175,7 @@ class TestStatistics:
         for error in honest(errors):
             assert isinstance(error, TransportError), error
             assert error.ranks == (LIAR,)
-            assert "rank 1 sent " in str(error)
+            assert f"rank 1 {AT} sent " in str(error)
 
     @pytest.mark.parametrize(("length", "keep"), LENGTHS)
     def test_with_replicas_it_loses_the_vote(self, length, keep):
@@ -354,7 +354,7 @@ class TestEquivocation:
         for error in honest(on_liars(collector, changing(ABOUT, change))):
             assert isinstance(error, EquivocationError), error
             assert error.ranks == (LIAR,)
-            assert "rank 1 gave different ranks different digests of rows, or lied about" in str(error)
+            assert f"rank 1 {AT} gave different ranks different digests of rows, or lied about" in str(error)
 
     def test_one_contradiction_names_both_sides(self):
         def change(message, to):
@@ -364,4 +364,4 @@ class TestEquivocation:
         for error in honest(on_liars(Symmetric(), changing(ABOUT, change))):
             assert isinstance(error, EquivocationError), error
             assert error.ranks == (LIAR, 3)
-            assert "ranks 1 and 3 contradict one another" in str(error)
+            assert f"ranks 1 and 3 {AT} contradict one another" in str(error)

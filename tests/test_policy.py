@@ -225,7 +225,7 @@ class TestExclusion:
             ledger.add(result)
         enforcer.settled(result, evidence, (hb.Median(), hb.Krum(f=2)), None, ledger)
         assert enforcer.excluded == ()
-        assert ledger.listeners == []
+        assert not any(type(listener).__name__ == "_Heard" for listener in ledger.listeners)
 
     def test_the_trainers_ledger_works_too(self):
         run = Run(hb.Policy("exclude"), ledger=GroundTruth(N, lambda step: (2,)))

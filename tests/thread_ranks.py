@@ -10,9 +10,19 @@ import numpy as np
 from horovod_byz.collect.channels import Silent
 from horovod_byz.collect.errors import TransportError
 from horovod_byz.collect.layout import Layout
+from horovod_byz.collect.places import clean
 from horovod_byz.collect.protocol import MOST_ELEMENTS, SLACK, check_received, too_much
 from horovod_byz.collect.session import Job
 from horovod_byz.collect.watchdog import Watchdog
+from horovod_byz.host.place import host_name
+
+AT = f"(host {clean(host_name())})"  # how errors say where the ranks run
+
+
+def said(error: Exception) -> str:
+    """An error's text, without where the ranks run."""
+    return str(error).replace(f" {AT}", "")
+
 
 PATIENCE = 100.0  # seconds for all ranks to arrive; a loaded machine runs 46 threads slowly
 

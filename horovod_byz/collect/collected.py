@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from horovod_byz.aggregation import engine
 from horovod_byz.aggregation.verdict import Verdict
 from horovod_byz.collect.header import Header
+from horovod_byz.collect.pace import RankPace
 from horovod_byz.collect.protocol import Array
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class Collected:
         complainers: ranks whose complaints no other rank confirms: their connection is disturbed, or they
             lie.
         excluded: workers whose rows did not count, since the rule was a `Without`; they have verdicts too.
+        paces: each rank's seconds of computing and waiting, as it gives them.
     """
 
     value: Array
@@ -47,13 +50,14 @@ class Collected:
     outvoted_ranks: tuple[int, ...] = ()
     complainers: tuple[int, ...] = ()
     excluded: tuple[int, ...] = ()
+    paces: tuple[RankPace, ...] = ()
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
         """Weight of each worker's row in the result, (n,); NaN where it was not measured."""
         return self.outcome.weights
 
-    @property
+    @functools.cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
         """One verdict per worker, in worker order."""
         return self.outcome.verdicts

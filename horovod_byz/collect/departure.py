@@ -42,6 +42,9 @@ class Speaker(Protocol):
     def leave(self, reason: str) -> None:
         """Announces that this rank leaves the job."""
 
+    def last_words(self) -> tuple[str, tuple[int, ...]]:
+        """Says, when the launcher ends this process, why, and which ranks are known to have failed."""
+
 
 class _Process:
     """The state of this process."""

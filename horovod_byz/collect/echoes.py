@@ -36,7 +36,9 @@ def check(said: npt.NDArray[np.uint8], what: str) -> None:
         faults.append(f"{names(liars)} gave different ranks different {what}, or lied about those of others")
     if sides:
         faults.append(f"{names(sides)} contradict one another about {what}, so that at least one of two lies")
-    raise EquivocationError(f"{'; '.join(faults)}: take those ranks out and start again", [*liars, *sides])
+    error = EquivocationError(f"{'; '.join(faults)}: take those ranks out and start again", [*liars, *sides])
+    error.doubtful = tuple(sides)
+    raise error
 
 
 def judge(differs: npt.NDArray[np.bool_]) -> tuple[Sequence[int], Sequence[int]]:

@@ -1,8 +1,30 @@
-"""The errors between ranks; each names the ranks at fault."""
+"""The errors between ranks; each names the ranks at fault, and where they run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from horovod_byz.host.place import Place
+
+# Where the ranks of the session at work run. Of a thread, not of the process: tests run ranks in threads.
+_PLACES: ContextVar[tuple[Place, ...]] = ContextVar("horovod_byz_places", default=())
+
+
+@contextmanager
+def located(places: Sequence[Place] = ()) -> Iterator[None]:
+    """Inside, errors between ranks say where the ranks run."""
+    token = _PLACES.set(tuple(places))
+    try:
+        yield
+    finally:
+        _PLACES.reset(token)
+
+
+def locate(places: Sequence[Place]) -> None:
+    """Sets where the ranks run, until the end of the enclosing `located`."""
+    _PLACES.set(tuple(places))
 
 
 class TransportError(RuntimeError):
@@ -10,11 +32,16 @@ class TransportError(RuntimeError):
 
     Attributes:
         ranks: the ranks at fault, ascending; empty if they cannot be identified.
+        places: where they run; empty before the ranks are bound.
+        doubtful: those of `ranks` that may be honest, since the ranks that contradict them may lie.
     """
+
+    doubtful: tuple[int, ...] = ()
 
     def __init__(self, message: str, ranks: Sequence[int] = ()) -> None:
         super().__init__(message)
         self.ranks = tuple(sorted(ranks))
+        self.places = tuple(place for place in _PLACES.get() if place.rank in self.ranks)
 
 
 class HeaderMismatchError(TransportError):
@@ -68,8 +95,15 @@ class LateRanksError(TransportError):
 
 
 def names(ranks: Sequence[int]) -> str:
-    """'rank 2', 'ranks 1 and 4', 'ranks 1, 2 and 5'."""
-    numbers = [str(rank) for rank in sorted(ranks)]
+    """'rank 2', 'ranks 1 and 4'; once places are known 'rank 2 (host b, GPU 2)', 'ranks 1 and 4 (host a)'."""
+    where = {place.rank: place.where for place in _PLACES.get()}
+    places = [where.get(rank, "") for rank in sorted(ranks)]
+    shared = set(places).pop() if len(set(places)) == 1 else ""
+    numbers = [
+        f"{rank} ({place})" if place and not shared else str(rank)
+        for rank, place in zip(sorted(ranks), places, strict=True)
+    ]
+    end = f" ({shared})" if shared else ""
     if len(numbers) < 2:
-        return "rank " + "".join(numbers)
-    return f"ranks {', '.join(numbers[:-1])} and {numbers[-1]}"
+        return "rank " + "".join(numbers) + end
+    return f"ranks {', '.join(numbers[:-1])} and {numbers[-1]}{end}"

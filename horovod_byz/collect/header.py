@@ -6,6 +6,7 @@ All headers have one size, so the ranks can compare them, and name a rank that d
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -33,6 +34,9 @@ _RECORD = np.dtype(
         ("dtype", "S8"),
         ("mode", "S16"),
         ("rule", "V16"),
+        ("compute", "<f4"),
+        ("apply", "<f4"),
+        ("wait", "<f4"),
         ("layout", "V16"),
         ("state", "V16"),
         ("digest", "V16"),
@@ -60,6 +64,9 @@ class Header:
         layout: digest of the number of rows that this rank expects of each rank.
         state: digest of the rank's parameters, or zeros at a step that does not compare them.
         start: while a collector is bound, the first step that this rank proposes; ranks may differ.
+        compute: seconds from the end of this rank's last step to this header, without `apply`; ranks differ.
+        apply: seconds that its optimizer took to apply the last aggregate; likewise.
+        wait: seconds that it waited for the others' last headers; likewise.
     """
 
     step: int
@@ -72,6 +79,9 @@ class Header:
     layout: bytes = NONE
     state: bytes = NONE
     start: int = 0
+    compute: float = 0.0
+    apply: float = 0.0
+    wait: float = 0.0
 
     def pack(self) -> Bytes:
         """The header as `SIZE` bytes."""
@@ -109,7 +119,13 @@ def unpack(data: Bytes) -> Header | None:
         layout=record["layout"].tobytes(),
         state=record["state"].tobytes(),
         start=int(record["start"]),
+        **{name: _seconds(float(record[name])) for name in ("compute", "apply", "wait")},
     )
+
+
+def _seconds(said: float) -> float:
+    """A duration that a peer gives; 0 for what is none."""
+    return said if 0.0 < said < math.inf else 0.0
 
 
 def any_binds(received: Bytes) -> bool:
@@ -222,7 +238,7 @@ def differing(mismatch: StateMismatchError) -> str:
     """The ranks of which sides differ, as the beginning of a sentence."""
     subject = "parameters, optimizer state or options (such as the learning rate)"
     if mismatch.ranks:
-        whose = " and ".join(f"rank {rank}'s" for rank in mismatch.ranks)
+        whose = " and ".join(f"{names([rank])}'s" for rank in mismatch.ranks)
         return f"{whose} {subject} differ from the other ranks'"
     sides = " and ".join(names(side) for side in mismatch.sides)
     return f"the {subject} of {sides} differ, and no majority of ranks says whose are right,"

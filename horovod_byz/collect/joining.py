@@ -16,12 +16,13 @@ from collections.abc import Callable
 from typing import Any
 
 from horovod_byz.collect import header
-from horovod_byz.collect.errors import LateRanksError
+from horovod_byz.collect.errors import LateRanksError, located
 from horovod_byz.collect.header import JOINED, Header
 from horovod_byz.collect.local import Local
 from horovod_byz.collect.process import initialized
 from horovod_byz.collect.protocol import HEADER_EXCHANGE, Transport
 from horovod_byz.collect.transport import connect, time_limit
+from horovod_byz.host.place import Place
 
 _watched: list[weakref.ref[Any]] = []
 _original: Callable[..., int] | None = None
@@ -62,14 +63,15 @@ def _compare(owners: list[Any]) -> None:
         return
     transport.watchdog.begin(step)
     own = Header(step, 0, 0, "", JOINED)
-    try:
-        received = transport.exchange(own.pack(), HEADER_EXCHANGE)
-    except LateRanksError as error:
-        raise type(error)(
-            f"this rank called hvd.join(), and waited for the others to join or to take a step: {error}",
-            error.ranks,
-        ) from error
-    header.check_joined([header.unpack(data) for data in received])
+    with located(_places(owners, transport)):
+        try:
+            received = transport.exchange(own.pack(), HEADER_EXCHANGE)
+        except LateRanksError as error:
+            raise type(error)(
+                f"this rank called hvd.join(), and waited for the others to join or to take a step: {error}",
+                error.ranks,
+            ) from error
+        header.check_joined([header.unpack(data) for data in received])
 
 
 def _next_exchange(owners: list[Any]) -> tuple[Transport, int]:
@@ -81,6 +83,11 @@ def _next_exchange(owners: list[Any]) -> tuple[Transport, int]:
             return transport, owner.next_step
     # Nothing is bound yet, so that the others bind next.
     return connect("gradient", time_limit(None)), -1
+
+
+def _places(owners: list[Any], transport: Transport) -> tuple[Place, ...]:
+    """Where the ranks of the transport run, as the session that has it learnt."""
+    return next((owner.places for owner in owners if getattr(owner, "transport", None) is transport), ())
 
 
 def _install(mpi_ops: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from horovod_byz.collect import departure, given_up, process
+from horovod_byz.collect import departure, given_up, process, termination
 from horovod_byz.collect.channels import KEY_SIZE, Channel, Rendezvous, Silent, own_key
 from horovod_byz.collect.errors import LateRanksError, TransportError
 from horovod_byz.collect.given_up import Operation
@@ -74,6 +74,7 @@ class Horovod:
         self._channel = channel
         if self.size > 1:
             departure.watch()
+            termination.watch()
             if channel.signs_of_life:
                 departure.give_signs_of_life()
 

@@ -16,3 +16,10 @@ def ranks() -> tuple[int, int]:
     import horovod.torch as hvd
 
     return int(hvd.rank()), int(hvd.size())
+
+
+def local_rank() -> int:
+    """This rank's number on its host."""
+    import horovod.torch as hvd
+
+    return int(hvd.local_rank())

@@ -12,15 +12,17 @@ import numpy as np
 from horovod_byz.aggregation import engine
 from horovod_byz.aggregation import rows as reading
 from horovod_byz.aggregation.shard import Reduce, Shard, alone
-from horovod_byz.collect import digest, echoes, header, joining
+from horovod_byz.collect import digest, echoes, header, joining, pace, places
 from horovod_byz.collect.collected import Collected, Step, Stopwatch, Wire
-from horovod_byz.collect.errors import HeaderMismatchError, StateMismatchError
+from horovod_byz.collect.errors import HeaderMismatchError, StateMismatchError, locate, located
 from horovod_byz.collect.header import Header
 from horovod_byz.collect.job import Job
 from horovod_byz.collect.layout import Layout
+from horovod_byz.collect.pace import Pace
 from horovod_byz.collect.protocol import HEADER_EXCHANGE, Array, Bytes, Transport
 from horovod_byz.collect.watchdog import announced
 from horovod_byz.common.checks import count
+from horovod_byz.host.place import Place
 from horovod_byz.rules.naming import as_rule
 from horovod_byz.rules.without import Without, whole
 
@@ -48,6 +50,11 @@ class Resolves(Protocol):
 class Session(ABC):
     """A collector bound to a job.
 
+    Attributes:
+        places: where each rank runs, in rank order; learnt anew at each binding.
+        next_step: number of the next step.
+        pace: this rank's seconds between and inside steps.
+
     Raises:
         HeaderMismatchError: if the ranks bind different things.
         EquivocationError: if a rank announces different things to different ranks.
@@ -59,9 +66,12 @@ class Session(ABC):
         self.transport, self.d, self.dtype = job.transport, job.d, np.dtype(job.dtype)
         self.compression, self.segments, self.threads = job.compression, job.segments, job.threads
         self._shared, self.layout = job.shared, job.layout
+        self.places: tuple[Place, ...] = ()
+        self.pace = Pace()
         joining.watch(self)
         self._when_bound: list[Callable[[Transport, Rule], None]] = []
-        self._bind(job.start)
+        with located():
+            self._bind(job.start)
         if self.layout.n == 0:
             raise ValueError("no rank holds a worker: bind with local_workers >= 1 on at least one rank")
 
@@ -86,6 +96,7 @@ class Session(ABC):
     def _begin(self) -> None:
         self.next_step = 0
         self._agreed: int | None = None
+        self._locate(())
         self.transport.watchdog.begin(header.BINDING)
 
     def _exchange_bindings(self, start: int = 0) -> Bytes:
@@ -101,23 +112,35 @@ class Session(ABC):
 
     def _agree(self, received: Bytes) -> None:
         """Compares all headers; the echo makes a fault known to all ranks, even if a rank lies."""
-        fault = _fault(received, self.layout)
-        self._echo(received, fault)
-        if fault is not None:
-            raise fault
+        self._echo(received, compare=not _is_faulty(received, self.layout))
+        header.check(received, self.layout.rows)
 
-    def _echo(self, received: Bytes, fault: Exception | None = None) -> None:
-        """Compares the headers that each rank received; after a fault it only keeps the ranks in step."""
-        if self.transport.size > 1:
-            given = np.frombuffer(b"".join(digest.digest(data) for data in received), np.uint8)
-            said = self.transport.exchange(given, "check of the headers")
-            if fault is None:
-                echoes.check(said.reshape(len(said), -1, digest.SIZE), "headers")
+    def _echo(self, received: Bytes, compare: bool = True) -> None:
+        """Compares the headers that each rank received, and learns where the ranks run.
+
+        Args:
+            received: every rank's header.
+            compare: False after a fault in the headers: the exchange then only keeps the ranks in step.
+        """
+        own = places.own()
+        if self.transport.size == 1:
+            self._locate(places.unpack(own.reshape(1, -1), self.layout))
+            return
+        given = np.frombuffer(b"".join(digest.digest(data) for data in received), np.uint8)
+        said = self.transport.exchange(np.concatenate([own, given]), "check of the headers")
+        self._locate(places.unpack(said[:, : own.size], self.layout))
+        if compare:
+            echoes.check(said[:, own.size :].reshape(len(said), -1, digest.SIZE), "headers")
+
+    def _locate(self, known: tuple[Place, ...]) -> None:
+        self.places = self.transport.watchdog.places = known
+        locate(known)
 
     def when_bound(self, action: Callable[[Transport, Rule], None], rule: Rule) -> None:
         """Runs `action(transport, rule)` now, and again after each new agreement; equal on all ranks."""
         self._when_bound.append(action)
-        action(self.transport, rule)
+        with located(self.places):
+            action(self.transport, rule)
 
     def _header(self, step: int, rows: int, rule: bytes, **more: Any) -> Header:
         """This rank's header; every header contains all parameters of the session."""
@@ -175,6 +198,7 @@ class Session(ABC):
             LateRanksError: if a rank does not arrive in time.
             EquivocationError: if a rank gives different ranks different headers or digests.
         """
+        self.pace.arrive()
         rule = as_rule(rule)
         rule.check(self.n)
         checked = self._checked(rows)
@@ -190,7 +214,9 @@ class Session(ABC):
             headers = self._compared(received, number, state)
         collected = self._aggregate(packed, Step(number, rule, wire, headers, clock))
         self.next_step = number + 1
-        return replace(collected, excluded=rule.workers) if isinstance(rule, Without) else collected
+        self.pace.leave()
+        excluded = rule.workers if isinstance(rule, Without) else ()
+        return replace(collected, excluded=excluded, paces=pace.read(headers))
 
     @abstractmethod
     def _aggregate(self, rows: Array, step: Step) -> Collected:
@@ -208,8 +234,10 @@ class Session(ABC):
         self.transport.watchdog.begin(number)
         shared = digest.of_text(repr(rule), self._shared)
         checked = _checked_state(state(number) if callable(state) else state)
-        own = self._header(number, len(rows), shared, digest=self._digest(rows), state=checked)
-        return number, self._exchange(own)
+        more = {"digest": self._digest(rows), "state": checked, **self.pace.said}
+        own = self._header(number, len(rows), shared, **more)
+        with self.pace.waiting():
+            return number, self._exchange(own)
 
     def _compared(self, received: Bytes, step: int, state: bytes | Callable[[int], bytes]) -> list[Header]:
         headers = header.check(received, self.layout.rows)
@@ -246,13 +274,13 @@ class Session(ABC):
         return engine.run(step.rule, source, out, shard)
 
 
-def _fault(received: Bytes, expected: Layout) -> HeaderMismatchError | None:
-    """The error that names the ranks whose headers are not as expected, or None."""
+def _is_faulty(received: Bytes, expected: Layout) -> bool:
+    """Whether a rank's header is not as expected."""
     try:
         header.check(received, expected.rows)
-    except HeaderMismatchError as error:
-        return error
-    return None
+    except HeaderMismatchError:
+        return True
+    return False
 
 
 def _checked_state(state: bytes) -> bytes:

@@ -18,9 +18,11 @@ from typing import Any, NoReturn, TypeVar
 
 from horovod_byz.collect import departure
 from horovod_byz.collect.channels import Channel
-from horovod_byz.collect.errors import LateRanksError, TransportError
+from horovod_byz.collect.errors import LateRanksError, TransportError, located, names
 from horovod_byz.collect.inquiry import Finding, Inquiry
+from horovod_byz.collect.last_look import last_look
 from horovod_byz.collect.notice import Notice, State, place
+from horovod_byz.host.place import Place
 
 _FIRST_SLEEP, _LONGEST_SLEEP = 2e-5, 1e-3
 # Largest number of announcements per second to the launcher's store, all ranks together.
@@ -51,6 +53,7 @@ class Watchdog:
         patience: seconds after which a waiting rank announces that it waits.
         interval: seconds between the announcements of a rank.
         grace: seconds within which a rank must announce itself, or be named.
+        places: where the ranks run, once they are bound.
     """
 
     def __init__(
@@ -69,14 +72,15 @@ class Watchdog:
         self.interval = max(self.patience, size / _PER_SECOND)
         self.grace = _MISSED * self.interval
         self._size, self._channel, self._error = size, channel, error
+        self.places: tuple[Place, ...] = ()
         self._said = Notice(rank, State.MOVING, session=session[:32])
         self._speaking = threading.RLock()  # other threads give signs of life
-        self._step, self._phase = -1, "start"
+        self._step, self._phase, self._waits = -1, "start", False
         self._say(State.MOVING)  # so that a rank that dies before its first wait has announced itself
 
     def begin(self, step: int) -> None:
         """Marks the start of a step."""
-        self._step, self._phase = step, "start"
+        self._step, self._phase, self._waits = step, "start", False
         self._channel.read(())  # under MPI: receives messages, which would accumulate
         if self.over or departure.is_over():  # the script has recovered from it
             self._say(State.MOVING)
@@ -87,13 +91,14 @@ class Watchdog:
         Raises:
             LateRanksError: if that took longer than the timeout.
         """
-        self._phase = phase
+        self._phase, self._waits = phase, True
         # Most waits end within `patience`, and need no announcement.
         if not self._poll(ready, self.patience):
             finding = self._linger(ready)
             if finding is not None:
                 self._raise(f"{self._place} was not complete after {self.timeout:.3g} s", finding)
             self._say(State.MOVING)
+        self._waits = False
 
     def broke(self, phase: str, cause: Exception) -> NoReturn:
         """Names the ranks at fault when an operation failed.
@@ -101,7 +106,7 @@ class Watchdog:
         Raises:
             LateRanksError: always.
         """
-        self._phase = phase
+        self._phase, self._waits = phase, True
         finding = self._inquire()
         assert finding is not None
         self._raise(f"{self._place} broke off ({_first_sentence(cause)})", finding, cause)
@@ -166,6 +171,25 @@ class Watchdog:
         with self._speaking:
             if not self.over:
                 self._say(State.ALIVE)
+
+    def last_words(self) -> tuple[str, tuple[int, ...]]:
+        """Says, when the launcher ends this process, where it was, and which ranks are known to have failed.
+
+        It then ends all ranks that still run, which is no fault of theirs: only a rank that said that it
+        left, or that gave no sign of life while this one waited, is named.
+        """
+        what = "the launcher ended this rank (SIGTERM)"
+        with located(self.places):
+            if not self._waits:
+                self.survive()
+                return f"{what} while it computed, after {self._place}", ()
+            blamed = self._said.blamed
+            if self.over and blamed:  # the script is about to end by the error
+                return f"{what} in {self._place}, for which it had named {names(blamed)}", blamed
+            self.survive()
+            finding = last_look(self._said, self._size, self._channel, self.grace)
+            text = f": {finding.text}" if finding.late else ""
+            return f"{what} in {self._place}{text}", finding.late
 
     @property
     def over(self) -> bool:
@@ -233,15 +257,16 @@ _UNKNOWN = (
 
 
 def announced(method: Method) -> Method:
-    """Decorates a method of a session: announces its errors, so that other ranks can name the cause."""
+    """Decorates a method of a session: its errors say where ranks run, and are announced to the others."""
 
     @functools.wraps(method)
     def call(self: Any, *arguments: Any, **options: Any) -> Any:
-        try:
-            return method(self, *arguments, **options)
-        except Exception as error:
-            self.transport.watchdog.failed(error)
-            raise
+        with located(self.places):
+            try:
+                return method(self, *arguments, **options)
+            except Exception as error:
+                self.transport.watchdog.failed(error)
+                raise
 
     return call  # type: ignore[return-value]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ from horovod_byz.rules import Rule, excluding
 
 __all__ = ["Enforcer"]
 
-_log = logging.getLogger("horovod_byz.policy")
 _MEANING = {**PROOFS, **SUSPICIONS, **NOTICES}
 # Steps without a majority of one redundancy group that count as more than f wrong; one may be a disturbance.
 _VOID = 2
@@ -273,8 +271,6 @@ class Enforcer:
     def _act(self, action: str, worker: int | None, words: str, case: _Case) -> None:
         rank = None if worker is None else case.ledger.rank_of(worker)
         case.ledger.act(case.step, action, worker, rank, words)
-        if self.rank == 0:
-            _log.warning("step %d: %s", case.step, words)
 
     def _words(self, evidence: Evidence, case: _Case) -> str:
         where = next((p for p in case.ledger.places if evidence.worker in p.workers), None)

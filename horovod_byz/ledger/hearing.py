@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from horovod_byz.ledger.evidence import Evidence
 from horovod_byz.ledger.ledger import Ledger
+from horovod_byz.ledger.quiet import Quiet
 from horovod_byz.ledger.truth import GroundTruth
 
 __all__ = ["books_of", "hearing"]
 
 
-class _Heard:
+class _Heard(Quiet):
     """A listener that keeps what is entered."""
 
     def __init__(self) -> None:
         self.evidence: list[Evidence] = []
 
-    def bound(self, ledger: Ledger, facts: dict[str, Any]) -> None: ...
-
     def entered(self, ledger: Ledger, evidence: Evidence) -> None:
         self.evidence.append(evidence)
-
-    def stepped(self, ledger: Ledger, result: Any, step: int) -> None: ...
-
-    def acted(self, ledger: Ledger, action: Any) -> None: ...
-
-    def ended(self, ledger: Ledger, reason: str, ranks: Sequence[int]) -> None: ...
 
 
 @contextmanager

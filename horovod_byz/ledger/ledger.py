@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from horovod_byz.aggregation.source import Groups
 from horovod_byz.aggregation.verdict import Verdict
 from horovod_byz.host.place import Place
 from horovod_byz.ledger.evidence import PROOFS, Action, Evidence, Kind
+from horovod_byz.ledger.listening import standard
 
 # Pieces of evidence that a ledger keeps in memory; its accounts count all of them.
 KEPT = 1000
@@ -107,6 +109,30 @@ class Account:
 class Ledger:
     """Adds up each step's verdicts; cheap enough to be always on: O(n) per step.
 
+    Once it belongs to an optimizer, rank 0 warns of each culprit on the logger "horovod_byz", at once, and
+    again only for another reason.
+
+    Args:
+        path: folder of the ledger's file, which is written while the run goes on: by rank 0 `ledger.jsonl`,
+            and by every rank `ledger.rank<r>.jsonl` when it ends by an error. An earlier run in the folder
+            stays; this one is appended. After `kill -9` the file holds all up to the last window of steps,
+            and all evidence. Default none.
+        on_verdict: called with each `Evidence` the moment that it is entered, on every rank; an exception
+            in it ends the step, on all ranks alike, as they see the same evidence.
+        listeners: further ones, such as `TensorBoard` and `Prometheus` of `horovod_byz.ledger.boards`.
+
+    Attributes:
+        steps: steps entered.
+        evidence: the last proofs, suspicions and notices.
+        places: where each rank runs.
+        rank: this process's rank; None for a ledger that belongs to no optimizer.
+        listeners: what is told of every entry. A copied or pickled ledger takes them along: files are opened
+            anew, and appended to; a function must be one that pickle can name.
+
+    Raises:
+        OSError: if the folder cannot be made or written to, on each rank that cannot.
+        TypeError: if `on_verdict` is no function.
+
     Examples:
         >>> import numpy as np
         >>> import horovod_byz as hb
@@ -116,18 +142,25 @@ class Ledger:
         (2,)
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        on_verdict: Callable[[Evidence], Any] | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
         self.steps = 0
         self._accounts: dict[int, Account] = {}
         self._outvoted_ranks: Counter[int] = Counter()
         self._complainers: Counter[int] = Counter()
         self.places: tuple[Place, ...] = ()
         self.evidence: deque[Evidence] = deque(maxlen=KEPT)
-        self.listeners: list[Listener] = []
+        self.rank: int | None = None
+        self.listeners: list[Listener] = standard(path, on_verdict, listeners)
 
-    def bind(self, places: Sequence[Place] = (), **facts: Any) -> None:
-        """Notes where the ranks run, and what the session knows of the run."""
-        self.places = tuple(places)
+    def bind(self, places: Sequence[Place] = (), rank: int | None = 0, **facts: Any) -> None:
+        """Notes where the ranks run, which of them this is, and what the session knows of the run."""
+        self.places, self.rank = tuple(places), rank
         for listener in self.listeners:
             listener.bound(self, facts)
 

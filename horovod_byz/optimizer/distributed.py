@@ -6,12 +6,12 @@ optimizer keeps its state, its `defaults` and its class.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 
 from horovod_byz.collect import (
@@ -21,6 +21,7 @@ from horovod_byz.collect import (
     Session,
     Wire,
     joining,
+    places,
     ranks,
     resolve,
     time_limit,
@@ -36,11 +37,13 @@ from horovod_byz.optimizer.arguments import (
     resolve_compression,
 )
 from horovod_byz.optimizer.buffers import Buffers, NamedBuffers
+from horovod_byz.optimizer.closures import LEFT_OUT, step_by
 from horovod_byz.optimizer.forwarding import ForwardingOptimizer
 from horovod_byz.optimizer.guard import guarded
 from horovod_byz.optimizer.hooks import Hooks
 from horovod_byz.optimizer.leaves import Leaf, leaves_of, leaves_of_tensors
-from horovod_byz.optimizer.loss import SharedLoss, Trials, is_finite
+from horovod_byz.optimizer.loss import SharedLoss
+from horovod_byz.optimizer.recording import as_ledger, introduce, introducing, recorded
 from horovod_byz.optimizer.repair import OnMismatch, StateCheck, checked
 from horovod_byz.optimizer.rows import WorkerRows
 from horovod_byz.optimizer.scaling import LossScale
@@ -50,25 +53,19 @@ from horovod_byz.redundancy import replicas
 from horovod_byz.rules import Mean, as_rule
 
 if TYPE_CHECKING:
+    from horovod_byz.ledger.evidence import Evidence
     from horovod_byz.rules import Rule
 
 
 # What a pickled or copied wrapper keeps; hooks and sessions belong to this process and job.
 _KEPT = (
-    *("optimizer", "_rule", "wire", "ledger", "backward_passes_per_step", "check_state_every"),
+    *("optimizer", "_rule", "wire", "_ledger", "backward_passes_per_step", "check_state_every"),
     *("_collector", "compression", "_options", "_buffers", "on_state_mismatch", "policy"),
 )
 # What it makes anew.
 _MADE = (
     *("last", "_parameter_names", "_should_synchronize", "_session", "_rows", "_hooks", "_loss", "_enforcer"),
     *("grad_scale", "found_inf"),  # GradScaler sets and deletes them around a step
-)
-_LEFT_OUT = "step left out: over half of the workers' gradients held NaN or infinities"
-
-
-_NO_LOSS = (
-    "over half of the workers' losses were NaN or infinite wherever the optimizer looked, so its line search "
-    "has nothing to compare: check the closure's loss, or lower the learning rate"
 )
 
 
@@ -118,6 +115,10 @@ class DistributedOptimizer(ForwardingOptimizer):
             Options that differ, and ranks without a majority, always stop the run.
         policy: what follows from evidence against a worker: a `Policy`, or "warn", "exclude", "stop", or a
             function of an `Evidence`; the same on all ranks. Default: warn.
+        ledger: a folder, on all ranks, whose file `ledger.jsonl` is written while the run goes on; or a
+            `Ledger`. Default a ledger in memory. Either way rank 0 warns of each culprit at once, on the
+            logger "horovod_byz". See `Ledger`, also for what a copy of the optimizer does with it.
+        on_verdict: called with each `Evidence` at once, on every rank; what it raises ends the step.
 
     Attributes:
         optimizer: the wrapped optimizer.
@@ -130,7 +131,9 @@ class DistributedOptimizer(ForwardingOptimizer):
         last: what was collected last, or None.
 
     Raises:
-        TypeError: if `optimizer` is no torch optimizer, or a parameter is of no real floating dtype.
+        TypeError: if `optimizer` is no torch optimizer, or a parameter is of no real floating dtype; if
+            `on_verdict` is given beside a `Ledger`, which takes it itself.
+        OSError: if the ledger's folder cannot be written to.
         ValueError: if the optimizer or one of its parameters is wrapped already, an argument is not
             supported, or the rule does not hold for the number of workers.
 
@@ -166,12 +169,14 @@ class DistributedOptimizer(ForwardingOptimizer):
         check_state_every: int = 100,
         on_state_mismatch: OnMismatch = "repair",
         policy: Policy | Reaction | None = None,
+        ledger: Ledger | str | os.PathLike[str] | None = None,
+        on_verdict: Callable[[Evidence], Any] | None = None,
     ) -> None:
         check_optimizer(optimizer, DistributedOptimizer)
         check_horovod_arguments(op, gradient_predivide_factor, process_set)
         super().__init__(optimizer)
         self.rule = Mean() if rule is None else rule
-        self.wire, self.ledger = wire, Ledger()
+        self.wire, self._ledger = wire, as_ledger(ledger, on_verdict)
         self.last: Collected | None = None
         self.compression = resolve_compression(compression)
         self._collector = resolve(collect)
@@ -211,6 +216,17 @@ class DistributedOptimizer(ForwardingOptimizer):
     def excluded(self) -> tuple[int, ...]:
         """Workers whose rows do not count, by the policy; they compute on, and the ledger judges them."""
         return self._enforcer.excluded
+
+    @property
+    def ledger(self) -> Ledger:
+        """The verdicts per worker, added up; another ledger may take its place between steps."""
+        return self._ledger
+
+    @ledger.setter
+    def ledger(self, ledger: Ledger | str | os.PathLike[str]) -> None:
+        self._ledger = as_ledger(ledger)
+        if self._session is not None:
+            introduce(self._ledger, self._session, self.rule)
 
     @property
     def workers(self) -> range:
@@ -275,7 +291,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         rows = self._rows.fill()[: len(session.workers)]
         if self._buffers:
             self._buffers.read()
-        with self._recovering():
+        with self._recovering(session):
             self.last = self._synchronizer(session).step(rows, self.wire, state=state)
         self._rows.write(self.last.value)
         self._hooks.seal()
@@ -286,13 +302,14 @@ class DistributedOptimizer(ForwardingOptimizer):
         return Synchronizer(session, self.rule, self.ledger, self._buffers, self._enforcer)
 
     @contextmanager
-    def _recovering(self) -> Iterator[None]:
+    def _recovering(self, session: Session) -> Iterator[None]:
         """Elastic training goes on after a LateRanksError, whichever session was waiting.
 
         Ranks may have ended it a step apart, so all sessions bind anew.
         """
         try:
-            yield
+            with recorded(self.ledger, lambda: session.next_step):
+                yield
         except LateRanksError:
             self.rebind()
             raise
@@ -337,7 +354,7 @@ class DistributedOptimizer(ForwardingOptimizer):
             of the closure, as in a line search that goes too far, the optimizer gets a loss above the step's
             others and gradients of zeros, so that it backs off.
         """
-        result = self._step() if closure is None else self._step_by(closure)
+        result = self._step() if closure is None else step_by(self, closure)
         self._hooks.reset()
         return result
 
@@ -363,10 +380,16 @@ class DistributedOptimizer(ForwardingOptimizer):
             skip = scale.overflowed
         if skip:
             if not scale.present:
-                warnings.warn(_LEFT_OUT, stacklevel=5)
+                warnings.warn(LEFT_OUT, stacklevel=5)
             return None
         scale.remove(self._parameters())
-        return self.optimizer.step()
+        return self._apply()
+
+    def _apply(self) -> Any:
+        if self._session is None:
+            return self.optimizer.step()
+        with self._session.pace.applying():
+            return self.optimizer.step()
 
     def _refuse_own_gradients(self) -> None:
         if self._hooks.pending:
@@ -379,49 +402,11 @@ class DistributedOptimizer(ForwardingOptimizer):
     def _overflowed(self) -> bool:
         return self.last is not None and self.last.overflowed
 
-    def _step_by(self, closure: Callable[[], Any]) -> Any:
-        trials = Trials()
-        try:
-            if self._should_synchronize and self._hooks.pending:
-                self._aggregate()  # the optimizer may use these gradients before it asks for others
-                if self._overflowed:
-                    raise _LeftOutError
-            return self.optimizer.step(self._aggregating(closure, trials))
-        except IndexError as error:  # so torch's strong-Wolfe search ends where it sees no finite loss
-            if trials.known or is_finite(trials.last):
-                raise
-            raise RuntimeError(_NO_LOSS) from error
-        except _LeftOutError:
-            warnings.warn(_LEFT_OUT, stacklevel=5)
-            return None
-
-    def _aggregating(self, closure: Callable[[], Any], trials: Trials) -> Callable[[], Any]:
-        first = not self._hooks.sealed
-
-        def call() -> Any:
-            nonlocal first
-            self._hooks.reset()
-            with torch.enable_grad():
-                loss = closure()
-            if not self._should_synchronize:
-                self._refuse_own_gradients()
-                return loss
-            self._aggregate()
-            assert self.last is not None
-            with self._recovering(), self._synchronizer(self._bind()).absences():
-                loss = self._loss(loss)
-            if not self._overflowed and is_finite(loss):
-                trials.note(loss)
-            elif first and self._overflowed:
-                raise _LeftOutError
-            elif not first and (self._overflowed or trials.known):
-                # The optimizer has moved parameters, and is to find its way back.
-                self._rows.write(np.zeros_like(self.last.value))
-                loss = trials.worse(loss)
-            trials.last, first = loss, False
-            return loss
-
-        return call
+    def _share(self, loss: Any) -> Any:
+        """The median of the workers' losses."""
+        session = self._bind()
+        with self._recovering(session), self._synchronizer(session).absences():
+            return self._loss(loss)
 
     def _guarded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         label = f"{type(self.optimizer).__name__}.{name}"
@@ -480,18 +465,21 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._session = None  # if the ranks do not agree now, what was bound no longer fits the row
         self._adopt()
         self._rows = self._flatten()
-        session = self._collector.bind(
-            self._rows.d,
-            self._rows.dtype,
-            layout=self._rows.layout,
-            compression=self.compression,
-            segments=self._rows.segments,
-            start=start,
-            **self._options,
-        )
+        places.runs_on(self._rows.tensors)
+        with recorded(self.ledger, lambda: start):
+            session = self._collector.bind(
+                self._rows.d,
+                self._rows.dtype,
+                layout=self._rows.layout,
+                compression=self.compression,
+                segments=self._rows.segments,
+                start=start,
+                **self._options,
+            )
         if session.next_step == 0:  # all count anew, and a new rank knows of nothing that was skipped
             self._hooks.skipped = 0
         self.rule.check(session.n)
+        session.when_bound(introducing(self, session), self.rule)
         session.when_bound(replicas.compare, self.rule)
         self._session = session
         return session
@@ -514,10 +502,6 @@ class DistributedOptimizer(ForwardingOptimizer):
 
     def __repr__(self) -> str:
         return f"DistributedOptimizer(rule={self.rule!r}, collect={self._collector!r})\n{self.optimizer!r}"
-
-
-class _LeftOutError(Exception):
-    """Ends a step of the wrapped optimizer before it has moved a parameter."""
 
 
 def _blank(kind: type[DistributedOptimizer]) -> DistributedOptimizer:

@@ -2,7 +2,8 @@
 
     horovodrun -np 4 python launch/examples/mnist.py --epochs 1
 
-The data set is looked for in --data-dir, then in the folder that HOROVOD_BYZ_DATA names.
+The data set is looked for in --data-dir, then in the folder that HOROVOD_BYZ_DATA names. While it trains, a
+worker that sends something wrong is named on the screen, and in the file runs/mnist/ledger.jsonl.
 """
 
 import argparse
@@ -52,6 +53,11 @@ def arguments():
     parser.add_argument("--momentum", type=float, default=0.9, help="SGD momentum (default: 0.9)")
     parser.add_argument("--seed", type=int, default=42, help="random seed (default: 42)")
     parser.add_argument("--log-interval", type=int, default=50, help="steps between log lines (default: 50)")
+    parser.add_argument(
+        "--ledger",
+        default="runs/mnist",
+        help='folder of the ledger, or "" for none (default: runs/mnist)',
+    )
     parser.add_argument("--max-steps", type=int, default=None, help="stop each epoch early (default: never)")
     return parser.parse_args()
 
@@ -105,7 +111,7 @@ def main():
 
     hvd.broadcast_parameters(model.state_dict(), root_rank=0)
     optimizer = hb.DistributedOptimizer(  # changed line 2 of 2, from hvd.DistributedOptimizer
-        optimizer, named_parameters=model.named_parameters(), rule=hb.Median()
+        optimizer, named_parameters=model.named_parameters(), rule=hb.Median(), ledger=args.ledger or None
     )
 
     for epoch in range(1, args.epochs + 1):

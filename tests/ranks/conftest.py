@@ -21,10 +21,10 @@ CHECKS = pathlib.Path(__file__).parent / "checks"
 # After failures, and all of late, leaving, exiting, giving up, shutting and crashing, nothing else can run.
 LAUNCHES = {
     (2, "gloo"): ["optimizers modes resume leaving"],
-    (4, "gloo"): ["optimizers modes dedicated joining policies failures", "late"],
+    (4, "gloo"): ["optimizers modes dedicated joining policies journal failures", "late"],
     (3, "gloo"): ["dropin recipes states exiting", "giving_up", "shutting", "crashing"],
     (2, "mpi"): ["optimizers modes resume dropin recipes leaving"],
-    (4, "mpi"): ["optimizers modes dedicated joining policies failures", "late"],
+    (4, "mpi"): ["optimizers modes dedicated joining policies journal failures", "late"],
     (3, "mpi"): ["states exiting", "giving_up", "shutting"],
 }
 LIMIT = 600.0  # seconds for a launch; `checks/run.py` has a limit for each check

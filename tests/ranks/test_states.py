@@ -1,5 +1,7 @@
 """A rank's damaged state is located, and replaced by the majority's, on real ranks."""
 
+import re
+
 import pytest
 
 from rank_jobs import jobs
@@ -54,4 +56,4 @@ def test_the_start_by_vote(checked):
         assert rank["bits"] == rank["want"]
         assert rank["tie"]["kind"] == "StateMismatchError"
         assert rank["tie"]["ranks"] == []
-        assert "rank 0 and rank 1 and rank 2" in rank["tie"]["text"]
+        assert re.search(r"rank 0 .* and rank 1 .* and rank 2", rank["tie"]["text"])

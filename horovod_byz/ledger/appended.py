@@ -1,0 +1,104 @@
+"""A file of JSON lines: whole lines are appended, each at once."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from horovod_byz.ledger.log import LOGGER
+
+__all__ = ["AppendedLines", "check_folder"]
+
+
+class AppendedLines:
+    """Appends records, each line in one write to the operating system, so that it outlives `kill -9`.
+
+    A failed write is reported once, on the logger "horovod_byz", and training goes on: a full disk must not
+    end a run. Later records are tried again. A copy, also a pickled one, opens the file anew.
+
+    Args:
+        path: the file; made when the first record is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+        self._failed = False
+
+    def write(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Appends records, as one piece."""
+        lines = [json.dumps(plain(record), allow_nan=False, separators=(",", ":")) for record in records]
+        try:
+            self._append(("\n".join(lines) + "\n").encode())
+        except OSError as error:
+            if not self._failed:
+                self._failed = True
+                LOGGER.error(
+                    "cannot write %s (%s): training goes on, and the ledger in memory is complete; later "
+                    "records are tried again, so free the disk or correct the folder's permissions",
+                    self.path,
+                    error,
+                )
+
+    def _append(self, data: bytes) -> None:
+        if self._fd is None:
+            self._fd = _open(self.path)
+            weakref.finalize(self, os.close, self._fd)
+        before = os.fstat(self._fd).st_size
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._fd, before)  # no half line stays before the next
+            raise
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_fd": None, "_failed": False}
+
+
+def check_folder(folder: Path) -> None:
+    """Makes the folder of a ledger, and checks that a file can be written into it.
+
+    Raises:
+        OSError: if not; the message says why and what to do.
+    """
+    probe = folder / f".writable.{os.uname().nodename}.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"\n" * 4096)
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"the ledger cannot be written ({error.strerror}): name a folder that every rank can write to, "
+            "on a disk with room, in ledger=...",
+            str(folder),
+        ) from error
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON holds it: numbers that are not finite are null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _open(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    # What a killed run left of its last line would join the first of this one.
+    size = os.fstat(fd).st_size
+    tail = os.pread(fd, min(size, 2**16), max(0, size - 2**16))
+    if tail and not tail.endswith(b"\n"):
+        os.ftruncate(fd, size - len(tail) + tail.rfind(b"\n") + 1)
+    return fd

@@ -1,0 +1,131 @@
+"""What a ledger is told of a session: who takes part, and the errors between ranks."""
+
+from __future__ import annotations
+
+import textwrap
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from horovod_byz.collect import (
+    EquivocationError,
+    HeaderMismatchError,
+    JoinedRanksError,
+    LateRanksError,
+    Session,
+    StateMismatchError,
+    TransportError,
+    ranks,
+    termination,
+)
+from horovod_byz.ledger import endings
+from horovod_byz.ledger.evidence import Evidence
+from horovod_byz.ledger.ledger import Ledger
+
+if TYPE_CHECKING:
+    import os
+
+    from horovod_byz.rules import Rule
+
+__all__ = ["as_ledger", "introduce", "introducing", "recorded"]
+
+_REASONS: tuple[tuple[type[TransportError], str], ...] = (
+    (LateRanksError, "late"),
+    (EquivocationError, "two stories"),
+    (StateMismatchError, "state"),
+    (HeaderMismatchError, "header"),
+)
+_GONE = "it had failed before the launcher ended the others"
+_LONGEST = 160  # characters of an error in a piece of evidence
+
+
+def as_ledger(
+    ledger: Ledger | str | os.PathLike[str] | None, on_verdict: Callable[[Evidence], Any] | None = None
+) -> Ledger:
+    """A ledger of this rank: the given one, one with that folder, or one in memory.
+
+    Raises:
+        TypeError: if a ledger is given that has its own listeners, and a function beside it.
+        OSError: if the folder cannot be written to.
+    """
+    if not isinstance(ledger, Ledger):
+        ledger = Ledger(ledger, on_verdict=on_verdict)
+    elif on_verdict is not None:
+        raise TypeError("give on_verdict to the ledger: hb.Ledger(path, on_verdict=...)")
+    ledger.rank = ranks()[0]
+    return ledger
+
+
+def introduce(ledger: Ledger, session: Session, rule: Rule) -> None:
+    """Tells a ledger who takes part in a session."""
+    redundancy = getattr(rule, "redundancy", None)
+    groups = None if redundancy is None else redundancy.groups_of(session.n)
+    largest = rule.max_byzantine(session.n)
+    termination.when_terminated(terminated)
+    ledger.bind(
+        session.places,
+        session.transport.rank,
+        workers=session.n,
+        rule=repr(rule),
+        collect=session.mode,
+        groups=None if groups is None else [list(map(int, group)) for group in groups],
+        f=largest if largest >= 0 else None,
+    )
+
+
+def introducing(owner: Any, session: Session) -> Callable[[Any, Rule], None]:
+    """What a session calls at each agreement: introduces it to the ledger that `owner` then has."""
+    # Weak: the session has this function, and must not keep the wrapper and its parameters alive.
+    wrapper, bound = weakref.ref(owner), weakref.ref(session)
+
+    def action(_: Any, rule: Rule) -> None:
+        optimizer, agreed = wrapper(), bound()
+        if optimizer is not None and agreed is not None:
+            introduce(optimizer.ledger, agreed, rule)
+
+    return action
+
+
+@contextmanager
+def recorded(ledger: Ledger, step: Callable[[], int]) -> Iterator[None]:
+    """Inside, an error between ranks is entered in the ledger, whose file then says why the run ended.
+
+    Args:
+        ledger: the ledger.
+        step: the step of the error.
+    """
+    try:
+        yield
+    except TransportError as error:
+        for evidence in _evidence(ledger, error, step()):
+            if evidence not in ledger.evidence:
+                ledger.enter(evidence)
+        ledger.end(endings.first_line(error), error.ranks)
+        raise
+
+
+def terminated(reason: str, ranks: Sequence[int] = ()) -> None:
+    """Tells the ledgers with a file that the launcher ends this process, and which ranks failed before."""
+    for ledger in endings.ledgers():
+        known = {entry.rank for entry in ledger.evidence if entry.reason == "late"}
+        for rank in sorted(set(ranks) - known):
+            workers = next((place.workers for place in ledger.places if place.rank == rank), ())
+            worker = workers[0] if len(workers) == 1 else None
+            ledger.enter(Evidence(ledger.steps, "proof", "late", worker, rank, _GONE))
+    endings.end_all(reason, ranks)
+
+
+def _evidence(ledger: Ledger, error: TransportError, step: int) -> Iterator[Evidence]:
+    """Proof against the ranks that the error names, unless it does not know which of them is wrong."""
+    reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), "")
+    is_proof = 2 * len(error.ranks) < ranks()[1] or reason == "late"
+    if not reason or not is_proof or isinstance(error, JoinedRanksError):
+        return  # a script that joins early is a mistake of the script on all ranks
+    workers = {place.rank: place.workers for place in ledger.places}
+    for rank in error.ranks:
+        own = workers.get(rank, ())
+        if rank in error.doubtful or (reason == "late" and own):
+            continue  # workers of late ranks are entered as absent
+        detail = "" if reason == "late" else textwrap.shorten(str(error), _LONGEST)
+        yield Evidence(step, "proof", reason, own[0] if len(own) == 1 else None, rank, detail)
