@@ -34,17 +34,21 @@ class Outcome:
             distances were measured.
         outvoted: indices of the rows that lost a vote in their redundancy group.
         distances: L2 distance of each row to the result, (n,) float64.
+        norms: L2 norm of each row, (n,) float64.
+        norm: L2 norm of the result.
     """
 
     weights: Floats
     nonfinite: Ints
     outvoted: Ints
     distances: Floats
+    norms: Floats
+    norm: float
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """One verdict per row, in row order."""
-        return judge(self.weights, self.nonfinite, self.distances, self.outvoted)
+        return judge(self.weights, self.nonfinite, self.distances, self.outvoted, self.norms, self.norm)
 
 
 def run(rule: Rule, rows: Source, out: npt.NDArray[Any], shard: Shard | None = None) -> Outcome:
@@ -62,8 +66,8 @@ def run(rule: Rule, rows: Source, out: npt.NDArray[Any], shard: Shard | None = N
     statistics = Statistics(rows, shard)
     decision = _write(rule, statistics, out, lazy=False)
     # Before `nonfinite`: a finite distance shows that the row is finite, which saves a pass over the rows.
-    far = statistics.lengths_to(out)
-    return Outcome(decision.weights, statistics.nonfinite, decision.outvoted, far)
+    far, norms, norm = statistics.lengths_to(out)
+    return Outcome(decision.weights, statistics.nonfinite, decision.outvoted, far, norms, norm)
 
 
 def _write(rule: Rule, statistics: Statistics, out: npt.NDArray[Any], *, lazy: bool) -> Decision:
