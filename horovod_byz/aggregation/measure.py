@@ -165,7 +165,9 @@ class Statistics:
             again = np.sqrt(far.measured(statistic.to_point(value / reach.UNIT)))
             with np.errstate(over="ignore"):
                 again = np.minimum(again * reach.UNIT, np.finfo(np.float64).max)
-            length[:, over], length[:, -1] = again[:, : len(over)], again[:, -1]
+            # Only what overflowed: the squares of short rows would underflow in the larger unit.
+            for column, numbers in zip([*over, -1], [*again[:, : len(over)].T, again[:, -1]], strict=True):
+                length[:, column] = np.where(np.isinf(length[:, column]), numbers, length[:, column])
         return length[0, :-1], length[1, :-1], float(length[1, -1])
 
     def get(self, wanted: Statistic) -> npt.NDArray[Any]:

@@ -29,6 +29,8 @@ class Verdict:
             nobody, since honest rows may be far, too. "" if nothing does.
         norm: L2 norm of the row; NaN as for `distance`.
         cosine: of the angle between row and result, 0 if one of them is zero; NaN as for `distance`.
+        comparable: whether distance and cosine may be compared with those of other rows: the result of a
+            rule that gives a row less weight from the start is farther from it, whatever the row is.
     """
 
     worker: int
@@ -38,6 +40,7 @@ class Verdict:
     reason: str
     norm: float = math.nan
     cosine: float = math.nan
+    comparable: bool = False
 
     @property
     def suspect(self) -> bool:
@@ -52,6 +55,7 @@ def judge(
     outvoted: npt.NDArray[np.int64] | None = None,
     norms: Floats | None = None,
     norm: float = math.nan,
+    comparable: bool = False,
 ) -> tuple[Verdict, ...]:
     """Turns one step's numbers into verdicts.
 
@@ -62,6 +66,7 @@ def judge(
         outvoted: indices of rows that lost a vote in their redundancy group.
         norms: (n,) L2 norm of each row, or None.
         norm: L2 norm of the result.
+        comparable: see `Verdict`.
     """
     n = len(weights)
     unknown = np.full(n, np.nan)
@@ -73,7 +78,7 @@ def judge(
     lost = set() if outvoted is None else set(outvoted.tolist())
     table = (weights.tolist(), nonfinite.tolist(), far.tolist(), long.tolist(), _cosines(far, long, norm))
     return tuple(
-        Verdict(i, weight, bad, away, _reason(bad, i in lost, away > limit), length, cosine)
+        Verdict(i, weight, bad, away, _reason(bad, i in lost, away > limit), length, cosine, comparable)
         for i, (weight, bad, away, length, cosine) in enumerate(zip(*table, strict=True))
     )
 

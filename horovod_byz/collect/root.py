@@ -37,7 +37,7 @@ class RootSession(Session):
         with step.clock("return"):
             self.transport.hand_out(self._value)
             report = self.transport.exchange(report, "hand-out of the verdicts")[0]
-            outcome, stated = _unpack(report, self.n)
+            outcome, stated = _unpack(report, self.n, engine.is_symmetric(step.rule))
             if digest.digest(self._value) != stated:
                 raise TransportError("the result that rank 0 sent does not have the digest it gave", [0])
         return Collected(self._value, outcome, (), step.clock.seconds, step.number)
@@ -54,10 +54,10 @@ def _pack(outcome: engine.Outcome, stated: bytes) -> Array:
     return np.frombuffer(table.tobytes() + np.float64(outcome.norm).tobytes() + stated, np.uint8)
 
 
-def _unpack(report: Array, n: int) -> tuple[engine.Outcome, bytes]:
+def _unpack(report: Array, n: int, symmetric: bool) -> tuple[engine.Outcome, bytes]:
     data, end = report.tobytes(), 8 * _TABLE * n
     weights, nonfinite, distances, lost, norms = np.frombuffer(data, np.float64, _TABLE * n).reshape(-1, n)
     norm = float(np.frombuffer(data, np.float64, 1, end)[0])
-    lost_rows = np.flatnonzero(lost)
-    outcome = engine.Outcome(weights, nonfinite.astype(np.int64), lost_rows, distances, norms, norm)
+    counts, outvoted = nonfinite.astype(np.int64), np.flatnonzero(lost)
+    outcome = engine.Outcome(weights, counts, outvoted, distances, norms, norm, symmetric)
     return outcome, data[end + 8 :]

@@ -10,10 +10,11 @@ since Byzantine rows can only add to the count, whatever they are, and the m - f
 Ties count against the accusation. The same holds for "<=", so that rows that are too small or too near are
 seen, too. `Bets` bets on these events for three c: the extreme row, a ninth and a third of the workers.
 
-The aggregate is a function of all rows in which no row has a special place (rules break ties by the row's
-index only), so distances and cosines to it are exchangeable where rows are. An adversary that sees which
-worker holds which row may break that for distance and cosine, by moving the aggregate away from one worker;
-the norm of a row depends on nobody else.
+Under a rule that gives no row a special place (`Rule.symmetric`; ties go by the row's index only) the
+aggregate is a symmetric function of the rows, so distances and cosines to it are exchangeable where rows are.
+Under any other rule only norms are compared. An adversary that sees which worker holds which row may break
+exchangeability for distance and cosine, by moving the aggregate away from one worker; the norm of a row
+depends on nobody else.
 """
 
 from __future__ import annotations

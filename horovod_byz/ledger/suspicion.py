@@ -141,19 +141,23 @@ class Suspicion:
 def _observed(verdicts: Sequence[Verdict], groups: Groups | None, named: Collection[int]) -> Observed:
     """The rows that are compared: without those that have proof against them, and those of named workers."""
     tested = [verdict for verdict in verdicts if verdict.worker not in named]
+    # An outvoted row, like one that was not measured or is not finite, is no part of the comparison. Equal
+    # scores are ties, which never count as evidence.
     table = np.array(
-        # An outvoted row, like one that was not measured or is not finite, is no part of the comparison.
-        [(v.distance, v.norm, v.cosine if v.reason != "outvoted" else np.nan) for v in tested],
+        [
+            (v.distance * v.comparable, v.norm, v.cosine * v.comparable if v.reason != "outvoted" else np.nan)
+            for v in tested
+        ],
         np.float64,
     ).reshape(-1, 3)
     workers = np.array([verdict.worker for verdict in tested], np.intp)
-    fit = ~np.isnan(table).any(axis=1)
+    fit = np.isfinite(table.sum(axis=1))
     unit = np.full(len(workers), -1, np.intp)
     if not groups:
         unit[fit] = np.arange(np.count_nonzero(fit))
         return Observed(table[fit].T, workers, unit)
     where = {worker: row for row, worker in enumerate(workers.tolist())}
-    rows = []
+    rows: list[int] = []
     for group in groups:
         members = [where[worker] for worker in group if worker in where and fit[where[worker]]]
         if members:
