@@ -21,8 +21,8 @@ of 0.1; alpha = {alpha:g} per run.
 {clean}
 
 Allowed is alpha times the runs plus three standard deviations. An honest worker would be named where its
-e-value reaches workers / alpha, log10 = {threshold:.2f}. Mean, Median, MultiKrum(f=6) and GeometricMedian take
-turns.
+e-value reaches workers / alpha, log10 = {threshold:.2f}. Mean, Median, MultiKrum(f=6) and GeometricMedian
+take turns.
 
 ## Steps until a worker is named: "unlike the others" (shuffled data)
 

@@ -55,15 +55,14 @@ class Bets:
         Args:
             workers: (m,) the workers that are bet on, ascending; the others keep their money.
             hits: (m, events) whether a worker met the event.
-            chances: (events,) or (m, events), the largest probability of each event for an honest worker; 1
-                means no bet.
+            chances: (events,) the largest probability of each event for an honest worker; 1 means no bet.
         """
         self.step += 1
         self._grow(int(workers[-1]) + 1 if len(workers) else 0)
         self._money += entering(self.step) / self._money.shape[1]
-        gain = np.where(hits, 1 / chances, 0.0) - 1
-        gain[np.broadcast_to(chances >= 1, gain.shape)] = 0.0
-        factors = 1 + (gain[:, :, None] * STAKES).reshape(len(workers), -1)
+        stakes = np.where(chances < 1, STAKES[:, None], 0.0).T  # (events, stakes)
+        won, lost = 1 - stakes + stakes / chances[:, None], 1 - stakes
+        factors = np.where(hits[:, :, None], won, lost).reshape(len(workers), -1)
         self._money[workers] = np.minimum(self._money[workers] * factors, _MOST)
 
     def money(self) -> Floats:
