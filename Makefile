@@ -135,6 +135,10 @@ PINNED := $(if $(shell command -v taskset),taskset -c 0)
 bench: setup ## Time rules and kernels over the whole grid, peers too where make bench-peers was run; writes results/bench
 	$(PINNED) $(BIN)/python -m horovod_byz.bench --full --peers $(PEERS) --folder results/bench $(ARGS)
 
+.PHONY: false-alarms
+false-alarms: setup ## Who is suspected in 1,000 clean and in attacked runs; writes results/ledger, in half an hour
+	$(BIN)/python -m horovod_byz.bench.false_alarms --folder results/ledger --jobs $(JOBS) $(ARGS)
+
 .PHONY: bench-quick
 bench-quick: setup ## The same over a small grid, in two minutes; writes nothing
 	$(PINNED) $(BIN)/python -m horovod_byz.bench --quick --rounds 5 --alone $(ARGS)

@@ -38,6 +38,8 @@ def test_any_layout_gives_the_bits_of_the_whole_matrix(collector, rule, layout):
         np.testing.assert_array_equal(value(result), want.value)
         np.testing.assert_array_equal(result.weights, want.weights)
         assert [v.reason for v in result.verdicts] == [v.reason for v in want.verdicts]
+        # Distances, norms and cosines, too, to the bit: the ledgers of all ranks name the same workers.
+        assert repr(result.verdicts) == repr(want.verdicts)
     np.testing.assert_array_equal(rows, before)
 
 

@@ -272,8 +272,10 @@ class TestLedger:
         ledger.absent([3], step=9)
         report = ledger.report()
         assert report["steps"] == 3
-        assert report["suspects"] == [2]
+        assert report["suspects"] == [2, 3]  # one proof names: non-finite values, and being late
         worker = report["workers"][2]
+        assert worker["proofs"] == {"non-finite": 3}
+        assert worker["first_suspect_step"] == 0
         assert worker["reasons"] == {"non-finite": 3}
         assert worker["nonfinite_values"] == 3
         assert worker["mean_weight"] == 0.0

@@ -35,17 +35,24 @@ class Outcome:
             distances were measured.
         outvoted: indices of the rows that lost a vote in their redundancy group.
         distances: L2 distance of each row to the result, (n,) float64.
+        norms: L2 norm of each row, (n,) float64.
+        norm: L2 norm of the result.
+        symmetric: whether the rule gives no row a special place; see `is_symmetric`.
     """
 
     weights: Floats
     nonfinite: Ints
     outvoted: Ints
     distances: Floats
+    norms: Floats
+    norm: float
+    symmetric: bool
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """One verdict per row, in row order."""
-        return judge(self.weights, self.nonfinite, self.distances, self.outvoted)
+        numbers = (self.weights, self.nonfinite, self.distances, self.outvoted, self.norms, self.norm)
+        return judge(*numbers, self.symmetric)
 
 
 def run(rule: Rule, rows: Source, out: npt.NDArray[Any], shard: Shard | None = None) -> Outcome:
@@ -63,8 +70,17 @@ def run(rule: Rule, rows: Source, out: npt.NDArray[Any], shard: Shard | None = N
     statistics = Statistics(rows, shard)
     decision = _write(rule, statistics, out, lazy=False)
     # Before `nonfinite`: a finite distance shows that the row is finite, which saves a pass over the rows.
-    far = statistics.lengths_to(out)
-    return Outcome(decision.weights, statistics.nonfinite, decision.outvoted, far)
+    far, norms, norm = statistics.lengths_to(out)
+    bad = statistics.nonfinite
+    return Outcome(decision.weights, bad, decision.outvoted, far, norms, norm, is_symmetric(rule))
+
+
+def is_symmetric(rule: Rule) -> bool:
+    """Whether a rule's class itself states that rows which change places leave its result the same.
+
+    A subclass may decide otherwise, so that it has to state it anew.
+    """
+    return "symmetric" in vars(type(rule)) and bool(getattr(rule, "symmetric", False))
 
 
 def _write(rule: Rule, statistics: Statistics, out: npt.NDArray[Any], *, lazy: bool) -> Decision:

@@ -145,22 +145,30 @@ class Statistics:
     def _by_segment(self, wanted: Statistic, ends: Ends) -> list[npt.NDArray[Any]]:
         return [self.get(wanted)] if ends is None else list(self.get(wanted))
 
-    def lengths_to(self, value: npt.NDArray[Any]) -> Floats:
-        """L2 distance of each row to a finite point, at most the largest float64; infinite for NaN and Inf.
+    def lengths_to(self, value: npt.NDArray[Any]) -> tuple[Floats, Floats, float]:
+        """L2 distance of each row to a finite point, and norms; at most the largest float64.
 
         Args:
             value: the point's coordinates on this rank's shard.
+
+        Returns:
+            Distances (n,) and norms (n,), infinite for rows with NaN and Inf; and the norm of the point.
         """
         squares = self.measured(statistic.to_point(value))
         length: Floats = np.sqrt(squares)
-        over = np.flatnonzero(np.isinf(squares))
+        over = np.flatnonzero(np.isinf(squares[:, :-1]).any(axis=0))
         over = over[self.nonfinite[over] == 0] if len(over) else over
-        if len(over):  # finite rows whose squared distance overflowed: measured again in the larger unit
-            far = self.take(over).scaled
+        if len(over) or np.isinf(squares[1, -1]):
+            # Finite values whose squares overflowed: measured again in the larger unit. A point that is too
+            # long has a row that is; the first stands in for it where that row is not finite.
+            far = self.take(over if len(over) else [0]).scaled
             again = np.sqrt(far.measured(statistic.to_point(value / reach.UNIT)))
             with np.errstate(over="ignore"):
-                length[over] = np.minimum(again * reach.UNIT, np.finfo(np.float64).max)
-        return length
+                again = np.minimum(again * reach.UNIT, np.finfo(np.float64).max)
+            # Only what overflowed: the squares of short rows would underflow in the larger unit.
+            for column, numbers in zip([*over, -1], [*again[:, : len(over)].T, again[:, -1]], strict=True):
+                length[:, column] = np.where(np.isinf(length[:, column]), numbers, length[:, column])
+        return length[0, :-1], length[1, :-1], float(length[1, -1])
 
     def get(self, wanted: Statistic) -> npt.NDArray[Any]:
         """A statistic, measured on first use.

@@ -65,7 +65,7 @@ class SignRows(Source):
         if tied.any():
             out[np.unpackbits(tied, count=self.d).view(np.bool_)] = 0
 
-    def to_point(self, point: Array, begin: int, end: int, threads: int) -> Floats:
+    def to_point(self, point: Array, begin: int, end: int, threads: int) -> tuple[Floats, Floats]:
         """See `Source.to_point`; each differing sign adds (1 - -1)^2 = 4, each 0 of the point adds 1."""
         size = np.abs(point)
         counted = size == 1
@@ -74,7 +74,7 @@ class SignRows(Source):
             return super().to_point(point, begin, end, threads)
         packed = self._packed[:, begin // 8 : -(-end // 8)]
         differ = signs.differences(packed, np.packbits(np.signbit(point)), np.packbits(counted), threads)
-        return (4 * differ + zeros).astype(np.float64)
+        return (4 * differ + zeros).astype(np.float64), np.full(self.n, float(end - begin))
 
     def take(self, indices: Sequence[int]) -> SignRows:
         return SignRows(self._packed[list(indices)], self.d, self.dtype)

@@ -52,9 +52,11 @@ class Source(ABC):
     def take(self, indices: Sequence[int]) -> Source:
         """Some of the rows, in that order."""
 
-    def to_point(self, point: npt.NDArray[Any], begin: int, end: int, threads: int) -> Floats:
-        """Squared L2 distances to a point over [begin, end), (n,)."""
-        return distances.to_point(self.block(begin, end), point, threads)
+    def to_point(self, point: npt.NDArray[Any], begin: int, end: int, threads: int) -> tuple[Floats, Floats]:
+        """Squared L2 distances to a point, and squared norms, over [begin, end); (n,) each."""
+        rows = self.block(begin, end)
+        zero = np.zeros(rows.d, rows.dtype)
+        return distances.to_point(rows, point, threads), distances.to_point(rows, zero, threads)
 
     def combine(self, decision: Combination, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
         """Writes the row that a decision gives to `out`, (d,); `offset` is this shard's first coordinate."""

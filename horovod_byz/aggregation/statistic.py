@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz.aggregation.shard import Shard
-from horovod_byz.aggregation.source import Floats, Groups, Ints, Source
+from horovod_byz.aggregation.source import BLOCK, Floats, Groups, Ints, Source
 from horovod_byz.aggregation.tiles import overlaps
 from horovod_byz.kernels import brsgd, distances, scan, vote
 from horovod_byz.kernels.rows import Rows
@@ -24,6 +24,11 @@ Ends = Sequence[int] | None
 
 def _anywhere(begin: int, end: int) -> bool:
     return True
+
+
+def _in_cache(begin: int, end: int) -> bool:
+    """Rows that are read twice are read block by block: the second time from a cache."""
+    return end - begin <= BLOCK
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,16 +73,20 @@ BRSGD = Statistic("brsgd", _each_block(_brsgd), lambda both: both[1])
 
 
 def to_point(point: Array) -> Statistic:
-    """Squared L2 distances to a point, (n,).
+    """Squared L2 distances to a point, and squared norms, (2, n + 1); column n is the point itself.
 
     Args:
         point: its coordinates on this rank's shard.
     """
 
     def on(source: Source, begin: int, end: int, shard: Shard) -> Floats:
-        return source.to_point(point[begin:end], begin, end, shard.threads)
+        here = point[begin:end]
+        numbers = np.zeros((2, source.n + 1))
+        numbers[0, :-1], numbers[1, :-1] = source.to_point(here, begin, end, shard.threads)
+        numbers[1, -1] = _squared_norms(Rows(here[None]), shard.threads)[0]
+        return numbers
 
-    return Statistic("distances to a point", on, _all_of_it)
+    return Statistic("distances to a point", on, lambda both: both[0, :-1], _in_cache)
 
 
 def replicas(groups: Groups, ends: Ends = None) -> Statistic:

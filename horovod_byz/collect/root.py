@@ -30,30 +30,34 @@ class RootSession(Session):
         with step.clock("collect"):
             self.transport.gather(rows, self._rows, self.layout)
         with step.clock("aggregate"):
-            report = np.zeros(4 * 8 * self.n + digest.SIZE, np.uint8)
+            report = np.zeros(8 * (_TABLE * self.n + 1) + digest.SIZE, np.uint8)
             if self._rows is not None:
                 outcome = self._run(step, self._rows, self._value)
                 report = _pack(outcome, digest.digest(self._value))
         with step.clock("return"):
             self.transport.hand_out(self._value)
             report = self.transport.exchange(report, "hand-out of the verdicts")[0]
-            outcome, stated = _unpack(report, self.n)
+            outcome, stated = _unpack(report, self.n, engine.is_symmetric(step.rule))
             if digest.digest(self._value) != stated:
                 raise EquivocationError("the result that rank 0 sent does not have the digest it gave", [0])
         return Collected(self._value, outcome, (), step.clock.seconds, step.number)
 
 
+_TABLE = 5  # numbers per row in the root's report
+
+
 def _pack(outcome: engine.Outcome, stated: bytes) -> Array:
     """The outcome and the digest of the value, as bytes of a fixed length."""
-    n = len(outcome.weights)
-    far = np.full(n, np.nan) if outcome.distances is None else outcome.distances
-    lost = np.isin(np.arange(n), outcome.outvoted)
-    table = np.stack([outcome.weights, outcome.nonfinite, far, lost]).astype(np.float64)
-    return np.frombuffer(table.tobytes() + stated, np.uint8)
+    lost = np.isin(np.arange(len(outcome.weights)), outcome.outvoted)
+    rows = (outcome.weights, outcome.nonfinite, outcome.distances, lost, outcome.norms)
+    table = np.stack(rows).astype(np.float64)
+    return np.frombuffer(table.tobytes() + np.float64(outcome.norm).tobytes() + stated, np.uint8)
 
 
-def _unpack(report: Array, n: int) -> tuple[engine.Outcome, bytes]:
-    data = report.tobytes()
-    weights, nonfinite, distances, lost = np.frombuffer(data, np.float64, 4 * n).reshape(4, n)
-    outcome = engine.Outcome(weights, nonfinite.astype(np.int64), np.flatnonzero(lost), distances)
-    return outcome, data[32 * n :]
+def _unpack(report: Array, n: int, symmetric: bool) -> tuple[engine.Outcome, bytes]:
+    data, end = report.tobytes(), 8 * _TABLE * n
+    weights, nonfinite, distances, lost, norms = np.frombuffer(data, np.float64, _TABLE * n).reshape(-1, n)
+    norm = float(np.frombuffer(data, np.float64, 1, end)[0])
+    counts, outvoted = nonfinite.astype(np.int64), np.flatnonzero(lost)
+    outcome = engine.Outcome(weights, counts, outvoted, distances, norms, norm, symmetric)
+    return outcome, data[end + 8 :]

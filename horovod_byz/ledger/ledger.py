@@ -1,20 +1,20 @@
-"""Who was wrong, and how often: verdicts per worker, added up over the steps of a run."""
+"""Who was wrong: proof and suspicion per worker, and verdicts added up over the steps of a run."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from horovod_byz.aggregation.source import Groups
 from horovod_byz.aggregation.verdict import Verdict
 from horovod_byz.host.place import Place
+from horovod_byz.ledger.account import Account
 from horovod_byz.ledger.evidence import PROOFS, Action, Evidence, Kind
 from horovod_byz.ledger.listening import standard
+from horovod_byz.ledger.suspicion import Suspicion, TestName
 
 # Pieces of evidence that a ledger keeps in memory; its accounts count all of them.
 KEPT = 1000
@@ -39,75 +39,12 @@ class Listener(Protocol):
         """The run ends; `reason` is empty for a normal end."""
 
 
-@dataclass
-class Account:
-    """What one worker did so far.
-
-    Attributes:
-        worker: its index.
-        steps: steps with a verdict on it.
-        weight: sum of the weights that its rows received.
-        ignored: steps in which its row had weight 0.
-        reasons: steps in which it was suspect, by reason ("non-finite", "outvoted", "far").
-        nonfinite: number of NaN and infinite values it sent.
-        rewritten: steps in which a peer rewrote its row on the way; the worker is the victim.
-        absent: steps for which it did not arrive in time.
-        distance: sum of its distances to the result, over `measured` steps.
-        measured: steps in which its distance was finite.
-        last_suspect: last step in which it was suspect, or -1.
-        group: its redundancy group, or None where there are none.
-    """
-
-    worker: int
-    steps: int = 0
-    weight: float = 0.0
-    ignored: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    nonfinite: int = 0
-    rewritten: int = 0
-    absent: int = 0
-    distance: float = 0.0
-    measured: int = 0
-    last_suspect: int = -1
-    group: int | None = None
-
-    @property
-    def suspect(self) -> int:
-        """Steps in which the worker was suspect or absent."""
-        return sum(self.reasons.values()) + self.absent
-
-    def add(self, verdict: Verdict, step: int) -> None:
-        self.steps += 1
-        self.weight += verdict.weight
-        self.ignored += verdict.weight == 0.0
-        self.nonfinite += verdict.nonfinite
-        if math.isfinite(verdict.distance):
-            self.distance += verdict.distance
-            self.measured += 1
-        if verdict.suspect:
-            self.reasons[verdict.reason] += 1
-            self.last_suspect = step
-
-    def report(self) -> dict[str, Any]:
-        """The account in plain values, with means instead of sums; None where nothing was measured."""
-        return {
-            "worker": self.worker,
-            "steps": self.steps,
-            "mean_weight": _mean(self.weight, self.steps),
-            "ignored": self.ignored,
-            "suspect": self.suspect,
-            "reasons": dict(sorted(self.reasons.items())),
-            "nonfinite_values": self.nonfinite,
-            "rewritten": self.rewritten,
-            "absent": self.absent,
-            "mean_distance": _mean(self.distance, self.measured),
-            "last_suspect_step": self.last_suspect if self.last_suspect >= 0 else None,
-            "group": self.group,
-        }
-
-
 class Ledger:
-    """Adds up each step's verdicts; cheap enough to be always on: O(n) per step.
+    """Adds up verdicts and keeps evidence; cheap enough to be always on: O(n log n) per step.
+
+    A worker is a suspect by *proof*, of which one occurrence names it, or by *suspicion*, a test that names
+    an honest worker of a run with probability alpha at most. A rule has no say in it, whatever weight it
+    gives.
 
     Once it belongs to an optimizer, rank 0 warns of each culprit on the logger "horovod_byz", at once, and
     again only for another reason.
@@ -117,6 +54,10 @@ class Ledger:
             and by every rank `ledger.rank<r>.jsonl` when it ends by an error. An earlier run in the folder
             stays; this one is appended. After `kill -9` the file holds all up to the last window of steps,
             and all evidence. Default none.
+        alpha: the probability that the test ever names an honest worker.
+        test: "exchangeable" compares a worker with the others of the same step, and assumes that workers draw
+            their samples alike (shuffled data); "own past" compares it with its own earlier rows, for workers
+            with unlike data; None tests nothing, so that only proof names. See docs/ledger.md.
         on_verdict: called with each `Evidence` the moment that it is entered, on every rank; an exception
             in it ends the step, on all ranks alike, as they see the same evidence.
         listeners: further ones, such as `TensorBoard` and `Prometheus` of `horovod_byz.ledger.boards`.
@@ -132,6 +73,7 @@ class Ledger:
     Raises:
         OSError: if the folder cannot be made or written to, on each rank that cannot.
         TypeError: if `on_verdict` is no function.
+        ValueError: for another alpha or test.
 
     Examples:
         >>> import numpy as np
@@ -146,10 +88,14 @@ class Ledger:
         self,
         path: str | os.PathLike[str] | None = None,
         *,
+        alpha: float = 1e-3,
+        test: TestName | None = "exchangeable",
         on_verdict: Callable[[Evidence], Any] | None = None,
         listeners: Sequence[Listener] = (),
     ) -> None:
         self.steps = 0
+        self.alpha, self.test = alpha, test
+        self.suspicion = None if test is None else Suspicion(alpha, test)
         self._accounts: dict[int, Account] = {}
         self._outvoted_ranks: Counter[int] = Counter()
         self._complainers: Counter[int] = Counter()
@@ -165,7 +111,9 @@ class Ledger:
             listener.bound(self, facts)
 
     def enter(self, evidence: Evidence) -> None:
-        """Enters evidence of any kind, and tells the listeners at once."""
+        """Enters evidence, and tells the listeners at once; proof and suspicion accuse the worker."""
+        if evidence.worker is not None and evidence.kind != "notice":
+            self._account(evidence.worker).accuse(evidence)
         self.evidence.append(evidence)
         for listener in self.listeners:
             listener.entered(self, evidence)
@@ -200,26 +148,64 @@ class Ledger:
             groups: the workers' redundancy groups.
         """
         at = self.steps if step is None else step
+        self.tally(result, at, groups)
+        excluded = getattr(result, "excluded", ())
+        counted = [verdict for verdict in result.verdicts if verdict.worker not in excluded]
+        if 2 * sum(verdict.nonfinite > 0 for verdict in counted) > len(counted):
+            self._enter(at, "notice", "overflow", detail=_overflow(counted))
+        else:
+            self._prove(result.verdicts, counted, at, groups)
+            self._suspect(result.verdicts, at, groups)
+        for worker in getattr(result, "rewritten", ()):
+            self._enter(at, "notice", "altered in transit", worker)
+        for rank in getattr(result, "outvoted_ranks", ()):
+            self._enter(at, "proof", "aggregate", rank=rank)
+        for rank in getattr(result, "complainers", ()):
+            self._enter(at, "notice", "complaint", rank=rank)
+        for listener in self.listeners:
+            listener.stepped(self, result, at)
+
+    def tally(self, result: Any, step: int, groups: Groups | None = None) -> None:
+        """Adds up the numbers of a step, and enters no evidence; the arguments are those of `add`."""
         for k, group in enumerate(groups or ()):
             for worker in group:
                 self._account(worker).group = k
         for verdict in result.verdicts:
-            self._account(verdict.worker).add(verdict, at)
-            if verdict.reason in PROOFS:
-                detail = f"{verdict.nonfinite} values" if verdict.nonfinite else ""
-                self._enter(at, "proof", verdict.reason, verdict.worker, detail=detail)
+            self._account(verdict.worker).add(verdict, step)
         for worker in getattr(result, "rewritten", ()):
             self._account(worker).rewritten += 1
-            self._enter(at, "notice", "altered in transit", worker)
-        for rank in getattr(result, "outvoted_ranks", ()):
-            self._outvoted_ranks[rank] += 1
-            self._enter(at, "proof", "aggregate", rank=rank)
-        for rank in getattr(result, "complainers", ()):
-            self._complainers[rank] += 1
-            self._enter(at, "notice", "complaint", rank=rank)
+        self._outvoted_ranks.update(getattr(result, "outvoted_ranks", ()))
+        self._complainers.update(getattr(result, "complainers", ()))
         self.steps += 1
-        for listener in self.listeners:
-            listener.stepped(self, result, at)
+
+    def _prove(
+        self, verdicts: Sequence[Verdict], counted: Sequence[Verdict], step: int, groups: Groups | None
+    ) -> None:
+        # An excluded worker has no vote; its row is judged against the row that its group elected.
+        of_worker = {verdict.worker: verdict for verdict in counted}
+        split: set[int] = set()
+        # A rule without redundancy that votes, such as `MajorityVote`, votes among all rows.
+        for k, group in enumerate(groups or (tuple(of_worker),)):
+            present = [of_worker[worker] for worker in group if worker in of_worker]
+            if _undecided(present):
+                # Nothing shows who of them is wrong, so that nobody is outvoted.
+                split.update(verdict.worker for verdict in present if not verdict.nonfinite)
+                detail = f"group {k}: workers {', '.join(str(verdict.worker) for verdict in present)}"
+                self._enter(step, "notice", "no majority", detail=detail)
+        for verdict in verdicts:
+            if verdict.reason in PROOFS and verdict.worker not in split:
+                detail = f"{verdict.nonfinite} values" if verdict.nonfinite else ""
+                self._enter(step, "proof", verdict.reason, verdict.worker, detail=detail)
+
+    def _suspect(self, verdicts: Sequence[Verdict], step: int, groups: Groups | None) -> None:
+        if self.suspicion is None or not verdicts:
+            return
+        finding = self.suspicion.observe(step, verdicts, groups)
+        for worker, value in finding.named.items():
+            detail = f"e-value {value:.1e} over {self.account(worker).steps} steps"
+            self._enter(step, "suspicion", self.suspicion.reason, worker, detail=detail)
+        if finding.camps:
+            self._enter(step, "notice", "two camps", detail=finding.camps)
 
     def absent(self, workers: Any, step: int | None = None) -> None:
         """Enters that workers did not arrive in time for a step."""
@@ -231,33 +217,55 @@ class Ledger:
 
     @property
     def suspects(self) -> tuple[int, ...]:
-        """Workers that were suspect in more than half of the steps, lowest first."""
-        return tuple(a.worker for a in self._sorted() if a.suspect > (a.steps + a.absent) / 2)
+        """Workers with proof against them, or that the test named; lowest first."""
+        return tuple(account.worker for account in self._sorted() if account.accused)
 
     def report(self) -> dict[str, Any]:
         """The ledger in plain values that JSON can hold."""
+        test = self.suspicion
         return {
             "steps": self.steps,
             "suspects": list(self.suspects),
+            "alpha": self.alpha,
+            "test": self.test,
+            "assumes": None if test is None else test.assumes,
+            # Whether the test gave up, since it cannot tell who is wrong.
+            "undecided": test is not None and test.undecided,
             # As aggregators (`Sharded(replicas=r)`): rank -> steps; JSON wants names as keys.
             "outvoted_ranks": _by_rank(self._outvoted_ranks),
             # Ranks whose complaints about what they received nobody confirms.
             "complainers": _by_rank(self._complainers),
-            "workers": [account.report() for account in self._sorted()],
+            "workers": [
+                # log10 of the e-value; the test names at log10(workers / alpha).
+                {
+                    **account.report(),
+                    "suspicion": None if test is None else round(test.log10(account.worker), 3),
+                }
+                for account in self._sorted()
+            ],
         }
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, in plain values that `torch.save` and `torch.load(weights_only=True)` take."""
-        accounts = [{**vars(account), "reasons": dict(account.reasons)} for account in self._sorted()]
+        accounts = [account.state_dict() for account in self._sorted()]
         ranks = {"outvoted_ranks": dict(self._outvoted_ranks), "complainers": dict(self._complainers)}
-        return {"steps": self.steps, "accounts": accounts, **ranks}
+        suspicion = None if self.suspicion is None else self.suspicion.state_dict()
+        return {"steps": self.steps, "accounts": accounts, **ranks, "suspicion": suspicion}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up what `state_dict` gave, in place of what is here: a resumed run goes on counting."""
-        accounts = (Account(**{**kept, "reasons": Counter(kept["reasons"])}) for kept in state["accounts"])
+        """Takes up what `state_dict` gave, in place of what is here: a resumed run goes on counting.
+
+        The evidence of another test is left aside; this ledger's own test then starts anew.
+        """
+        accounts = [Account.from_state(kept) for kept in state["accounts"]]
         self._accounts = {account.worker: account for account in accounts}
         self.steps, self._outvoted_ranks = state["steps"], Counter(state["outvoted_ranks"])
         self._complainers = Counter(state.get("complainers", {}))  # 0.1.0 kept none
+        if self.suspicion is not None:
+            self.suspicion = Suspicion(self.alpha, self.suspicion.test)
+            kept = state.get("suspicion")  # earlier versions tested nothing
+            if kept is not None:
+                self.suspicion.load_state_dict(kept)
 
     def to_json(self) -> str:
         """`report()` as JSON text."""
@@ -265,7 +273,7 @@ class Ledger:
 
     def __str__(self) -> str:
         """A table, one line per worker."""
-        head = ("worker", "steps", "weight", "ignored", "suspect", "reasons", "distance", "rewritten")
+        head = ("worker", "steps", "weight", "ignored", "distance", "rewritten", "stood out", "accused of")
         lines = [head, *(_line(account.report()) for account in self._sorted())]
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         return "\n".join(
@@ -295,29 +303,35 @@ class Ledger:
         return [self._accounts[worker] for worker in sorted(self._accounts)]
 
 
+def _undecided(verdicts: Sequence[Verdict]) -> bool:
+    """Whether the replicas of a group lost to one another: every row is marked, and none took part."""
+    marked = all(verdict.reason in ("outvoted", "non-finite") and verdict.weight == 0 for verdict in verdicts)
+    return marked and any(verdict.reason == "outvoted" for verdict in verdicts)
+
+
+def _overflow(verdicts: Sequence[Verdict]) -> str:
+    return f"{sum(verdict.nonfinite > 0 for verdict in verdicts)} of {len(verdicts)} workers"
+
+
 def _line(account: dict[str, Any]) -> tuple[str, ...]:
-    reasons = [f"{reason} {count}" for reason, count in account["reasons"].items()]
-    if account["absent"]:
-        reasons.append(f"absent {account['absent']}")
     return (
         str(account["worker"]),
         str(account["steps"]),
         _number(account["mean_weight"]),
         str(account["ignored"]),
-        str(account["suspect"]),
-        ", ".join(reasons) or "-",
         _number(account["mean_distance"]),
         str(account["rewritten"]),
+        _counts(account["reasons"]),
+        _counts(account["proofs"] | account["suspicions"]),
     )
+
+
+def _counts(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in reasons.items()) or "-"
 
 
 def _by_rank(counts: Counter[int]) -> dict[str, int]:
     return {str(rank): count for rank, count in sorted(counts.items())}
-
-
-def _mean(total: float, count: int) -> float | None:
-    # JSON has no infinity; a sum of distances to rows near 1e308 may be one.
-    return total / count if count and math.isfinite(total) else None
 
 
 def _number(value: float | None) -> str:

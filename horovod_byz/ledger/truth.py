@@ -1,4 +1,4 @@
-"""The ledger of a simulated run, in which it is known who is Byzantine at each step."""
+"""The ledgers of a simulated run, in which it is known who is Byzantine at each step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from horovod_byz.aggregation.source import Groups
 from horovod_byz.aggregation.verdict import Verdict
-from horovod_byz.ledger.ledger import Account, Ledger
+from horovod_byz.ledger.account import Account
+from horovod_byz.ledger.ledger import Ledger
 
 __all__ = ["GroundTruth"]
 
@@ -26,24 +27,34 @@ class _Part:
 
 
 class GroundTruth:
-    """Two ledgers: of the steps in which a worker was Byzantine, and of those in which it was honest.
+    """Two tallies: of the steps in which a worker was Byzantine, and of those in which it was honest.
 
-    A worker that is redrawn is judged by what it was at each step.
+    A worker that is redrawn is judged by what it was at each step. Beside them stands the ledger that an
+    operator would have, who does not know who is Byzantine.
 
     Args:
         n: number of workers.
         who: says which workers are Byzantine at a step.
         groups: redundancy groups, where there are any.
+        whole: an operator's ledger; a new one by default.
 
     Attributes:
         byzantine: each worker's steps in which it was Byzantine.
         honest: each worker's other steps, and what is known of ranks.
+        whole: all steps, with evidence.
     """
 
-    def __init__(self, n: int, who: Callable[[int], Sequence[int]], groups: Groups | None = None) -> None:
+    def __init__(
+        self,
+        n: int,
+        who: Callable[[int], Sequence[int]],
+        groups: Groups | None = None,
+        whole: Ledger | None = None,
+    ) -> None:
         self.n, self._who = n, who
         self._group = {worker: k for k, group in enumerate(groups or ()) for worker in group}
-        self.byzantine, self.honest = Ledger(), Ledger()
+        self.byzantine, self.honest = Ledger(test=None), Ledger(test=None)
+        self.whole = Ledger() if whole is None else whole
 
     @property
     def steps(self) -> int:
@@ -61,7 +72,8 @@ class GroundTruth:
             if not guilty:  # ranks are no workers: counted once
                 ranks = (getattr(result, name, ()) for name in ("outvoted_ranks", "complainers"))
                 part = _Part(verdicts, part.rewritten, *ranks)
-            ledger.add(part, at, groups)
+            ledger.tally(part, at, groups)
+        self.whole.add(result, at, groups)
 
     def absent(self, workers: Any, step: int | None = None) -> None:
         """Enters that workers did not arrive in time for a step."""
@@ -69,15 +81,19 @@ class GroundTruth:
         who = frozenset(self._who(at))
         self.byzantine.absent([worker for worker in workers if worker in who], at)
         self.honest.absent([worker for worker in workers if worker not in who], at)
+        self.whole.absent(workers, at)
 
     def state_dict(self) -> dict[str, Any]:
-        """Both ledgers, in plain values."""
-        return {"byzantine": self.byzantine.state_dict(), "honest": self.honest.state_dict()}
+        """All three, in plain values."""
+        parts = {"byzantine": self.byzantine, "honest": self.honest, "whole": self.whole}
+        return {name: ledger.state_dict() for name, ledger in parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up what `state_dict` gave."""
         self.byzantine.load_state_dict(state["byzantine"])
         self.honest.load_state_dict(state["honest"])
+        if "whole" in state:  # checkpoints of earlier versions have no operator's ledger
+            self.whole.load_state_dict(state["whole"])
 
     def summary(self) -> dict[str, Any]:
         """The run's verdicts: one record per worker, and the sums that matter; steps count from 0."""

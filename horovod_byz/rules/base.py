@@ -53,6 +53,9 @@ class Rule(ABC):
     """
 
     facts: ClassVar[Facts]
+    # Whether rows that change places leave the result the same (but for ties), so that the ledger may compare
+    # their distances to it. Each class states it for itself: it is not inherited.
+    symmetric: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

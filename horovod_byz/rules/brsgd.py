@@ -48,6 +48,7 @@ class BrSGD(RowRule):
 
     condition: ClassVar[Condition] = MAJORITY
     facts: ClassVar[Facts] = Facts(str(condition), "O(n d)", "lowest rows", ROW_EXCLUDED)
+    symmetric: ClassVar[bool] = True
     measures: ClassVar[Statistic | None] = BRSGD
 
     def __post_init__(self) -> None:

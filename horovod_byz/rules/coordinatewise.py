@@ -38,6 +38,7 @@ class Median(StatedRule):
 
     condition: ClassVar[Condition] = MAJORITY
     facts: ClassVar[Facts] = Facts(str(condition), "O(d n log^2 n)", "none", VALUE_EXTREME)
+    symmetric: ClassVar[bool] = True
 
     def decide(self, statistics: Statistics) -> Decision:
         return _over_all("median", statistics)
@@ -66,6 +67,7 @@ class TrimmedMean(BoundedRule):
 
     condition: ClassVar[Condition] = MAJORITY
     facts: ClassVar[Facts] = Facts(str(condition), "O(d n log^2 n)", "none", VALUE_EXTREME)
+    symmetric: ClassVar[bool] = True
 
     def decide(self, statistics: Statistics) -> Decision:
         return _over_all("trimmed_mean", statistics, self.f)
@@ -95,6 +97,7 @@ class MeanAroundMedian(BoundedRule):
 
     condition: ClassVar[Condition] = MAJORITY
     facts: ClassVar[Facts] = Facts(str(condition), "O(d n log^2 n)", "lower window", VALUE_EXTREME)
+    symmetric: ClassVar[bool] = True
 
     def decide(self, statistics: Statistics) -> Decision:
         return _over_all("mean_around_median", statistics, self.f)
@@ -119,6 +122,7 @@ class SignMajority(StatedRule):
 
     condition: ClassVar[Condition] = MAJORITY
     facts: ClassVar[Facts] = Facts(str(condition), "O(n d)", "0", "NaN does not vote, Inf votes its sign")
+    symmetric: ClassVar[bool] = True
 
     def decide(self, statistics: Statistics) -> Decision:
         return _over_all("sign_majority", statistics)

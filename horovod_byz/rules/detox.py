@@ -69,6 +69,11 @@ class Detox(Rule):
         "compared as bits, then as the rules",
     )
 
+    @property
+    def symmetric(self) -> bool:  # type: ignore[override]
+        """Whether no row has a special place: in a partition that stays, rows of small groups have."""
+        return self.partition == "step"
+
     def __post_init__(self) -> None:
         if not isinstance(self.redundancy, Redundancy):
             raise TypeError(f"Detox: redundancy must be hb.Redundancy(r=...), got {self.redundancy!r}")

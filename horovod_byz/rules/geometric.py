@@ -46,6 +46,7 @@ class Medoid(RowRule):
 
     condition: ClassVar[Condition] = NO_FAULTS
     facts: ClassVar[Facts] = Facts(str(condition), "O(n^2 d)", "lowest row", ROW_EXCLUDED)
+    symmetric: ClassVar[bool] = True
     measures: ClassVar[Statistic | None] = DISTANCES
 
     def weigh(self, statistics: Statistics) -> Floats:
@@ -91,6 +92,7 @@ class GeometricMedian(RowRule):
 
     condition: ClassVar[Condition] = MAJORITY
     facts: ClassVar[Facts] = Facts(str(condition), "O(n^2 d)", "none", ROW_EXCLUDED)
+    symmetric: ClassVar[bool] = True
     measures: ClassVar[Statistic | None] = GRAM
 
     def __post_init__(self) -> None:

@@ -58,6 +58,11 @@ class Hierarchical(Rule):
         "as inner and outer on their share", "as inner on n / k rows", "as the rules", "as the rules"
     )
 
+    @property
+    def symmetric(self) -> bool:  # type: ignore[override]
+        """Whether no row has a special place: in a partition that stays, rows of small groups have."""
+        return self.partition == "step"
+
     def __post_init__(self) -> None:
         for name, rule in (("inner", self.inner), ("outer", self.outer)):
             object.__setattr__(self, name, as_rule(rule, f"{type(self).__name__}: {name}"))

@@ -63,6 +63,7 @@ class Krum(BoundedRule, RowRule):
 
     condition: ClassVar[Condition] = Condition(2, 3)
     facts: ClassVar[Facts] = Facts(str(condition), "O(n^2 d)", "lowest row", ROW_EXCLUDED)
+    symmetric: ClassVar[bool] = True
     measures: ClassVar[Statistic | None] = DISTANCES
 
     def weigh(self, statistics: Statistics) -> Floats:
@@ -97,6 +98,7 @@ class MultiKrum(BoundedRule, RowRule):
 
     condition: ClassVar[Condition] = Condition(2, 3)
     facts: ClassVar[Facts] = Facts(str(condition), "O(n^2 d)", "lowest rows", ROW_EXCLUDED)
+    symmetric: ClassVar[bool] = True
     measures: ClassVar[Statistic | None] = DISTANCES
 
     def __post_init__(self) -> None:
@@ -151,6 +153,7 @@ class Bulyan(BoundedRule, RowRule):
 
     condition: ClassVar[Condition] = Condition(4, 3)
     facts: ClassVar[Facts] = Facts(str(condition), "O(n^2 d)", "lowest row, lower window", ROW_EXCLUDED)
+    symmetric: ClassVar[bool] = True
     measures: ClassVar[Statistic | None] = DISTANCES
 
     def decide_finite(self, statistics: Statistics) -> Decision:

@@ -33,6 +33,7 @@ class Mean(RowRule):
 
     condition: ClassVar[Condition] = NO_FAULTS
     facts: ClassVar[Facts] = Facts(str(condition), "O(n d)", "none", "row excluded")
+    symmetric: ClassVar[bool] = True
 
     def weigh(self, statistics: Statistics) -> Floats:
         return Weighted.uniform(statistics.n, range(statistics.n)).weights

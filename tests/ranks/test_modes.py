@@ -52,7 +52,8 @@ def test_operations_are_split_at_horovods_limit(checked):
 def test_the_ledger_names_the_byzantine_workers_on_every_rank(checked):
     ranks = checked("check_ledger")
     assert all(rank == ranks[0] for rank in ranks)
-    assert ranks[0]["suspects"] == [1, 7]
+    # Being far is no accusation, and five steps are too few for the test of suspicion.
+    assert ranks[0]["suspects"] == [7]
     by_worker = {account["worker"]: account for account in ranks[0]["report"]["workers"]}
     assert by_worker[7]["reasons"] == {"non-finite": 5}
     assert by_worker[1]["reasons"] == {"far": 5}

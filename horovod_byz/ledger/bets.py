@@ -1,0 +1,97 @@
+"""Money that is bet against the claim that a worker is honest: a nonnegative supermartingale if it is.
+
+A bettor starts with 1 for each worker. The experts of `Bets` each bet at every step on one event that an
+honest worker meets with probability u at most, given the past. An expert that stakes the share s has
+
+    1 - s            times its money after a miss,
+    1 - s + s / u    times its money after a hit:
+
+at most 1 on average for an honest worker. So is the mean over experts, which each start with a share, and
+over the steps at which they start: the share 1/log2(t + 1) - 1/log2(t + 2) enters at step t = 1, 2, ... A
+worker that turns wrong at step t thus costs the bettor the factor of about t log(t)^2 / 2 only, where an
+expert that has been betting since step 1 would have lost everything. By Ville's inequality the money of an
+honest worker ever reaches c with probability 1 / c at most: valid at every step, however long the run.
+
+Reference: Ville (1939); Shafer (2021), Testing by betting; Waudby-Smith, Ramdas (2024), Estimating means of
+bounded random variables by betting.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["STAKES", "Bets", "entering"]
+
+Floats = npt.NDArray[np.float64]
+Hits = npt.NDArray[np.bool_]
+
+# Shares of its money that an expert stakes: small ones win against rare events, large ones are quick.
+STAKES = np.array([0.1, 0.4, 0.9])
+# Money beyond this is forgotten, which only lowers it: a product of a billion steps stays finite.
+_MOST = 1e200
+
+
+class Bets:
+    """The money of each worker's bettors.
+
+    Args:
+        events: how many events are bet on at each step.
+
+    Attributes:
+        step: steps bet on.
+    """
+
+    def __init__(self, events: int) -> None:
+        self.events, self.step = events, 0
+        self._money = np.zeros((0, events * len(STAKES)))  # (workers, experts)
+
+    def bet(self, workers: npt.NDArray[np.intp], hits: Hits, chances: Floats) -> None:
+        """One step.
+
+        Args:
+            workers: (m,) the workers that are bet on, ascending; the others keep their money.
+            hits: (m, events) whether a worker met the event.
+            chances: (events,) the largest probability of each event for an honest worker; 1 means no bet.
+        """
+        self.step += 1
+        self._grow(int(workers[-1]) + 1 if len(workers) else 0)
+        self._money += entering(self.step) / self._money.shape[1]
+        stakes = np.where(chances < 1, STAKES[:, None], 0.0).T  # (events, stakes)
+        won, lost = 1 - stakes + stakes / chances[:, None], 1 - stakes
+        factors = np.where(hits[:, :, None], won, lost).reshape(len(workers), -1)
+        self._money[workers] = np.minimum(self._money[workers] * factors, _MOST)
+
+    def money(self) -> Floats:
+        """(workers,) what each worker's bettors have: the e-value."""
+        total: Floats = self._money.sum(axis=1) + 1 / math.log2(self.step + 2)
+        return total
+
+    def of(self, worker: int) -> float:
+        """The money of one worker."""
+        return float(self.money()[worker]) if worker < len(self._money) else 1.0
+
+    def _grow(self, n: int) -> None:
+        missing = n - len(self._money)
+        if missing > 0:
+            # A worker that comes later has not lost what was entered before; it was not bet.
+            entered = (1 - 1 / math.log2(self.step + 1)) / self._money.shape[1]
+            self._money = np.vstack([self._money, np.full((missing, self._money.shape[1]), entered)])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"step": self.step, "money": self._money.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up what `state_dict` gave; leaves aside a state with other events."""
+        money = np.asarray(state["money"], np.float64)
+        if money.ndim == 2 and money.shape[1] == self._money.shape[1]:
+            self.step, self._money = int(state["step"]), money
+
+
+def entering(step: int) -> float:
+    """The share that starts to bet at a step, from 1; over all steps they add up to 1."""
+    return 1 / math.log2(step + 1) - 1 / math.log2(step + 2)

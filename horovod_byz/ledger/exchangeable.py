@@ -1,0 +1,157 @@
+"""The test "unlike the others": where a worker's row ranks among the rows of the same step.
+
+Honest workers that draw their samples alike are exchangeable: given all that happened before, each is as
+likely as the other to hold the largest of their distances, norms or cosines. Let m rows be compared, of which
+fewer than half are Byzantine, so f = (m - 1) // 2 at most. For an honest worker i and a score s
+
+    P(#{j : s_j >= s_i} <= c) <= c / (m - f)    for c = 1, 2, ...
+
+since Byzantine rows can only add to the count, whatever they are, and the m - f honest rows are exchangeable.
+Ties count against the accusation. The same holds for "<=", so that rows that are too small or too near are
+seen, too. `Bets` bets on these events for three c: the extreme row, a ninth and a third of the workers.
+
+Under a rule that gives no row a special place (`Rule.symmetric`; ties go by the row's index only) the
+aggregate is a symmetric function of the rows, so distances and cosines to it are exchangeable where rows are.
+Under any other rule only norms are compared. An adversary that sees which worker holds which row may break
+exchangeability for distance and cosine, by moving the aggregate away from one worker; the norm of a row
+depends on nobody else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from horovod_byz.ledger.bets import STAKES, Bets, entering
+
+__all__ = ["Camps", "Exchangeable", "Observed", "most"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
+# What is bet on: which statistics are counted from above and from below, and how many c.
+_SCORES, _COUNTS = 3, 3
+
+
+def most(units: int) -> int:
+    """How many units a test may name: a third, since beyond that nobody knows who is unlike whom."""
+    return max((units - 1) // 3, 1)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The rows of one step that are compared.
+
+    Attributes:
+        scores: (3, m) distance, norm and cosine of the row of each unit: each worker, or each redundancy
+            group, whose rows are one observation.
+        workers: the workers that are tested, ascending.
+        unit: the unit of each of them; -1 for a worker whose row was left out, for which the step is a miss.
+    """
+
+    scores: Floats
+    workers: Ints
+    unit: Ints
+
+    @property
+    def first(self) -> Ints:
+        """(m,) a worker of each unit, the lowest."""
+        workers = np.zeros(self.scores.shape[1], np.intp)
+        known = self.unit[::-1] >= 0
+        workers[self.unit[::-1][known]] = self.workers[::-1][known]
+        return workers
+
+
+class Exchangeable:
+    """Bets on each worker's ranks among the others."""
+
+    reason = "unlike the others"
+    assumes = "honest workers draw their samples alike (shuffled data), and are more than half of the workers"
+
+    def __init__(self) -> None:
+        self.bets = Bets(2 * _SCORES * _COUNTS)
+
+    def observe(self, seen: Observed) -> None:
+        """One step."""
+        m = seen.scores.shape[1]
+        if m < 3:  # of two rows none is unlike the others
+            return
+        honest, third = m - (m - 1) // 2, most(m)
+        counts = np.array([1, -(-third // 3), third])
+        hits = (_counted(seen.scores)[:, None, :] <= counts[:, None]).reshape(-1, m)
+        missed = np.pad(hits, ((0, 0), (0, 1)))  # column -1
+        self.bets.bet(seen.workers, missed[:, seen.unit].T, np.tile(counts / honest, 2 * _SCORES))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"bets": self.bets.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up what `state_dict` gave."""
+        self.bets.load_state_dict(state["bets"])
+
+
+class Camps:
+    """Bets that more than a third of the workers differ from the others, on either side.
+
+    Workers are ordered by where they ranked so far, and a third is left out at each end. If the others are
+    exchangeable, the upper half of them ranks above the lower half now as often as below:
+
+        the share of pairs in which the upper row has the larger score is 1/2 on average,
+
+    which is what is bet on. The money grows where two camps persist, neither of them small, and where the
+    workers' data differ, which breaks the assumption of `Exchangeable`.
+    """
+
+    # Weight of the past in the running mean of ranks.
+    _MEMORY = 0.9
+
+    def __init__(self) -> None:
+        self.step = 0
+        self._money = np.zeros((_SCORES, len(STAKES)))
+        self._ranks = np.zeros((_SCORES, 0))
+
+    def observe(self, seen: Observed) -> None:
+        """One step."""
+        self.step += 1
+        self._money += entering(self.step) / self._money.size
+        m, first = seen.scores.shape[1], seen.first
+        missing = int(first.max(initial=-1)) + 1 - self._ranks.shape[1]
+        if missing > 0:
+            self._ranks = np.pad(self._ranks, ((0, 0), (0, missing)))
+        half = (m - 2 * most(m)) // 2
+        if half >= 2:
+            order = np.argsort(self._ranks[:, first], axis=1, kind="stable")[:, most(m) : m - most(m)]
+            middle = np.take_along_axis(seen.scores, order, axis=1)
+            above = np.sign(middle[:, -half:, None] - middle[:, None, :half]).mean(axis=(1, 2))  # -1 to 1
+            self._money *= 1 + STAKES * above[:, None]
+        ranks = np.argsort(np.argsort(seen.scores, axis=1), axis=1) / max(m - 1, 1) - 0.5
+        self._ranks *= self._MEMORY
+        self._ranks[:, first] += ranks
+
+    @property
+    def money(self) -> float:
+        """The e-value against "at most a third of the workers differ"."""
+        return float(self._money.sum()) + 1 / math.log2(self.step + 2)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"step": self.step, "money": self._money.tolist(), "ranks": self._ranks.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up what `state_dict` gave."""
+        self.step = int(state["step"])
+        self._money = np.array(state["money"], np.float64)
+        self._ranks = np.array(state["ranks"], np.float64).reshape(_SCORES, -1)
+
+
+def _counted(scores: Floats) -> npt.NDArray[np.intp]:
+    """(6, m): how many scores are at least as large as each, then at least as small; itself included."""
+    ordered, m = np.sort(scores, axis=1), scores.shape[1]
+    pairs = list(zip(ordered, scores, strict=True))
+    above = [m - np.searchsorted(row, score, "left") for row, score in pairs]
+    below = [np.searchsorted(row, score, "right") for row, score in pairs]
+    return np.array([*above, *below])

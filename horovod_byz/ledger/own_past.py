@@ -1,0 +1,101 @@
+"""The test "unlike its own past": a worker's row beside its earlier ones, for workers with unlike data.
+
+Per step and worker three scores are kept, each relative to the step's median worker, so that what all workers
+share (a falling loss, another learning rate) cancels:
+
+    log norm - median of log norms,    log distance - median,    cosine - median.
+
+The claim that is bet against: within a block of `BLOCK` steps an honest worker's score is a level that moves
+by `MARGINS` at most plus exchangeable noise. Then for the j-th score of a block
+
+    P(#{s <= j : z_s + margin >= z_j} <= u j) <= u    given the earlier ranks in the block,
+
+a conformal p-value with a margin; the same from below. Evidence for a change comes from its own block alone,
+so blocks are laid out `LAYOUTS` times, each shifted: some block always holds enough of the past when a change
+comes. A worker that is wrong from its first step on has no honest past, and is not seen.
+
+Reference: Vovk, Gammerman, Shafer (2022), Algorithmic learning in a random world, 2nd ed., chapter 8
+(conformal test martingales).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from horovod_byz.ledger.bets import Bets
+from horovod_byz.ledger.exchangeable import Observed
+
+__all__ = ["BLOCK", "CHANCE", "LAYOUTS", "MARGINS", "OwnPast"]
+
+Floats = npt.NDArray[np.float64]
+
+BLOCK, LAYOUTS = 96, 4
+# A factor of 2 for distance and norm; 0.4 of a cosine.
+MARGINS = np.array([np.log(2), np.log(2), 0.4])
+CHANCE = 1 / 3
+_SMALLEST = np.finfo(np.float64).tiny
+
+
+class OwnPast:
+    """Bets on each worker's ranks among its own earlier scores."""
+
+    reason = "unlike its own past"
+    assumes = (
+        f"within {BLOCK} steps an honest worker's distance and norm, relative to the median worker, move by "
+        "a factor of 2 at most, and its cosine by 0.4, beside exchangeable noise; more than half of the "
+        "workers are honest"
+    )
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.bets = Bets(LAYOUTS * 2 * len(MARGINS))
+        self._past = np.full((BLOCK, len(MARGINS), 0), np.nan)  # of step t at t % BLOCK
+
+    def observe(self, seen: Observed) -> None:
+        """One step."""
+        workers = seen.workers
+        # A last column without scores, for the unit -1.
+        now = np.pad(_relative(seen.scores), ((0, 0), (0, 1)), constant_values=np.nan)[:, seen.unit]
+        self._widen(int(workers.max(initial=-1)) + 1)
+        lengths = [min((self.step + k * BLOCK // LAYOUTS) % BLOCK, self.step) for k in range(LAYOUTS)]
+        latest = (self.step - np.arange(1, max(lengths) + 1)) % BLOCK
+        past = self._past[latest][:, :, workers]
+        hits = np.zeros((LAYOUTS, 2 * len(MARGINS), len(workers)), np.bool_)
+        chances = np.ones((LAYOUTS, 2 * len(MARGINS)))
+        # Negated, so that a missing score counts against the accusation.
+        above, below = ~(past + MARGINS[:, None] < now), ~(past - MARGINS[:, None] > now)
+        for k, length in enumerate(lengths):
+            small = int(CHANCE * (length + 1))
+            if small:
+                counts = [part[:length].sum(axis=0) for part in (above, below)]
+                hits[k] = 1 + np.concatenate(counts) <= small
+                chances[k] = small / (length + 1)
+        met = hits.reshape(-1, len(workers)).T & (seen.unit >= 0)[:, None]
+        self.bets.bet(workers, met, chances.ravel())
+        self._past[self.step % BLOCK] = np.nan
+        self._past[self.step % BLOCK][:, workers] = now
+        self.step += 1
+
+    def _widen(self, n: int) -> None:
+        missing = n - self._past.shape[2]
+        if missing > 0:
+            self._past = np.pad(self._past, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"step": self.step, "past": self._past.tolist(), "bets": self.bets.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up what `state_dict` gave."""
+        self.step = int(state["step"])
+        self._past = np.array(state["past"], np.float64)
+        self.bets.load_state_dict(state["bets"])
+
+
+def _relative(scores: Floats) -> Floats:
+    """Distance, norm and cosine relative to the median worker's; the first two as logarithms."""
+    values = np.concatenate([np.log(np.maximum(scores[:2], _SMALLEST)), scores[2:]])
+    return values - np.median(values, axis=1, keepdims=True) if values.shape[1] else values

@@ -1,0 +1,166 @@
+"""Who is suspected, with a stated false-alarm rate: the tests, fed with the verdicts of each step.
+
+Each worker has an e-value, the money that `Bets` won on the claim that it is honest. Over n workers and all
+steps of a run, any honest worker's e-value reaches n / alpha with probability alpha at most (Ville's
+inequality, and a union over workers). At that step the worker is named, once.
+
+Nobody's weight enters: a rule has no say in who is suspected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from horovod_byz.aggregation.source import Groups
+from horovod_byz.aggregation.verdict import Verdict
+from horovod_byz.ledger.exchangeable import Camps, Exchangeable, Observed, most
+from horovod_byz.ledger.own_past import OwnPast
+
+__all__ = ["TESTS", "Finding", "Suspicion", "TestName"]
+
+TestName = Literal["exchangeable", "own past"]
+TESTS: dict[str, type[Exchangeable] | type[OwnPast]] = {"exchangeable": Exchangeable, "own past": OwnPast}
+
+# Workers are named from this step on, when `Camps` has had time to see that the assumptions do not hold.
+_PATIENCE = 40
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one step added.
+
+    Attributes:
+        named: the workers whose e-value crossed, with that e-value.
+        camps: why nobody is named from here on, or "".
+    """
+
+    named: dict[int, float] = field(default_factory=dict)
+    camps: str = ""
+
+
+class Suspicion:
+    """A test over the steps of a run.
+
+    Args:
+        alpha: probability with which it may ever name an honest worker of a run.
+        test: "exchangeable" or "own past".
+
+    Attributes:
+        named: the step at which each named worker was named.
+        undecided: whether the evidence says that nobody knows who is wrong; then nobody more is named.
+
+    Raises:
+        ValueError: for another alpha or test.
+    """
+
+    def __init__(self, alpha: float, test: TestName) -> None:
+        if not 0 < alpha < 1:
+            raise ValueError(f"Ledger: alpha must be a probability above 0 and below 1, got {alpha!r}")
+        if test not in TESTS:
+            raise ValueError(f'Ledger: test must be "exchangeable", "own past" or None, got {test!r}')
+        self.alpha, self.test = alpha, test
+        self.named: dict[int, int] = {}
+        self.undecided = False
+        self._test, self._camps = TESTS[test](), Camps()
+        self._steps = self._workers = 0
+
+    @property
+    def reason(self) -> str:
+        """The key of `SUSPICIONS`."""
+        return self._test.reason
+
+    @property
+    def assumes(self) -> str:
+        """What the false-alarm rate holds under, in words."""
+        return self._test.assumes
+
+    def log10(self, worker: int) -> float:
+        """The logarithm of a worker's e-value, 0 at first; it is named at log10(n / alpha)."""
+        return math.log10(self._test.bets.of(worker))
+
+    def observe(self, step: int, verdicts: Sequence[Verdict], groups: Groups | None = None) -> Finding:
+        """One step.
+
+        Args:
+            step: the optimizer step.
+            verdicts: one per worker.
+            groups: redundancy groups; the rows of one are one observation.
+        """
+        self._steps += 1
+        self._workers = max(self._workers, len(verdicts))
+        seen = _observed(verdicts, groups, self.named)
+        self._test.observe(seen)
+        if self.test == "exchangeable":
+            self._camps.observe(seen)
+        return self._judged(step)
+
+    def _judged(self, step: int) -> Finding:
+        if self.undecided:
+            return Finding()
+        if self._camps.money >= 1 / self.alpha:
+            self.undecided = True
+            return Finding(camps="many workers differ from one another in the same way at each step")
+        if self._steps < _PATIENCE:
+            return Finding()
+        money = self._test.bets.money()
+        over = [int(worker) for worker in np.flatnonzero(money >= self._workers / self.alpha)]
+        fresh = {worker: float(money[worker]) for worker in over if worker not in self.named}
+        if fresh and len(self.named) + len(fresh) > most(self._workers):
+            self.undecided = True
+            return Finding(camps=f"{len(fresh) + len(self.named)} workers are unlike the others")
+        self.named.update(dict.fromkeys(fresh, step))
+        return Finding(fresh)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "test": self.test,
+            "named": dict(self.named),
+            "undecided": self.undecided,
+            "steps": self._steps,
+            "workers": self._workers,
+            "state": self._test.state_dict(),
+            "camps": self._camps.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up what `state_dict` gave; leaves aside the state of another test."""
+        if state["test"] != self.test:
+            return
+        self.named = {int(worker): int(step) for worker, step in state["named"].items()}
+        self.undecided, self._steps, self._workers = state["undecided"], state["steps"], state["workers"]
+        self._test.load_state_dict(state["state"])
+        self._camps.load_state_dict(state["camps"])
+
+
+def _observed(verdicts: Sequence[Verdict], groups: Groups | None, named: Collection[int]) -> Observed:
+    """The rows that are compared: without those that have proof against them, and those of named workers."""
+    tested = [verdict for verdict in verdicts if verdict.worker not in named]
+    # An outvoted row, like one that was not measured or is not finite, is no part of the comparison. Equal
+    # scores are ties, which never count as evidence.
+    table = np.array(
+        [
+            (v.distance * v.comparable, v.norm, v.cosine * v.comparable if v.reason != "outvoted" else np.nan)
+            for v in tested
+        ],
+        np.float64,
+    ).reshape(-1, 3)
+    workers = np.array([verdict.worker for verdict in tested], np.intp)
+    fit = np.isfinite(table.sum(axis=1))
+    unit = np.full(len(workers), -1, np.intp)
+    if not groups:
+        unit[fit] = np.arange(np.count_nonzero(fit))
+        return Observed(table[fit].T, workers, unit)
+    where = {worker: row for row, worker in enumerate(workers.tolist())}
+    rows: list[int] = []
+    for group in groups:
+        members = [where[worker] for worker in group if worker in where and fit[where[worker]]]
+        if members:
+            unit[members] = len(rows)
+            rows.append(members[0])
+    return Observed(table[rows].T, workers, unit)
