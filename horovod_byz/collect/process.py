@@ -1,4 +1,4 @@
-"""Whether Horovod is initialised in this process, and as which rank."""
+"""Whether Horovod or torch.distributed is initialised in this process, and as which rank."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ def initialized() -> bool:
     """Whether `hvd.init()` was called in this process."""
     hvd = sys.modules.get("horovod.torch")
     return bool(hvd is not None and hvd.is_initialized())
+
+
+def torch_initialized() -> bool:
+    """Whether `torch.distributed.init_process_group()` was called in this process."""
+    dist = sys.modules.get("torch.distributed")
+    return bool(dist is not None and dist.is_available() and dist.is_initialized())
+
+
+def torch_ranks() -> tuple[int, int]:
+    """This rank and the number of ranks, as torch.distributed reports them now."""
+    import torch.distributed as dist
+
+    return int(dist.get_rank()), int(dist.get_world_size())
 
 
 def ranks() -> tuple[int, int]:
