@@ -1,31 +1,5 @@
-"""Whether Horovod or torch.distributed is initialised in this process, and as which rank."""
+"""Which library connects the ranks of this process; see `host.process`, which other rooms use too."""
 
-from __future__ import annotations
+from horovod_byz.host.process import initialized, ranks, torch_initialized, torch_ranks
 
-import sys
-
-
-def initialized() -> bool:
-    """Whether `hvd.init()` was called in this process."""
-    hvd = sys.modules.get("horovod.torch")
-    return bool(hvd is not None and hvd.is_initialized())
-
-
-def torch_initialized() -> bool:
-    """Whether `torch.distributed.init_process_group()` was called in this process."""
-    dist = sys.modules.get("torch.distributed")
-    return bool(dist is not None and dist.is_available() and dist.is_initialized())
-
-
-def torch_ranks() -> tuple[int, int]:
-    """This rank and the number of ranks, as torch.distributed reports them now."""
-    import torch.distributed as dist
-
-    return int(dist.get_rank()), int(dist.get_world_size())
-
-
-def ranks() -> tuple[int, int]:
-    """This rank and the number of ranks, as Horovod reports them now."""
-    import horovod.torch as hvd
-
-    return int(hvd.rank()), int(hvd.size())
+__all__ = ["initialized", "ranks", "torch_initialized", "torch_ranks"]

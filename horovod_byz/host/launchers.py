@@ -65,6 +65,14 @@ def launched(environment: Mapping[str, str] | None = None) -> Launch:
     return max([*sizes, _slurm(env)], key=lambda launch: launch.size)
 
 
+def by_torchrun(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether torchrun, or a launcher that sets the same variables, started this process's ranks."""
+    env = os.environ if environment is None else environment
+    return launched(env).variable == _TORCHRUN and all(
+        env.get(name) for name in ("RANK", "MASTER_ADDR", "MASTER_PORT")
+    )
+
+
 def local_size(environment: Mapping[str, str] | None = None) -> int:
     """How many ranks the job started on this host; 1 outside a job."""
     env = os.environ if environment is None else environment
