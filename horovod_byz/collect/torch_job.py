@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from datetime import timedelta
@@ -15,12 +16,15 @@ from typing import Any, Protocol
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
+from horovod_byz.collect import departure
 from horovod_byz.collect.channels import Channel, Silent
 from horovod_byz.collect.torch_store import TorchStore
 from horovod_byz.collect.watchdog import Watchdog
 
 # The time-out of a group that is made here: longer than any time limit of a wait.
 _GROUP_TIMEOUT = timedelta(days=1)
+# How long a rank that hosts the store stays after it named late ranks, so that the others can read it too.
+_FAREWELL_SECONDS = 3.0
 
 
 class Work(Protocol):
@@ -113,12 +117,21 @@ def keep(operations: Sequence[tuple[Work, Any]]) -> None:
     _unfinished[:] = [pair for pair in [*_unfinished, *operations] if not pair[0].is_completed()]
 
 
+def _hosts_the_store() -> bool:
+    """Whether the store ends with this process: without torchrun's agent, rank 0 hosts it."""
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return _job is not None and _job.rank == 0 and _job.size > 1 and not agent
+
+
 @atexit.register
 def _end() -> None:
     """Ends this process at once if operations are still under way, else torch would wait for them at exit.
 
     The exit code is 1: the error's own code is not known here.
     """
+    speaker = departure.current()
+    if speaker is not None and speaker.inquiring and _hosts_the_store():
+        time.sleep(_FAREWELL_SECONDS)
     keep([])
     if _unfinished:
         print(

@@ -33,6 +33,8 @@ class TorchStore(SignedStore):
 
     def __init__(self, rank: int, size: int, store: Any) -> None:
         super().__init__(rank, size)
+        # The agent's store outlives the ranks: without the attempt, new ranks would read old ranks' entries.
+        self._scope += f".{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         self._bounded = Bounded()
         self._store = store
         try:

@@ -28,7 +28,7 @@ LAUNCHES = {
     (4, "mpi"): ["optimizers modes dedicated joining failures", "late"],
     (3, "mpi"): ["exiting", "giving_up", "shutting"],
     (2, "torch"): ["modes torchrun"],
-    (4, "torch"): ["modes dedicated failures late torchrun"],
+    (4, "torch"): ["modes dedicated failures torchrun late"],
 }
 LIMIT = 600.0  # seconds for a launch; `checks/run.py` has a limit for each check
 
