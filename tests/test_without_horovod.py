@@ -146,7 +146,8 @@ def test_two_ranks_train_over_torch_distributed_without_horovod(interpreter, tmp
             torch.manual_seed(0)
             model = torch.nn.Linear(3, 1)
             inner = torch.optim.SGD(model.parameters(), lr=0.1)
-            optimizer = hb.DistributedOptimizer(inner, model.named_parameters(), rule="mean", collect="sharded")
+            named = model.named_parameters()
+            optimizer = hb.DistributedOptimizer(inner, named, rule="mean", collect="sharded")
             before = model.weight.detach().clone()
             for step in range(3):
                 optimizer.zero_grad()
