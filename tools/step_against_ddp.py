@@ -52,9 +52,7 @@ def timed(step: Callable[[], None]) -> float:
 def main() -> None:
     """Runs the rounds and prints the ratios on rank 0."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--width", type=int, default=966, help="width of a layer (d = 1.12e7 for 12)"
-    )
+    parser.add_argument("--width", type=int, default=966, help="width of a layer (d = 1.12e7 for 12)")
     parser.add_argument("--depth", type=int, default=12)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=15)
