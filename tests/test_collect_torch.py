@@ -91,7 +91,7 @@ class TestStore:
         assert bounded(lambda: 2) == 2
 
     def test_an_error_of_the_store_is_a_lost_connection(self):
-        with pytest.raises(ConnectionError, match="does not answer: .*by zero"):
+        with pytest.raises(ConnectionError, match=r"does not answer: .*by zero"):
             Bounded()(lambda: 1 // 0)
 
 

@@ -18,6 +18,8 @@ from horovod_byz.collect.channels import ENTRY_SIZE, SignedStore
 
 # Seconds for one answer of the store.
 _SECONDS = 2.0
+# Seconds that the exit of the process waits for the last call; on a loaded machine an answer takes long.
+_EXIT_SECONDS = 10.0
 
 Value = TypeVar("Value")
 
@@ -109,4 +111,4 @@ class Bounded:
         """At exit: a thread that returns from C++ while the interpreter ends would abort the process."""
         if os.getpid() == process:
             self._calls.put(None)
-            self._thread.join(_SECONDS)
+            self._thread.join(_EXIT_SECONDS)
