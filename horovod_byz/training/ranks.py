@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -140,6 +141,8 @@ def _initialize() -> None:
         import torch.distributed as dist
 
         dist.init_process_group("gloo")
+        # torch may abort at exit where a group is left (seen with 2.13 on a busy machine).
+        atexit.register(dist.destroy_process_group)
     else:
         import horovod.torch as hvd
 

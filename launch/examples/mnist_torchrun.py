@@ -6,6 +6,7 @@ The data set is looked for in --data-dir, then in the folder that HOROVOD_BYZ_DA
 """
 
 import argparse
+import atexit
 
 import torch
 import torch.distributed as dist
@@ -22,6 +23,7 @@ rank, size = dist.get_rank, dist.get_world_size
 
 def init():
     dist.init_process_group("gloo")
+    atexit.register(dist.destroy_process_group)
 
 
 def broadcast(model):  # instead of DistributedDataParallel, which would average the gradients first

@@ -4,7 +4,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 
 import pytest
 
@@ -147,12 +146,9 @@ class TestTorch:
 def test_a_killed_rank_and_a_stopped_one_are_named_under_torchrun():
     """torchrun ends the others 0.1 s after a rank died: the named error must come out nevertheless. Rank 2
     computes when rank 1 is killed, and is not accused with it."""
-    # Not --standalone: there torch 2.13's restarted ranks read the last attempt's addresses from the store.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [*TORCHRUN, "--nproc-per-node", "3", "--max-restarts", "1", "--master-port", str(port)]
-    env = {**os.environ, **environment()}
+    command = [*TORCHRUN, "--standalone", "--nproc-per-node", "3", "--max-restarts", "1"]
+    # Else torch 2.13's restarted ranks may read the last attempt's addresses from the shared store.
+    env = {**os.environ, **environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     named = {0: set(), 1: set()}
     stopped = None
     with one_at_a_time(), Job([*command, str(PROGRAM)], env, limit=240) as running:
