@@ -26,6 +26,7 @@ HOROVODRUN = [
     "-c",
     "import sys; from horovod.runner.launch import run_commandline as run; sys.exit(run())",
 ]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 # Open MPI 5 does not read the single-dash options that horovodrun passes; ranks outnumber cores here.
 BACKENDS = {
     "gloo": ["--gloo"],

@@ -100,7 +100,7 @@ def test_a_compiler_that_is_not_there_is_only_a_note():
 @pytest.mark.parametrize(
     ("built", "status", "says"),
     [
-        (None, "note", "rules, and training on one rank, work without it"),
+        (None, "note", "rules, one rank, and torchrun's ranks work without it"),
         ({"MPI": False, "Gloo": False}, "missing", "without MPI, without Gloo"),
         ({"MPI": False, "Gloo": True}, "note", "with Gloo, without MPI"),
         ({"MPI": True, "Gloo": True}, "ok", "with MPI, with Gloo"),

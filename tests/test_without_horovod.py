@@ -130,3 +130,49 @@ def test_one_rank_trains_without_horovod(interpreter):
         without=HOROVOD,
     )
     assert done.stdout.strip() == "True", done.stderr
+
+
+def test_two_ranks_train_over_torch_distributed_without_horovod(interpreter, tmp_path):
+    """The ranks are forks of a process in which Horovod cannot be imported; they meet by a file."""
+    done = interpreter(
+        f"""
+        import os, sys
+        import torch
+        import torch.distributed as dist
+        import horovod_byz as hb
+
+        def rank(number):
+            dist.init_process_group("gloo", init_method="file://{tmp_path}/store", rank=number, world_size=2)
+            torch.manual_seed(0)
+            model = torch.nn.Linear(3, 1)
+            inner = torch.optim.SGD(model.parameters(), lr=0.1)
+            named = model.named_parameters()
+            optimizer = hb.DistributedOptimizer(inner, named, rule="mean", collect="sharded")
+            before = model.weight.detach().clone()
+            for step in range(3):
+                optimizer.zero_grad()
+                model(torch.full((4, 3), 1.0 + number)).sum().backward()
+                optimizer.step()
+            moved = float((before - model.weight).sum())
+            assert "horovod" not in sys.modules
+            with open("{tmp_path}/rank" + str(number), "w") as file:
+                print(round(moved, 5), optimizer.ledger.report()["steps"], file=file)
+
+        children = []
+        for number in range(2):
+            child = os.fork()
+            if child == 0:
+                try:
+                    rank(number)
+                    os._exit(0)
+                except BaseException as error:
+                    print(repr(error), file=sys.stderr, flush=True)
+                    os._exit(1)
+            children.append(child)
+        print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+        """,
+        without=HOROVOD,
+    )
+    assert done.stdout.strip() == "[0, 0]", done.stderr
+    # Three steps, each of the mean of 4 and 8 for each of three weights, times 0.1.
+    assert [(tmp_path / f"rank{number}").read_text().split() for number in range(2)] == [["5.4", "3"]] * 2

@@ -26,9 +26,13 @@ class Speaker(Protocol):
     Attributes:
         interval: seconds between announcements.
         over: whether its last announcement was that this rank gave up or leaves.
+        grace: seconds that it may look for the late ranks.
+        inquiring: whether it now looks for them, or has named them.
     """
 
     interval: float
+    grace: float
+    inquiring: bool
 
     @property
     def over(self) -> bool: ...
@@ -36,8 +40,8 @@ class Speaker(Protocol):
     def live(self) -> None:
         """Announces a sign of life."""
 
-    def survive(self) -> None:
-        """Announces that this rank still runs although the job ended."""
+    def survive(self, reason: str = "") -> None:
+        """Announces that this rank still runs although the job ended, or why it ends with it."""
 
     def leave(self, reason: str) -> None:
         """Announces that this rank leaves the job."""

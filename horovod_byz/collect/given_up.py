@@ -25,19 +25,20 @@ class Operation:
 
     Attributes:
         notice: this rank's announcement when it gave up.
-        is_over: whether Horovod was restarted since.
-        memory: objects whose memory Horovod may still read or write.
+        is_over: whether Horovod, or torch.distributed, was restarted since.
+        memory: objects whose memory the operation may still read or write.
     """
 
     notice: Notice
     is_over: Callable[[], bool]
     memory: Any
 
-    def refusal(self, mpi: bool) -> str:
-        """The message for later operations: the reason, and the remedy."""
+    def refusal(self, mpi: bool = False, remedy: str = "") -> str:
+        """The message for later operations: the reason, and the remedy (default: Horovod's)."""
+        remedy = remedy or (_REMEDY_MPI if mpi else _REMEDY)
         return (
             f"this rank gave up {self.notice.place}, which the others may still complete, so it is not in "
-            f"step with them: {_REMEDY_MPI if mpi else _REMEDY}"
+            f"step with them: {remedy}"
         )
 
 

@@ -93,6 +93,10 @@ class Inquiry:
         troubled = [rank for rank in raised if self._last[rank].reason]
         if troubled:
             return Finding((), f"no rank is late: {self._reasons('raised an error', troubled)}")
+        ended = [rank for rank in self._in(State.ALIVE) if self._last[rank].reason]
+        if ended:
+            # Of several, the launcher ended all but the first, which cannot be told from the others.
+            return Finding(tuple(ended) if len(ended) == 1 else (), self._reasons("left", ended))
         return Finding((), self._all_there())
 
     def _in(self, *states: State) -> list[int]:
@@ -142,7 +146,9 @@ class Inquiry:
         for notice in [self._own, *(self._last[rank] for rank in self._waiting())]:
             waiting.setdefault((notice.session, notice.place), []).append(notice.rank)
         if len(waiting) < 2:
-            return "all ranks are there, so Horovod or the network between them is at fault"
+            return (
+                "all ranks are there, so Horovod, torch.distributed or the network between them is at fault"
+            )
         where = "; ".join(f"{names(ranks)}: {at} ({what})" for (what, at), ranks in waiting.items())
         return f"all ranks wait, but not for the same; one made more or fewer calls than the others: {where}"
 

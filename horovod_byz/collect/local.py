@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from horovod_byz.collect.channels import Silent
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.process import initialized
+from horovod_byz.collect.process import initialized, torch_initialized
 from horovod_byz.collect.protocol import MOST_ELEMENTS, Array, Bytes
 from horovod_byz.collect.watchdog import Watchdog
 
@@ -20,7 +20,7 @@ class Local:
 
     @property
     def is_current(self) -> bool:
-        return not initialized()
+        return not initialized() and not torch_initialized()
 
     def exchange(self, message: Bytes, phase: str) -> Bytes:
         return message.reshape(1, -1)

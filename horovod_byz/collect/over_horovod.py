@@ -7,7 +7,6 @@ It uses no object collectives (they unpickle peers' bytes), no process sets and 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -17,10 +16,10 @@ import numpy as np
 import torch
 
 from horovod_byz.collect import departure, given_up, process, termination
+from horovod_byz.collect.by_alltoall import ByAlltoall, tensor_over
 from horovod_byz.collect.channels import KEY_SIZE, Channel, Rendezvous, Silent, own_key
 from horovod_byz.collect.errors import LateRanksError, TransportError
 from horovod_byz.collect.given_up import Operation
-from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.protocol import (
     HEADER_EXCHANGE,
     MOST_ELEMENTS,
@@ -28,13 +27,10 @@ from horovod_byz.collect.protocol import (
     Array,
     Bytes,
     check_received,
-    pieces,
     too_much,
 )
 from horovod_byz.collect.watchdog import Watchdog
 
-# Elements per operation when the root sends the result to all ranks: 16 MiB of float32.
-_HAND_OUT = 2**22
 # Explicit, since a script may have set another default device.
 _CPU = torch.device("cpu")
 _AGAIN = "call hvd.init() and optimizer.rebind()"
@@ -61,7 +57,7 @@ def recoverable(kind: type[Error]) -> type[Error]:
     return type(kind.__name__, (kind, HorovodInternalError), {"__module__": kind.__module__})
 
 
-class Horovod:
+class Horovod(ByAlltoall):
     """Ranks connected by Horovod alone (Gloo, or MPI without mpi4py)."""
 
     def __init__(self, name: str, timeout: float, channel: Channel) -> None:
@@ -106,51 +102,19 @@ class Horovod:
     def _receive(self, message: Bytes, phase: str, most: int) -> tuple[Bytes, list[int]]:
         """Every rank's bytes, one after another, and their lengths; in memory that cannot grow."""
         out = np.empty(self.size * most + SLACK, np.uint8)
-        send, splits = _tensor(np.tile(message, self.size)), [message.size] * self.size
-        _, received = self._alltoall(send, splits, _tensor(out), phase)
+        send, splits = tensor_over(np.tile(message, self.size)), [message.size] * self.size
+        _, received = self._alltoall(send, splits, tensor_over(out), phase)
         return out, received
 
     def allgather(self, own: Array, out: Array, phase: str) -> None:
-        tensor, gathered = _tensor(own), _tensor(out)
+        tensor, gathered = tensor_over(own), tensor_over(out)
         self._run(lambda name: self._ops._allgather_async(tensor, gathered, name, self._world), phase)
 
     def alltoall(
         self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
     ) -> None:
-        _, received = self._alltoall(_tensor(send), splits, _tensor(out), phase)
+        _, received = self._alltoall(tensor_over(send), splits, tensor_over(out), phase)
         check_received(expected, received, phase)
-
-    def gather(self, rows: Array, out: Array | None, layout: Layout) -> None:
-        d = rows.shape[1]
-        # In pieces a received block is not a contiguous part of `out`, so it needs memory of its own.
-        ranges = list(pieces(d, layout.n, self.most))
-        for begin, end in ranges:
-            width = end - begin
-            splits = [rows.shape[0] * width] + [0] * (self.size - 1)
-            expected = [k * width if self.rank == 0 else 0 for k in layout.rows]
-            block = np.empty(0, rows.dtype) if out is None else out
-            if out is not None and len(ranges) > 1:
-                block = np.empty((layout.n, width), rows.dtype)
-            send = np.ascontiguousarray(rows[:, begin:end]).reshape(-1)
-            self.alltoall(send, splits, block.reshape(-1), expected, "gather to the root")
-            if out is not None and len(ranges) > 1:
-                out[:, begin:end] = block
-
-    def hand_out(self, value: Array) -> None:
-        # By alltoall, not broadcast, which relays; in steps, since the send buffer holds a copy for every
-        # rank.
-        step = max(1, _HAND_OUT // self.size)
-        for begin in range(0, value.size, step):
-            part = value[begin : begin + step]
-            if self.rank == 0:
-                splits = [0] + [part.size] * (self.size - 1)
-                nothing = [0] * self.size
-                self.alltoall(
-                    np.tile(part, self.size - 1), splits, part[:0], nothing, "hand-out of the result"
-                )
-            else:
-                from_root = [part.size] + [0] * (self.size - 1)
-                self.alltoall(part[:0], [0] * self.size, part, from_root, "hand-out of the result")
 
     def _alltoall(
         self, send: torch.Tensor, splits: Sequence[int], out: torch.Tensor, phase: str
@@ -236,10 +200,3 @@ class Horovod:
         """
         scope = "" if phase == HEADER_EXCHANGE else f"{self._name}."
         return f"horovod_byz.{scope}{phase.replace(' ', '_')}"
-
-
-def _tensor(array: Array) -> torch.Tensor:
-    """A tensor over the same memory; Horovod only reads those that it sends."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)

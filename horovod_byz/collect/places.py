@@ -39,7 +39,7 @@ def runs_on(tensors: Iterable[Any]) -> None:
 
 def own() -> Bytes:
     """This rank's record, `SIZE` bytes."""
-    return pack(host_name(), _Process.device, process.local_rank() if process.initialized() else 0)
+    return pack(host_name(), _Process.device, process.local_rank())
 
 
 def pack(host: str, device: str, local_rank: int) -> Bytes:

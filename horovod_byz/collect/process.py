@@ -1,25 +1,5 @@
-"""Whether Horovod is initialised in this process, and as which rank."""
+"""Which library connects the ranks of this process; see `host.process`, which other rooms use too."""
 
-from __future__ import annotations
+from horovod_byz.host.process import initialized, local_rank, ranks, torch_initialized, torch_ranks
 
-import sys
-
-
-def initialized() -> bool:
-    """Whether `hvd.init()` was called in this process."""
-    hvd = sys.modules.get("horovod.torch")
-    return bool(hvd is not None and hvd.is_initialized())
-
-
-def ranks() -> tuple[int, int]:
-    """This rank and the number of ranks, as Horovod reports them now."""
-    import horovod.torch as hvd
-
-    return int(hvd.rank()), int(hvd.size())
-
-
-def local_rank() -> int:
-    """This rank's number on its host."""
-    import horovod.torch as hvd
-
-    return int(hvd.local_rank())
+__all__ = ["initialized", "local_rank", "ranks", "torch_initialized", "torch_ranks"]

@@ -32,7 +32,10 @@ def time_limit(timeout: float | None) -> float:
 
 
 def connect(name: str, timeout: float) -> Transport:
-    """The transport of this process: Horovod's once `hvd.init()` was called, else a single rank.
+    """The transport of this process: Horovod's, else torch.distributed's, else a single rank.
+
+    Horovod is used once `hvd.init()` was called, also beside torch.distributed; torch.distributed once
+    `init_process_group()` was called.
 
     Args:
         name: name of the session; all ranks must use the same names in the same order.
@@ -40,16 +43,21 @@ def connect(name: str, timeout: float) -> Transport:
 
     Raises:
         RuntimeError: if this process was launched as one of several ranks, by whichever launcher, and
-            Horovod is not initialised in it or does not know the others.
+            neither Horovod nor torch.distributed is initialised in it, or does not know the others.
     """
     launch = launchers.launched()
-    if not process.initialized():
-        launchers.refuse_uninitialized(launch)
-        return Local()
-    transport = with_horovod(name, timeout)
-    if transport.size == 1:
-        launchers.refuse_alone(launch)
-    return transport
+    if process.initialized():
+        transport = with_horovod(name, timeout)
+        if transport.size == 1:
+            launchers.refuse_alone(launch)
+        return transport
+    if process.torch_initialized():
+        transport = with_torch(name, timeout)
+        if transport.size == 1:
+            launchers.refuse_alone(launch, "torch.distributed")
+        return transport
+    launchers.refuse_uninitialized(launch)
+    return Local()
 
 
 def with_horovod(name: str, timeout: float) -> Transport:
@@ -60,13 +68,23 @@ def with_horovod(name: str, timeout: float) -> Transport:
     return Mpi(name, timeout) if usable() else Horovod(name, timeout, side_channel())
 
 
+def with_torch(name: str, timeout: float) -> Transport:
+    """The transport of torch.distributed's default process group."""
+    from horovod_byz.collect.over_torch import Torch
+
+    return Torch(name, timeout)
+
+
 def ranks() -> tuple[int, int]:
     """This process's rank, and the number of ranks in its job; without communication.
 
     Raises:
-        RuntimeError: if this process was launched as one of several ranks and Horovod is not initialised.
+        RuntimeError: if this process was launched as one of several ranks, and neither Horovod nor
+            torch.distributed is initialised.
     """
     if process.initialized():
         return process.ranks()
+    if process.torch_initialized():
+        return process.torch_ranks()
     launchers.refuse_uninitialized(launchers.launched())
     return 0, 1

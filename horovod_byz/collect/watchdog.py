@@ -54,6 +54,7 @@ class Watchdog:
         interval: seconds between the announcements of a rank.
         grace: seconds within which a rank must announce itself, or be named.
         places: where the ranks run, once they are bound.
+        inquiring: whether it now looks for the late ranks, or has named them.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Watchdog:
         self.patience = min(1.0, timeout / 4)
         self.interval = max(self.patience, size / _PER_SECOND)
         self.grace = _MISSED * self.interval
+        self.inquiring = False
         self._size, self._channel, self._error = size, channel, error
         self.places: tuple[Place, ...] = ()
         self._said = Notice(rank, State.MOVING, session=session[:32])
@@ -80,7 +82,7 @@ class Watchdog:
 
     def begin(self, step: int) -> None:
         """Marks the start of a step."""
-        self._step, self._phase, self._waits = step, "start", False
+        self._step, self._phase, self._waits, self.inquiring = step, "start", False, False
         self._channel.read(())  # under MPI: receives messages, which would accumulate
         if self.over or departure.is_over():  # the script has recovered from it
             self._say(State.MOVING)
@@ -111,10 +113,16 @@ class Watchdog:
         assert finding is not None
         self._raise(f"{self._place} broke off ({_first_sentence(cause)})", finding, cause)
 
-    def ended(self, phase: str, why: str) -> TransportError:
-        """The error for an operation after this process shut Horovod down; no rank is late."""
+    def ended(self, phase: str, why: str, reason: str = "it shut Horovod down") -> TransportError:
+        """The error for an operation after this process shut its transport down; no rank is late.
+
+        Args:
+            phase: the operation that cannot begin.
+            why: what happened, and the remedy.
+            reason: what the other ranks are told.
+        """
         self._phase = phase
-        self.leave("it shut Horovod down")
+        self.leave(reason)
         return TransportError(f"{self._place} cannot begin: {why}")
 
     @property
@@ -166,11 +174,11 @@ class Watchdog:
             if not self.over:
                 self._say(self._said.state)
 
-    def survive(self) -> None:
-        """Announces that this rank still runs although the job ended while it computed."""
+    def survive(self, reason: str = "") -> None:
+        """Announces that this rank still runs although the job ended while it computed, or why it ends."""
         with self._speaking:
             if not self.over:
-                self._say(State.ALIVE)
+                self._say(State.ALIVE, reason)
 
     def last_words(self) -> tuple[str, tuple[int, ...]]:
         """Says, when the launcher ends this process, where it was, and which ranks are known to have failed.
@@ -220,6 +228,7 @@ class Watchdog:
 
     def _inquire(self, ready: Callable[[], bool] | None = None) -> Finding | None:
         """Reads announcements for `grace` seconds, or until the late ranks are certain; None if ready."""
+        self.inquiring = True
         self._say(State.WAITING if ready else State.RAISED)
         inquiry = Inquiry(self._said, self._size, self._channel.signs_of_life)
         deadline = time.monotonic() + self.grace
@@ -231,6 +240,7 @@ class Watchdog:
             if inquiry.settled() or (inquiry.looks > 1 and time.monotonic() > deadline):
                 return inquiry.finding()
             if self._poll(ready or _never, self.interval / 2):
+                self.inquiring = False
                 return None
             self._say(self._said.state)
 
@@ -252,7 +262,7 @@ class Watchdog:
 
 _UNKNOWN = (
     "the late ranks could not be learnt (with Gloo the launcher's store must answer; MPI needs mpi4py and "
-    "thread support)"
+    "thread support; without torchrun, torch.distributed's store ends with the process of rank 0)"
 )
 
 

@@ -93,13 +93,15 @@ def horovod_built() -> dict[str, bool] | None:
 
 
 def horovod(built: Mapping[str, bool] | None) -> Check:
-    """Horovod for torch, with at least one of its two controllers; one process trains without it."""
+    """Horovod for torch, with at least one of its two controllers; training without it is possible too."""
     build = choose(
         "python {root}tools/build_horovod.py (about 3 minutes, once)",
         "make setup in a checkout of horovod_byz, which builds Horovod 0.28.1 with the changes that it needs",
     )
     if built is None:
-        detail = "not installed, or built without torch: rules, and training on one rank, work without it"
+        detail = (
+            "not installed, or built without torch: rules, one rank, and torchrun's ranks work without it"
+        )
         return Check("Horovod", "note", detail, build)
     has = [name for name, there in built.items() if there]
     lacks = [name for name, there in built.items() if not there]
@@ -109,6 +111,19 @@ def horovod(built: Mapping[str, bool] | None) -> Check:
     if not has:
         return Check("Horovod", "missing", detail, build)
     return Check("Horovod", "note" if lacks else "ok", detail, build if lacks else "")
+
+
+def torch_distributed() -> Check:
+    """torch.distributed with Gloo, over which torchrun's ranks train without Horovod."""
+    name = "torch.distributed"
+    try:
+        dist = importlib.import_module("torch.distributed")
+    except ImportError:
+        return Check(name, "note", "torch is not installed, or built without it")
+    if not (dist.is_available() and dist.is_gloo_available()):
+        detail = "built without Gloo: ranks need Horovod"
+        return Check(name, "note", detail, "install a torch that has Gloo, such as the one on PyPI")
+    return Check(name, "ok", "with Gloo: ranks that torchrun starts train without Horovod")
 
 
 def mpirun(mpi_built: bool, line: str | None = None) -> Check:
@@ -239,6 +254,7 @@ def report() -> list[Check]:
         torch_build(),
         kernels(),
         horovod(built),
+        torch_distributed(),
         mpirun(bool(built and built["MPI"])),
         mpi4py(),
         hostname(),

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 _LAST_SRUN_STEP = 0xFFFFFFF0 - 1
 
 _HOROVOD = "HOROVOD_SIZE"
+_TORCHRUN = "WORLD_SIZE"
 # Launchers by variable; the error names the first with the largest number.
 _OTHERS = {
     "OMPI_COMM_WORLD_SIZE": "mpirun (Open MPI)",
     "MV2_COMM_WORLD_SIZE": "mpirun (MVAPICH)",
     "PMI_SIZE": "mpirun (PMI)",
     "JSM_NAMESPACE_SIZE": "jsrun",
-    "WORLD_SIZE": "torchrun, or another launcher for torch.distributed,",
+    _TORCHRUN: "torchrun, or another launcher for torch.distributed,",
 }
 # How many ranks there are on this host, by whichever launcher; the first that says so counts.
 _LOCAL = (
@@ -64,6 +65,14 @@ def launched(environment: Mapping[str, str] | None = None) -> Launch:
     return max([*sizes, _slurm(env)], key=lambda launch: launch.size)
 
 
+def by_torchrun(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether torchrun, or a launcher that sets the same variables, started this process's ranks."""
+    env = os.environ if environment is None else environment
+    return launched(env).variable == _TORCHRUN and all(
+        env.get(name) for name in ("RANK", "MASTER_ADDR", "MASTER_PORT")
+    )
+
+
 def local_size(environment: Mapping[str, str] | None = None) -> int:
     """How many ranks the job started on this host; 1 outside a job."""
     env = os.environ if environment is None else environment
@@ -72,27 +81,30 @@ def local_size(environment: Mapping[str, str] | None = None) -> int:
 
 
 def refuse_uninitialized(launch: Launch) -> None:
-    """Refuses to go on alone in a process where `hvd.init()` was not called.
+    """Refuses to go on alone in a process where neither Horovod nor torch.distributed is initialised.
 
     Raises:
         RuntimeError: if it is one of several ranks.
     """
     if launch.size > 1:
+        call = "hvd.init()"
+        if launch.variable == _TORCHRUN:
+            call = "torch.distributed.init_process_group() (or hvd.init(), under Horovod's launcher)"
         raise RuntimeError(
-            f"{launch}, and Horovod is not initialised, so each rank would train alone: call hvd.init() first"
+            f"{launch}, and it called no initialisation, so each rank would train alone: call {call} first"
             f"{_remedy(launch)}"
         )
 
 
-def refuse_alone(launch: Launch) -> None:
-    """Refuses to go on alone if Horovod has one rank although another launcher started more.
+def refuse_alone(launch: Launch, library: str = "Horovod") -> None:
+    """Refuses to go on alone if the library has one rank although a launcher started more.
 
     Raises:
-        RuntimeError: if another launcher started more ranks.
+        RuntimeError: if a launcher, other than Horovod's own, started more ranks.
     """
     if launch.size > 1 and not any(os.environ.get(name) for name in _OWN):
         raise RuntimeError(
-            f"{launch}, but Horovod sees this rank only, so each rank would train alone{_remedy(launch)}"
+            f"{launch}, but {library} sees this rank only, so each rank would train alone{_remedy(launch)}"
         )
 
 
@@ -100,6 +112,11 @@ def _remedy(launch: Launch) -> str:
     alone = f"; to run a single process on purpose, unset {launch.variable}"
     if launch.variable == _HOROVOD:
         return alone
+    if launch.variable == _TORCHRUN:
+        return (
+            "; under torchrun call torch.distributed.init_process_group() and not hvd.init(), or start the "
+            f"ranks by horovodrun -np {launch.size}{alone}"
+        )
     return (
         f"; start the ranks by horovodrun -np {launch.size}, or by mpirun with a Horovod that was built with "
         f"MPI{alone}"

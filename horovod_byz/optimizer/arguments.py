@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -97,3 +98,32 @@ def name_parameters(
             "model.named_parameters() of the whole model, or leave it out"
         )
     return {p: names[p] for p in parameters}
+
+
+def refuse_ddp(parameters: Iterable[torch.Tensor]) -> None:
+    """Refuses parameters of a model inside `DistributedDataParallel`, which averages gradients first.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if not _ddp_is_used():
+        return
+    from torch.nn.parallel import DistributedDataParallel
+
+    wrapped = {
+        id(parameter)
+        for thing in gc.get_objects()
+        if type(thing) is DistributedDataParallel
+        for parameter in thing.module.parameters()
+    }
+    if any(id(parameter) in wrapped for parameter in parameters):
+        raise ValueError(
+            "the model is inside DistributedDataParallel, which averages the gradients before the rule sees "
+            "them, so that one Byzantine worker spoils every row: train the bare model (ddp.module), and "
+            "give all ranks the same parameters at the start, such as by torch.distributed.broadcast"
+        )
+
+
+def _ddp_is_used() -> bool:
+    """Whether a model may be inside DDP: it needs a process group. Spares others the search."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

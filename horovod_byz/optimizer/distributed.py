@@ -34,6 +34,7 @@ from horovod_byz.optimizer.arguments import (
     check_horovod_arguments,
     check_optimizer,
     name_parameters,
+    refuse_ddp,
     resolve_compression,
 )
 from horovod_byz.optimizer.buffers import Buffers, NamedBuffers
@@ -456,7 +457,7 @@ class DistributedOptimizer(ForwardingOptimizer):
     def _bind(self) -> Session:
         """The session for the parameters and ranks as they are; agrees with the others if they changed."""
         session, start = self._session, 0
-        if session is not None and not session.is_current:  # Horovod was initialised again
+        if session is not None and not session.is_current:  # initialised again
             self.rebind()
         elif session is not None:
             if self._rows.fits(self._trained()):
@@ -464,6 +465,7 @@ class DistributedOptimizer(ForwardingOptimizer):
             start = session.next_step
         self._session = None  # if the ranks do not agree now, what was bound no longer fits the row
         self._adopt()
+        refuse_ddp(self._trained())
         self._rows = self._flatten()
         places.runs_on(self._rows.tensors)
         with recorded(self.ledger, lambda: start):

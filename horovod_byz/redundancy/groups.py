@@ -11,6 +11,7 @@ import numpy as np
 from horovod_byz.aggregation.source import Groups
 from horovod_byz.common.checks import count
 from horovod_byz.common.streams import Purpose, torch_seed
+from horovod_byz.host.process import job_ranks
 
 if TYPE_CHECKING:
     from horovod_byz.redundancy.sampler import RedundantSampler, SeededDataset
@@ -131,17 +132,19 @@ class Redundancy:
         Args:
             data: the data set; only its length is used.
             seed: seed of the order, the same on every worker.
-            worker: this worker's index (default: the Horovod rank).
-            workers: number of workers (default: the Horovod size).
+            worker: this worker's index (default: the rank in Horovod, or else in torch.distributed).
+            workers: number of workers (default: the number of ranks).
             shuffle: whether to draw a new order in each epoch.
+
+        Raises:
+            RuntimeError: if the rank is needed, and neither Horovod nor torch.distributed is initialised.
         """
         from horovod_byz.redundancy.sampler import RedundantSampler
 
         if worker is None or workers is None:
-            import horovod.torch as hvd
-
-            worker = hvd.rank() if worker is None else worker
-            workers = hvd.size() if workers is None else workers
+            rank, size = job_ranks()
+            worker = rank if worker is None else worker
+            workers = size if workers is None else workers
         group, groups = self.group_of(worker, workers), len(self.groups_of(workers))
         return RedundantSampler(len(data), group, groups, seed, shuffle)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from horovod_byz.collect import TransportError
+from horovod_byz.collect import TransportError, process
 from horovod_byz.collect.errors import names
 from horovod_byz.collect.layout import Layout, split
 from horovod_byz.collect.protocol import Transport
@@ -41,11 +43,8 @@ class Ranks:
 
     def __init__(self, timeout: float = 600.0) -> None:
         try:
-            if launched() > 1:
-                import horovod.torch as hvd
-
-                if not hvd.is_initialized():
-                    hvd.init()
+            if launched() > 1 and not (process.initialized() or process.torch_initialized()):
+                _initialize()
             self._transport: Transport = connect("experiments", timeout)
         except TransportError:
             raise
@@ -58,6 +57,8 @@ class Ranks:
         """This rank's number among those on its host."""
         if self.size == 1:
             return 0
+        if not process.initialized():
+            return int(os.environ.get("LOCAL_RANK", "0"))  # torchrun's
         import horovod.torch as hvd
 
         return int(hvd.local_rank())
@@ -149,6 +150,20 @@ class Ranks:
                 raise RunError(f"rank {rank}: {fault}")
 
 
+def _initialize() -> None:
+    """Initialises torch.distributed where torchrun started the ranks, and Horovod otherwise."""
+    if launchers.by_torchrun():
+        import torch.distributed as dist
+
+        dist.init_process_group("gloo")
+        # torch may abort at exit where a group is left (seen with 2.13 on a busy machine).
+        atexit.register(dist.destroy_process_group)
+    else:
+        import horovod.torch as hvd
+
+        hvd.init()
+
+
 def spread(n: int, size: int, *, dedicated_root: bool = False) -> Layout:
     """The logical workers of every rank: n of them spread evenly, the lower ranks' first.
 
@@ -174,6 +189,8 @@ def describe(ranks: Ranks) -> dict[str, Any]:
     """What environment.json says about the ranks."""
     if ranks.size == 1:
         return {"ranks": 1}
+    if not process.initialized():
+        return {"ranks": ranks.size, "controller": "torch.distributed"}
     import horovod.torch as hvd
 
     return {"ranks": ranks.size, "controller": "mpi" if hvd.mpi_enabled() else "gloo"}

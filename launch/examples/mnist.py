@@ -18,6 +18,19 @@ from torch.utils.data.distributed import DistributedSampler
 import horovod_byz as hb  # changed line 1 of 2
 from horovod_byz.training.data import load_dataset
 
+init, rank, size = hvd.init, hvd.rank, hvd.size
+
+
+def broadcast(model):
+    hvd.broadcast_parameters(model.state_dict(), root_rank=0)
+
+
+def add_up(totals):
+    return hvd.allreduce(totals, name="test", op=hvd.Sum)
+
+
+# From here on mnist.py and mnist_torchrun.py are equal.
+
 
 class Net(nn.Module):
     """Two convolutions and two linear layers."""
@@ -72,7 +85,7 @@ def train(args, model, optimizer, loader, epoch):
         loss = functional.cross_entropy(model(images), labels)
         loss.backward()
         optimizer.step()
-        if step % args.log_interval == 0 and hvd.rank() == 0:
+        if step % args.log_interval == 0 and rank() == 0:
             print(f"epoch {epoch}  step {step}/{len(loader)}  loss {loss.item():.4f}", flush=True)
 
 
@@ -85,20 +98,20 @@ def test(model, loader):
         totals[0] += functional.cross_entropy(output, labels, reduction="sum")
         totals[1] += (output.argmax(1) == labels).sum()
         totals[2] += len(labels)
-    loss, correct, count = hvd.allreduce(totals, name="test", op=hvd.Sum).tolist()
-    if hvd.rank() == 0:
+    loss, correct, count = add_up(totals).tolist()
+    if rank() == 0:
         print(f"test  loss {loss / count:.4f}  accuracy {100 * correct / count:.2f} %", flush=True)
 
 
 def loader(x, y, batch_size):
     data = TensorDataset(x, y)
-    sampler = DistributedSampler(data, num_replicas=hvd.size(), rank=hvd.rank())
+    sampler = DistributedSampler(data, num_replicas=size(), rank=rank())
     return DataLoader(data, batch_size=batch_size, sampler=sampler)
 
 
 def main():
     args = arguments()
-    hvd.init()
+    init()
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)
 
@@ -109,15 +122,15 @@ def main():
     model = Net(data.shape, data.classes)
     optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=args.momentum)
 
-    hvd.broadcast_parameters(model.state_dict(), root_rank=0)
-    optimizer = hb.DistributedOptimizer(  # changed line 2 of 2, from hvd.DistributedOptimizer
+    broadcast(model)
+    optimizer = hb.DistributedOptimizer(  # changed line 2 of 2
         optimizer, named_parameters=model.named_parameters(), rule=hb.Median(), ledger=args.ledger or None
     )
 
     for epoch in range(1, args.epochs + 1):
         train(args, model, optimizer, train_loader, epoch)
         test(model, test_loader)
-    if hvd.rank() == 0:
+    if rank() == 0:
         print(optimizer.ledger)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pathlib
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from emulated_hosts import Cluster
-from rank_jobs import BACKENDS, HOROVODRUN, built, environment, finish, need_horovod, one_at_a_time
+from rank_jobs import BACKENDS, HOROVODRUN, TORCHRUN, built, environment, finish, need_horovod, one_at_a_time
 
 CHECKS = pathlib.Path(__file__).parent / "checks"
 
@@ -26,6 +27,8 @@ LAUNCHES = {
     (2, "mpi"): ["optimizers modes resume dropin recipes leaving"],
     (4, "mpi"): ["optimizers modes dedicated joining policies journal failures", "late"],
     (3, "mpi"): ["states exiting", "giving_up", "shutting"],
+    (2, "torch"): ["modes torchrun"],
+    (4, "torch"): ["modes dedicated failures torchrun late"],
 }
 LIMIT = 600.0  # seconds for a launch; `checks/run.py` has a limit for each check
 
@@ -44,8 +47,11 @@ class Launch(NamedTuple):
 @cache
 def launch(size: int, backend: str, groups: tuple[str, ...]) -> Launch:
     """Runs groups of checks on ranks, with no other job beside it, and ends all of it."""
-    command = [*HOROVODRUN, "-np", str(size), *BACKENDS[backend]]
-    command += [sys.executable, str(CHECKS / "run.py"), *groups]
+    if backend == "torch":
+        command = [*TORCHRUN, "--standalone", "--nproc-per-node", str(size)]
+    else:
+        command = [*HOROVODRUN, "-np", str(size), *BACKENDS[backend], sys.executable]
+    command += [str(CHECKS / "run.py"), *groups]
     with tempfile.TemporaryDirectory() as results, one_at_a_time():
         env = {**os.environ, **environment(), "RANK_RESULTS": results}
         printed = finish(command, env, LIMIT).stdout
@@ -65,8 +71,9 @@ def results(wanted):
     """`results(check, size, backend, group)`: what each rank saw in a check; fails on its errors."""
 
     def find(check: str, size: int, backend: str, group: str) -> list:
-        need_horovod()
-        if not built(backend):
+        if backend != "torch":
+            need_horovod()
+        if backend != "torch" and not built(backend):
             pytest.skip(f"Horovod was built without {backend}")
         (planned,) = [names for line in LAUNCHES[size, backend] if group in (names := line.split())]
         ended = launch(size, backend, tuple(name for name in planned if name in wanted))
@@ -85,6 +92,20 @@ def checked(results, job, request):
     """`checked(check)`: what each rank of the module's `job` saw in a check of the module's group."""
     (group,) = request.node.get_closest_marker("checks").args
     return lambda check: results(check, *job, group)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """`alone(name)`: a module of the checks in this process, which is a job of one rank."""
+
+    def load(name: str):
+        sys.path.insert(0, str(CHECKS))
+        try:
+            return importlib.import_module(name)
+        finally:
+            sys.path.remove(str(CHECKS))
+
+    return load
 
 
 @pytest.fixture(scope="module")

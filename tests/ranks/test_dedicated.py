@@ -1,8 +1,5 @@
 """1 + 3 machines: a dedicated parameter server gives bitwise the model of one process."""
 
-import importlib.util
-import pathlib
-
 import pytest
 
 from rank_jobs import jobs
@@ -13,12 +10,9 @@ job = jobs((4, "gloo"), (4, "mpi"))
 
 
 @pytest.fixture(scope="module")
-def wanted_models():
+def wanted_models(alone):
     """This process is a job of one rank: what it trains, and over which ways to collect the ranks do."""
-    path = pathlib.Path(__file__).parent / "checks" / "dedicated.py"
-    spec = importlib.util.spec_from_file_location("dedicated", path)
-    here = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(here)
+    here = alone("dedicated")
     return {name: dict.fromkeys(here.COLLECTORS, here.model(name, "root")) for name in here.EXPERIMENTS}
 
 

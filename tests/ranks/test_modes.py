@@ -14,6 +14,7 @@ BITWISE = [
     "Krum(f=2)",
     "MultiKrum(f=2",
     "Bulyan(f=2)",
+    "Detox(",
 ]
 
 
@@ -28,6 +29,16 @@ def test_the_same_parameters_bit_for_bit_after_many_steps(checked, rule):
     ranks = [_of(rank, rule) for rank in checked("check_modes")]
     assert len({bits for rank in ranks for bits in rank["bits"].values()}) == 1
     assert all(rank["finite"] for rank in ranks)
+
+
+@pytest.mark.parametrize("rule", ["Median", "MultiKrum", "Detox"])
+def test_the_same_parameters_as_one_process(checked, alone, job, rule):
+    """So the bits over Gloo, MPI and torch.distributed are equal: see test_torch_distributed."""
+    modes = alone("modes")
+    (value,) = [each for each in modes.RULES if type(each).__name__ == rule]
+    want = modes.alone(value, modes.LONG if job == (2, "gloo") else modes.SHORT)
+    for rank in checked("check_modes"):
+        assert set(rank[repr(value)]["bits"].values()) == {want}
 
 
 def test_geometric_median_is_the_same_within_1e_6(checked):

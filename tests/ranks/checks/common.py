@@ -2,9 +2,9 @@
 
 import hashlib
 
-import horovod.torch as hvd
 import numpy as np
 import torch
+from backend import hvd
 
 
 def model(seed=0):

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-import horovod.torch as hvd
+from backend import hvd
 
 from horovod_byz.training import config as configs
 from horovod_byz.training.data import load_dataset

@@ -5,14 +5,23 @@ import os
 import threading
 import time
 
-import horovod.torch as hvd
 import numpy as np
-from horovod.common.exceptions import HorovodInternalError
+from backend import ON_TORCH, hvd
 from outcomes import meet
 
 import horovod_byz as hb
-from horovod_byz.collect import bind
+from horovod_byz.collect import LateRanksError, bind
 from horovod_byz.collect.notice import Notice, State
+
+
+def _recovered():
+    """The class of errors that elastic training recovers from; torchrun knows none."""
+    if ON_TORCH:
+        return LateRanksError
+    from horovod.common.exceptions import HorovodInternalError
+
+    return HorovodInternalError
+
 
 ROW = np.ones((1, 10_000), np.float32)
 
@@ -44,7 +53,7 @@ def check_late():
     try:
         session.step(ROW, hb.Mean())
         results = {"kind": "none"}
-    except HorovodInternalError as error:  # what hvd.elastic.run recovers from
+    except _recovered() as error:
         results = {"kind": type(error).__name__, "text": str(error), "ranks": error.ranks, "elastic": True}
     meet("late", hvd.size())  # a rank that leaves ends the job for those that have not reported yet
     return results

@@ -1,8 +1,8 @@
 """The three ways to collect, with several workers per rank, must give the same parameters."""
 
-import horovod.torch as hvd
 import numpy as np
 import torch
+from backend import hvd
 from common import batch, fingerprint, gap
 
 import horovod_byz as hb
@@ -10,9 +10,9 @@ from horovod_byz.collect import Root, Sharded, Symmetric, bind, split
 
 WORKERS, HIDDEN = 12, 700
 # What differs between jobs shows in a few steps, if at all. Longer runs, on two ranks: a rule without a
-# statistic, a selection, and the only rule whose small differences add up.
+# statistic, a selection, the only rule whose small differences add up, and a vote.
 SHORT, LONG = 6, 50
-LONGER = (hb.Median, hb.MultiKrum, hb.GeometricMedian)
+LONGER = (hb.Median, hb.MultiKrum, hb.GeometricMedian, hb.Detox)
 RULES = [
     hb.Median(),
     hb.TrimmedMean(f=2),
@@ -21,6 +21,7 @@ RULES = [
     hb.MultiKrum(f=2),
     hb.Bulyan(f=2),
     hb.GeometricMedian(),
+    hb.Detox(hb.Redundancy(r=3), inner=hb.Mean(), outer=hb.Median(), groups=2),
 ]
 
 
@@ -29,10 +30,11 @@ def _model():
     return torch.nn.Sequential(torch.nn.Linear(20, HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, 3))
 
 
-def _rows(net, step, workers):
+def _rows(net, step, workers, rule):
     rows = []
     for worker in workers:
-        x, y = batch(step, worker)
+        batches = rule.redundancy.group_of(worker, WORKERS) if isinstance(rule, hb.Detox) else worker
+        x, y = batch(step, batches)
         gradients = torch.autograd.grad(torch.nn.functional.cross_entropy(net(x), y), list(net.parameters()))
         rows.append(torch.cat([g.reshape(-1) for g in gradients]).numpy())
     d = sum(p.numel() for p in net.parameters())
@@ -50,6 +52,11 @@ def _steps(rule):
     return LONG if hvd.size() == 2 and not hvd.mpi_enabled() and isinstance(rule, LONGER) else SHORT
 
 
+def alone(rule, steps):
+    """What a process without other ranks trains."""
+    return fingerprint(_train(Symmetric(), rule, steps=steps)[0])
+
+
 def _train(collector, rule, workers=WORKERS, wire=_attack, steps=None):
     net = _model()
     parameters = list(net.parameters())
@@ -60,7 +67,7 @@ def _train(collector, rule, workers=WORKERS, wire=_attack, steps=None):
     optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
     ledger = hb.Ledger()
     for step in range(_steps(rule) if steps is None else steps):
-        collected = session.step(_rows(net, step, session.workers), rule, wire)
+        collected = session.step(_rows(net, step, session.workers, rule), rule, wire)
         at = 0
         for p in parameters:
             p.grad = torch.from_numpy(collected.value[at : at + p.numel()].copy()).view_as(p)
