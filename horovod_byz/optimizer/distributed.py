@@ -27,6 +27,8 @@ from horovod_byz.collect import (
     time_limit,
 )
 from horovod_byz.common.checks import count
+from horovod_byz.faults.faults import Faults
+from horovod_byz.faults.rehearsal import Rehearsal
 from horovod_byz.ledger.ledger import Ledger
 from horovod_byz.optimizer.arguments import (
     check_horovod_arguments,
@@ -54,12 +56,12 @@ if TYPE_CHECKING:
 # What a pickled or copied wrapper keeps; hooks and sessions belong to this process and job.
 _KEPT = (
     *("optimizer", "_rule", "wire", "ledger", "backward_passes_per_step", "check_state_every"),
-    *("_collector", "compression", "_options", "_buffers"),
+    *("_collector", "compression", "_options", "_buffers", "_faults"),
 )
 # What it makes anew.
 _MADE = (
     *("last", "_parameter_names", "_should_synchronize", "_session", "_rows", "_hooks", "_loss"),
-    *("grad_scale", "found_inf"),  # GradScaler sets and deletes them around a step
+    *("grad_scale", "found_inf", "_rehearsal"),  # GradScaler sets and deletes two of them around a step
 )
 _LEFT_OUT = "step left out: over half of the workers' gradients held NaN or infinities"
 
@@ -169,6 +171,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self.check_state_every = count(self, "check_state_every", check_state_every)
         self._parameter_names = name_parameters(optimizer, named_parameters)
         self.rule.check(self._collector.workers_of(ranks()[1]))
+        self._faults = Faults.from_environment()
         self._start(backward_passes_per_step)
         joining.watch(self)
 
@@ -181,6 +184,11 @@ class DistributedOptimizer(ForwardingOptimizer):
         self.set_backward_passes_per_step(backward_passes_per_step)
         self._rows = self._flatten()
         self._hooks.attach(self._parameter_names)
+        self._rehearse(self._faults)
+
+    def _rehearse(self, faults: Faults) -> None:
+        """Injects faults from the next step on; see `Faults.around`."""
+        self._faults, self._rehearsal = faults, Rehearsal(faults) if faults else None
 
     @property
     def rule(self) -> Rule:
@@ -253,8 +261,11 @@ class DistributedOptimizer(ForwardingOptimizer):
         rows = self._rows.fill()[: len(session.workers)]
         if self._buffers:
             self._buffers.read()
+        wire = self.wire
+        if self._rehearsal is not None:
+            wire = self._rehearsal.begin(self.optimizer, session, rows, wire)
         with self._recovering():
-            self.last = self._synchronizer(session).step(rows, self.wire, state=state)
+            self.last = self._synchronizer(session).step(rows, wire, state=state)
         self._rows.write(self.last.value)
         self._hooks.seal()
         return self.last
