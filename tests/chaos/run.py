@@ -1,0 +1,119 @@
+"""`make chaos`: every scenario of the table with real processes under horovodrun, judged, and reported.
+
+    python tests/chaos/run.py [--only TEXT] [--folder results/chaos]
+
+Writes chaos.json, and README.md, which is a pure function of it. Exit code 0 if every scenario is green.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import leftovers  # noqa: E402
+from judge import Launched, Record, Verdict, judge  # noqa: E402
+from page import text  # noqa: E402
+from rank_jobs import BACKENDS, HOROVODRUN, JOB, Job, built, environment  # noqa: E402
+from scenarios import TABLE, Scenario, launches  # noqa: E402
+
+SETTLE = 8.0  # seconds that processes have to end after their launcher
+
+
+def run(scenarios: Sequence[Scenario]) -> list[Verdict]:
+    """Runs scenarios in one launch, and judges each."""
+    first = scenarios[0]
+    limit = 60.0 + 12.0 * len(scenarios) + 2 * first.timeout * first.fatal
+    with tempfile.TemporaryDirectory() as results, tempfile.TemporaryDirectory() as temporary:
+        command = [*HOROVODRUN, "-np", str(first.ranks), *BACKENDS[first.backend]]
+        command += [sys.executable, str(HERE / "rank.py"), json.dumps([s.name for s in scenarios])]
+        env = {**os.environ, **environment(), "RANK_RESULTS": results, "TMPDIR": temporary}
+        env["PYTHONPATH"] = f"{HERE}{os.pathsep}{env['PYTHONPATH']}"
+        begun = time.monotonic()
+        with Job(command, env, limit) as job:
+            ended = job.wait() is not None
+            seconds = time.monotonic() - begun
+            processes = left_running(job)
+            printed = job.printed
+        files = [path for path in pathlib.Path(temporary).rglob("*") if not path.is_dir()]
+        launched = Launched(ended, seconds, processes, len(files), printed)
+        return judged(scenarios, read(pathlib.Path(results)), launched)
+
+
+def left_running(job: Job) -> int:
+    """Processes of the job that still run a while after its launcher has ended."""
+    deadline = time.monotonic() + SETTLE
+    while (alive := leftovers.with_value(JOB, job.name)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return sum(bool(leftovers.identity(pid)) for pid in alive)
+
+
+def read(folder: pathlib.Path) -> list[Record]:
+    """What all ranks wrote."""
+    return [json.loads(line) for file in sorted(folder.glob("*.jsonl")) for line in file.open()]
+
+
+def judged(scenarios: Sequence[Scenario], records: list[Record], launched: Launched) -> list[Verdict]:
+    plain = {s.rule: s.name for s in scenarios if not s.faults and s.script == "plain"}
+    digests = {r["scenario"]: r["digest"] for r in records}
+    verdicts = []
+    for scenario in scenarios:
+        own = [record for record in records if record["scenario"] == scenario.name]
+        clean = digests.get(plain.get(scenario.rule, ""))
+        verdicts.append(judge(scenario, own, launched, clean))
+    if any(verdict.wrong for verdict in verdicts):
+        print("\n".join(launched.printed.splitlines()[-60:]), flush=True)
+    return verdicts
+
+
+def environment_of_results() -> dict[str, Any]:
+    """What the results depend on."""
+    import torch
+    from horovod import __version__ as horovod
+
+    import horovod_byz
+
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "horovod_byz": horovod_byz.__version__,
+        "horovod": horovod,
+        "torch": torch.__version__,
+        "cores": os.cpu_count(),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="run the scenarios whose names contain this text")
+    parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "results" / "chaos")
+    arguments = parser.parse_args()
+    chosen = tuple(s for s in TABLE if arguments.only in s.name and built(s.backend))
+    begun, rows = time.monotonic(), []
+    for scenarios in launches(chosen):
+        for verdict in run(scenarios):
+            rows.append(verdict.row)
+            mark = "RED  " if verdict.wrong else "green"
+            print(f"{mark} {verdict.row['scenario']} {'; '.join(verdict.wrong)}", flush=True)
+    results = {**environment_of_results(), "seconds": round(time.monotonic() - begun), "scenarios": rows}
+    red = [row for row in rows if row["wrong"]]
+    if not arguments.only:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        (arguments.folder / "chaos.json").write_text(json.dumps(results, indent=1) + "\n")
+        (arguments.folder / "README.md").write_text(text(results))
+    print(f"{len(rows) - len(red)} of {len(rows)} scenarios are green; {results['seconds']} s")
+    return 1 if red else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
