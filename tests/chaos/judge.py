@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scenarios import STEPS, Scenario
+from chaos.scenarios import STEPS, Scenario
 
 Record = dict[str, Any]
 

@@ -6,21 +6,34 @@ from typing import Any
 
 HEAD = """# Chaos
 
-Real processes under horovodrun, with faults injected on purpose (`hb.Faults`): who is named, what is lost, what
-is left behind. Made by `make chaos`; do not edit.
+Real processes under horovodrun, with faults injected on purpose (`hb.Faults`): who is named, what is lost, and
+what is left behind. Made by `make chaos`; do not edit.
 
 {green} of {all} scenarios are green: the run ends as it must, within its time-out; every culprit is named, and
-nobody else; the ranks that go on hold equal and finite parameters (under a vote, bit for bit those of the run
-without the fault); no process and no file is left behind. {seconds} s on {cores} cores, {date}, horovod_byz
+nobody else; the ranks that go on hold equal and finite parameters, under a vote bit for bit those of the run
+without the fault; no process and no file is left behind. {seconds} s on {cores} cores, {date}, horovod_byz
 {horovod_byz}, Horovod {horovod}, torch {torch}.
 
 Columns: *named*: the accused rank and the evidence ("launcher": the launcher ended all ranks and named it);
 *step*: the first step with evidence, or at which the run ended; *lost*: steps not taken, or taken since the
-fault and to be repeated; *s*: seconds of the slowest rank, without the start of the processes; *differ*: ranks
-whose parameters differ from most, when the run ended.
+fault and to be repeated; *s*: seconds of the slowest rank, without the start of the processes; *differ*: the
+ranks whose parameters differ from most when the run ends.
 """
 
-COLUMNS = ("", "launcher", "ranks", "collect", "rule", "fault", "ends", "named", "step", "lost", "s", "differ")
+COLUMNS = (
+    "",
+    "launcher",
+    "ranks",
+    "collect",
+    "rule",
+    "fault",
+    "ends",
+    "named",
+    "step",
+    "lost",
+    "s",
+    "differ",
+)
 
 
 def text(results: dict[str, Any]) -> str:
@@ -37,7 +50,15 @@ def text(results: dict[str, Any]) -> str:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     named = ", ".join(f"rank {rank}: {why}" for rank, why in row["named"].items()) or "nobody"
-    cells = [row["backend"], row["ranks"], row["collect"], row["rule"], f"`{row['fault']}`", row["ends"], named]
+    cells = [
+        row["backend"],
+        row["ranks"],
+        row["collect"],
+        row["rule"],
+        f"`{row['fault']}`",
+        row["ends"],
+        named,
+    ]
     cells += [row["first_step"], row["steps_lost"], row["seconds"], row["differing_ranks"]]
     return ["RED" if row["wrong"] else "ok", *("-" if cell is None else str(cell) for cell in cells)]
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import horovod.torch as hvd
 import torch
-from scenarios import AT, BY_NAME, COLLECTS, RULES, STEPS, Scenario
 
 import horovod_byz as hb
+from chaos.scenarios import AT, BY_NAME, COLLECTS, RULES, STEPS, Scenario
 from horovod_byz.collect import departure
 
 FOLDER = pathlib.Path(os.environ["RANK_RESULTS"])

@@ -20,13 +20,13 @@ from typing import Any
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path.insert(0, str(HERE.parent))
 
 import leftovers  # noqa: E402
-from judge import Launched, Record, Verdict, judge  # noqa: E402
-from page import text  # noqa: E402
+from chaos.judge import Launched, Record, Verdict, judge  # noqa: E402
+from chaos.page import text  # noqa: E402
+from chaos.scenarios import TABLE, Scenario, launches  # noqa: E402
 from rank_jobs import BACKENDS, HOROVODRUN, JOB, Job, built, environment  # noqa: E402
-from scenarios import TABLE, Scenario, launches  # noqa: E402
 
 SETTLE = 8.0  # seconds that processes have to end after their launcher
 
@@ -39,7 +39,9 @@ def run(scenarios: Sequence[Scenario]) -> list[Verdict]:
         command = [*HOROVODRUN, "-np", str(first.ranks), *BACKENDS[first.backend]]
         command += [sys.executable, str(HERE / "rank.py"), json.dumps([s.name for s in scenarios])]
         env = {**os.environ, **environment(), "RANK_RESULTS": results, "TMPDIR": temporary}
-        env["PYTHONPATH"] = f"{HERE}{os.pathsep}{env['PYTHONPATH']}"
+        # On Gloo a rank that gave up waits so long for a frozen one at its exit; Horovod's default is 30 s.
+        env["HOROVOD_GLOO_TIMEOUT_SECONDS"] = "15"
+        env["PYTHONPATH"] = f"{HERE.parent}{os.pathsep}{env['PYTHONPATH']}"
         begun = time.monotonic()
         with Job(command, env, limit) as job:
             ended = job.wait() is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import horovod_byz as hb
@@ -63,7 +63,7 @@ class Scenario:
     ranks: int
     collect: str
     rule: str
-    faults: hb.Faults = hb.Faults()
+    faults: hb.Faults = field(default_factory=hb.Faults)
     script: Script = "plain"
     ends: Ends = "survives"
     named: tuple[int, ...] = ()
