@@ -6,13 +6,13 @@ from typing import Any
 
 HEAD = """# Chaos
 
-Real processes under horovodrun, with faults injected on purpose (`hb.Faults`): who is named, what is lost, and
-what is left behind. Made by `make chaos`; do not edit.
+Real processes under horovodrun, with faults injected on purpose (`hb.Faults`): who is named, what is lost,
+and what is left behind. Made by `make chaos`; do not edit.
 
-{green} of {all} scenarios are green: the run ends as it must, within its time-out; every culprit is named, and
-nobody else; the ranks that go on hold equal and finite parameters, under a vote bit for bit those of the run
-without the fault; no process and no file is left behind. {seconds} s on {cores} cores, {date}, horovod_byz
-{horovod_byz}, Horovod {horovod}, torch {torch}.
+{green} of {all} scenarios are green: the run ends as it must, within its time-out; every culprit is named,
+and nobody else; the ranks that go on hold equal and finite parameters, under a vote bit for bit those of the
+run without the fault; no process and no file is left behind. {seconds} s on {cores} cores, {date},
+horovod_byz {horovod_byz}, Horovod {horovod}, torch {torch}.
 
 Columns: *named*: the accused rank and the evidence ("launcher": the launcher ended all ranks and named it);
 *step*: the first step with evidence, or at which the run ended; *lost*: steps not taken, or taken since the
