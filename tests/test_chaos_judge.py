@@ -27,7 +27,7 @@ def proof(step=AT, rank=2, kind="proof", reason="outvoted"):
 
 def records(who=(0, 1, 2), **more):
     common = {"host": "a", "ends": "survives", "text": "", "ranks": [], "seconds": 1.0, "steps": STEPS}
-    common |= {"evidence": [proof()], "digest": CLEAN, "finite": True}
+    common |= {"evidence": [proof()], "digest": CLEAN, "finite": True, "places": {}}
     return [{**common, "rank": rank, **more} for rank in who]
 
 

@@ -256,8 +256,8 @@ class DistributedOptimizer(ForwardingOptimizer):
         session = self._bind()
         state = functools.partial(self._state_digest, session.next_step)
         if all(session.layout.rows):  # a dedicated root computes nothing, so it cannot count what is skipped
-            session.next_step += self._hooks.skipped
-        self._hooks.skipped = 0
+            session.next_step += self._hooks.skipped - self._repeats(session)
+        self._hooks.skipped, self._hooks.used_up = 0, False
         rows = self._rows.fill()[: len(session.workers)]
         if self._buffers:
             self._buffers.read()
@@ -269,6 +269,15 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._rows.write(self.last.value)
         self._hooks.seal()
         return self.last
+
+    def _repeats(self, session: Session) -> bool:
+        """Whether this step takes the last step's aggregate for this rank's gradients.
+
+        It then has that step's number, so that a rank that steps twice alone is named at once.
+        """
+        again = self._hooks.used_up and session.next_step > 0
+        gradients = (p.grad.to_dense() for p in self._parameters() if p.grad is not None)
+        return again and any(bool(gradient.any()) for gradient in gradients)
 
     def _synchronizer(self, session: Session) -> Synchronizer:
         """Made at each step: rule and ledger may be replaced in between."""
@@ -320,7 +329,7 @@ class DistributedOptimizer(ForwardingOptimizer):
             others and gradients of zeros, so that it backs off.
         """
         result = self._step() if closure is None else self._step_by(closure)
-        self._hooks.reset()
+        self._hooks.end()
         return result
 
     def _step(self) -> Any:

@@ -72,7 +72,7 @@ def judge(scenario: Scenario, records: Sequence[Record], launched: Launched, cle
         "fault": scenario.name.partition(": ")[2],
         "ends": "/".join(sorted({record["ends"] for record in records})) or "ended by the launcher",
         "named": {str(rank): why for rank, why in sorted(named.items())},
-        "hosts": sorted({record["host"] for record in records}),
+        "hosts": _hosts(named, records),
         "false_accusations": sorted(set(named) - set(scenario.named)),
         "first_step": _first_step(records, scenario),
         "steps_lost": _lost(scenario, others[0]),
@@ -99,6 +99,13 @@ def named_by(records: Sequence[Record]) -> dict[int, str]:
         for rank in record["ranks"]:
             named.setdefault(rank, record["ends"])
     return named
+
+
+def _hosts(named: dict[int, str], records: Sequence[Record]) -> dict[str, str]:
+    """The host of each named rank: as the ledger says, or as the rank says itself; "?" where neither does."""
+    itself = {record["rank"]: record["host"] for record in records}
+    known = {int(rank): host for record in records for rank, host in record["places"].items()}
+    return {str(rank): known.get(rank) or itself.get(rank, "?") for rank in sorted(named)}
 
 
 def launcher_names(printed: str, rank: int) -> bool:

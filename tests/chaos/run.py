@@ -27,6 +27,7 @@ import leftovers  # noqa: E402
 from chaos.judge import Launched, Record, Verdict, judge  # noqa: E402
 from chaos.page import text  # noqa: E402
 from chaos.scenarios import BY_NAME, TABLE, Scenario, launches  # noqa: E402
+from horovod_byz.faults.faults import VARIABLE  # noqa: E402
 from rank_jobs import BACKENDS, HOROVODRUN, JOB, Job, built, environment  # noqa: E402
 
 SETTLE = 8.0  # seconds that processes have to end after their launcher
@@ -40,6 +41,8 @@ def run(scenarios: Sequence[Scenario]) -> list[Verdict]:
         command = [*HOROVODRUN, "-np", str(first.ranks), *BACKENDS[first.backend]]
         command += [sys.executable, str(HERE / "rank.py"), json.dumps([s.name for s in scenarios])]
         env = {**os.environ, **environment(), "RANK_RESULTS": results, "TMPDIR": temporary}
+        if first.fatal:  # an unchanged script; scenarios that share a launch have faults of their own
+            env[VARIABLE] = repr(first.faults)
         # On Gloo a rank that gave up waits so long for a frozen one at its exit; Horovod's default is 30 s.
         env["HOROVOD_GLOO_TIMEOUT_SECONDS"] = "15"
         env["PYTHONPATH"] = f"{HERE.parent}{os.pathsep}{env['PYTHONPATH']}"

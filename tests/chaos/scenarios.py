@@ -10,7 +10,7 @@ from typing import Any, Literal
 import horovod_byz as hb
 
 Ends = Literal["survives", "HeaderMismatchError", "StateMismatchError", "LateRanksError"]
-Script = Literal["plain", "skips", "stops", "vanishes"]
+Script = Literal["plain", "skips", "repeats", "stops", "vanishes"]
 
 STEPS = 12  # of a scenario whose run survives
 AT = 5  # the step of most faults
@@ -46,8 +46,8 @@ class Scenario:
         collect: a key of `COLLECTS`.
         rule: a key of `RULES`.
         faults: what goes wrong.
-        script: what rank 2's script does by itself: nothing; it "skips" a step that it computed, "stops"
-            stepping, or "vanishes", by an exit that no launcher takes for a failure.
+        script: what rank 2's script does by itself: nothing; it "skips" a step that it computed,
+            "repeats" one, "stops" stepping, or "vanishes", by an exit that no launcher takes for a failure.
         ends: "survives", or the class of the error with which every other rank ends.
         named: the ranks that must be named, and nobody else.
         reason: the ledger's reason, where the run survives.
@@ -139,8 +139,9 @@ def _mismatches(backend: str, collect: str) -> Iterator[Scenario]:
     flip = flips.get(collect, hb.Faults().flip_parameter(rank=2, at=AT))
     state: dict[str, Any] = {"ends": "StateMismatchError", "expects_state": "stop"}
     yield Scenario(backend, MANY, collect, "median", flip, named=(2,), **state)
-    step: dict[str, Any] = {"ends": "HeaderMismatchError", "script": "skips"}
-    yield Scenario(backend, MANY, collect, "mean", named=(2,), **step)
+    for script in ("skips", "repeats"):
+        step: dict[str, Any] = {"ends": "HeaderMismatchError", "script": script}
+        yield Scenario(backend, MANY, collect, "mean", named=(2,), **step)
 
 
 def _end(backend: str) -> Iterator[Scenario]:
@@ -172,9 +173,17 @@ TABLE: tuple[Scenario, ...] = tuple(
 )
 BY_NAME = {scenario.name: scenario for scenario in TABLE}
 
-# The short form, for the test suite: what survives in one launch on Gloo, and two ends.
+# The short form, for the test suite: what survives in one launch on Gloo, and an end of the processes.
+_BRIEF = (
+    ("symmetric", "detox", "outvoted"),
+    ("root", "median", "non-finite"),
+    ("replicas", "detox", "outvoted"),
+    ("replicas", "median", "aggregate"),
+)
 SHORT: tuple[Scenario, ...] = (
-    *(s for s in _survive("gloo") if s.faults and s.rule in ("detox", "median") and s.collect != "sharded"),
+    *(s for s in _survive("gloo") if (s.collect, s.rule, s.reason) in _BRIEF),
+    *(s for s in _survive("gloo") if s.collect == "symmetric" and (s.notice or s.ends != "survives")),
+    *(s for s in _survive("gloo") if s.rule == "detox" and not s.named and not s.faults),
     *(s for s in _end("gloo") if s.script == "vanishes" and s.collect == "symmetric"),
 )
 
