@@ -9,6 +9,7 @@ import pytest
 import horovod_byz as hb
 from chaos.judge import Launched, judge
 from chaos.page import text
+from chaos.run import judged
 from chaos.scenarios import AT, STEPS, TABLE, Scenario, launches, repeated
 
 FLIP = hb.Faults().bitflip(worker=2, bit=0, at=AT)
@@ -110,3 +111,14 @@ def test_the_page_shows_red_scenarios():
     assert "0 of 1 scenarios are green" in page
     assert "| RED | gloo | 3 | root | detox | `bitflip(worker=2, bit=0, at=5)` | survives |" in page
     assert "3 ranks have NaN or Inf" in page
+
+
+def test_a_launch_that_hung_speaks_against_the_scenarios_that_did_not_end():
+    first, second, last = (dataclasses.replace(SURVIVES, collect=c) for c in ("root", "sharded", "replicas"))
+    hung = Launched(ended=False, processes=2)
+    written = records() + records((0, 1))
+    for record, scenario in zip(written, [first] * 3 + [second] * 2, strict=True):
+        record["scenario"] = scenario.name
+    verdicts = judged((first, second, last), written, hung)
+    assert [bool(verdict.wrong) for verdict in verdicts] == [False, True, True]
+    assert [verdict.row["processes_left"] for verdict in verdicts] == [0, 0, 2]

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -77,10 +78,23 @@ def judged(scenarios: Sequence[Scenario], records: list[Record], launched: Launc
     for scenario in scenarios:
         own = [record for record in records if record["scenario"] == scenario.name]
         clean = digests.get(plain.get(scenario.rule, ""))
-        verdicts.append(judge(scenario, own, launched, clean))
+        verdicts.append(judge(scenario, own, of_launch(scenario, scenarios, own, launched), clean))
     if any(verdict.wrong for verdict in verdicts):
         print("\n".join(launched.printed.splitlines()[-60:]), flush=True)
     return verdicts
+
+
+def of_launch(
+    scenario: Scenario, scenarios: Sequence[Scenario], own: Sequence[Record], launched: Launched
+) -> Launched:
+    """What a launch says about one of its scenarios: its end and what it left belong to the last one.
+
+    A launch that hung also speaks against the scenarios that some rank did not end.
+    """
+    if scenario is scenarios[-1]:
+        return launched
+    complete = len({record["rank"] for record in own}) == scenario.ranks
+    return replace(launched, ended=launched.ended or complete, processes=0, files=0)
 
 
 def environment_of_results() -> dict[str, Any]:
