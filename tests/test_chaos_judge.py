@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 import horovod_byz as hb
-from chaos.judge import Launched, judge
+from chaos.judge import Launched, judge, launcher_names
 from chaos.page import text
 from chaos.run import judged
 from chaos.scenarios import AT, STEPS, TABLE, Scenario, launches, repeated
@@ -84,6 +84,19 @@ def test_errors_that_name_nobody_or_an_innocent_are_red():
     assert "innocent ranks [1] were named" in wrong(LATE, late(named=(1, 2)))
     assert "ranks [1] ended without a word" in wrong(LATE, late(who=(0,)))
     assert "ranks [2] were not named" in wrong(KILLED, [], Launched(printed="Process name: 1\n"))
+
+
+@pytest.mark.parametrize(
+    ("printed", "named"),
+    [
+        ("Process name: 2\nExit code: 137\n", [2]),
+        ("prterun noticed that process rank 2 with PID 18037 on node vm exited on\nsignal 9 (Killed).", [2]),
+        ("   Process name: [prterun-vm-18116@1,2]\n   Exit code:    1\n", [2]),
+        ("[2]<stderr>:REHEARSAL: step 5: injected kill(rank=2, at=5)\nProcess name: 12\n", []),
+    ],
+)
+def test_what_launchers_say(printed, named):
+    assert [rank for rank in range(4) if launcher_names(printed, rank)] == named
 
 
 def test_a_launch_that_hung_or_left_something_is_red():

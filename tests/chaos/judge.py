@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -109,9 +110,9 @@ def _hosts(named: dict[int, str], records: Sequence[Record]) -> dict[str, str]:
 
 
 def launcher_names(printed: str, rank: int) -> bool:
-    """Whether horovodrun or prterun say which rank ended the job."""
-    said = (f"Process name: {rank}\n", f"process rank {rank} ", f"[{rank}]<", f",{rank}],")
-    return any(text in printed for text in said)
+    """Whether horovodrun (Gloo) or prterun (MPI) says which rank's process ended first, and badly."""
+    said = (rf"Process name: {rank}\n", rf"process rank {rank} with PID", rf"Process name: \[\S+,{rank}\]\n")
+    return any(re.search(text, printed) for text in said)
 
 
 def _ends(verdict: Verdict, scenario: Scenario, records: Sequence[Record], launched: Launched) -> None:
