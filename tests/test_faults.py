@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import horovod_byz as hb
-from horovod_byz.faults import bits, ranks, rows
+from horovod_byz.faults import bits, ranks, rows, silent
 from horovod_byz.faults.faults import KINDS
 from thread_ranks import on_ranks, succeeded
 
@@ -197,7 +197,7 @@ class TestRows:
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     @pytest.mark.parametrize("bit", [0, 22, 30, 31, (0, 23, 31)])
     def test_a_bit_of_one_value(self, dtype, bit):
-        before, after = struck(rows.Bitflip(worker=0, bit=bit), dtype)
+        before, after = struck(silent.Bitflip(worker=0, bit=bit), dtype)
         (several,) = flipped(before, after)
         assert several == list(bit if isinstance(bit, tuple) else [bit])
         if bit == 31:
@@ -205,18 +205,18 @@ class TestRows:
             assert after[where] == -before[where]
 
     def test_a_broken_cell_is_hit_at_every_step_and_others_move(self):
-        fixed = rows.Bitflip(worker=0, bit=3, coordinate=D - 2, count=5)
+        fixed = silent.Bitflip(worker=0, bit=3, coordinate=D - 2, count=5)
         assert [list(changed(*struck(fixed, step=s))) for s in (0, 1)] == [[D - 2, D - 1]] * 2
-        drawn = rows.Bitflip(worker=0, bit=3, count=4)
+        drawn = silent.Bitflip(worker=0, bit=3, count=4)
         assert list(changed(*struck(drawn, step=0))) != list(changed(*struck(drawn, step=1)))
         assert list(changed(*struck(drawn, step=1))) == list(changed(*struck(drawn, step=1)))
         with pytest.raises(ValueError, match=f"d = {D} values"):
-            struck(rows.Bitflip(worker=0, bit=3, coordinate=D))
+            struck(silent.Bitflip(worker=0, bit=3, coordinate=D))
 
     @pytest.mark.parametrize("period", [1, 7])
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_a_burst(self, period, dtype):
-        before, after = struck(rows.Burst(worker=0, length=16, period=period, highest=22), dtype)
+        before, after = struck(silent.Burst(worker=0, length=16, period=period, highest=22), dtype)
         where = changed(before, after)
         assert len(where) == 16
         assert set(np.diff(where)) == {period}
@@ -225,15 +225,15 @@ class TestRows:
         assert all(1 <= len(bits) <= 8 and max(bits) <= 22 for bits in several)
 
     def test_a_burst_longer_than_the_row_hits_all_of_it(self):
-        assert len(changed(*struck(rows.Burst(worker=0, length=10 * D)))) == D
+        assert len(changed(*struck(silent.Burst(worker=0, length=10 * D)))) == D
 
     def test_under_half_of_a_bursts_values_have_one_bit_flipped(self):
-        several = [f for s in range(40) for f in flipped(*struck(rows.Burst(worker=0, length=64), step=s))]
+        several = [f for s in range(40) for f in flipped(*struck(silent.Burst(worker=0, length=64), step=s))]
         share = np.mean([len(bits) == 1 for bits in several])
         assert 0.36 < share < 0.44  # 2,560 values: three standard deviations are 0.03
 
     def test_corruption_as_published(self):
-        outcomes = [struck(rows.Corrupt(worker=0), step=step) for step in range(400)]
+        outcomes = [struck(silent.Corrupt(worker=0), step=step) for step in range(400)]
         hit = [len(changed(*outcome)) for outcome in outcomes]
         assert min(hit) >= 1
         single = [outcome for outcome, n in zip(outcomes, hit, strict=True) if n == 1]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from horovod_byz.common.words import known
-from horovod_byz.faults import ranks, rows
+from horovod_byz.faults import ranks, rows, silent
 from horovod_byz.faults.base import Fault, call_of, made
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ EXAMPLE = "nan(worker=3, at=10); kill(rank=1, at=30)"
 
 _KINDS: tuple[type[Fault], ...] = (
     *(rows.Nan, rows.Infinite, rows.Zero, rows.Constant, rows.Scale, rows.FlipSign, rows.Perturb),
-    *(rows.Stale, rows.Bitflip, rows.Burst, rows.Corrupt, rows.Attack),
+    *(rows.Stale, silent.Bitflip, silent.Burst, silent.Corrupt, rows.Attack),
     *(ranks.Slow, ranks.Stall, ranks.Freeze, ranks.Kill, ranks.Leave, ranks.Fail),
     *(ranks.FlipParameter, ranks.FlipState, ranks.LieAsAggregator, ranks.TamperAsRelay),
 )
