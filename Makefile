@@ -185,6 +185,14 @@ test-levels: setup ## The tests of kernels, rules and engine once more, started 
 	      tests/test_geometric_median.py tests/test_levels.py $(ARGS) || exit 1; \
 	  else echo "test-levels: $$level is not available here"; fi; done
 
+.PHONY: test-sanitize
+test-sanitize: setup ## The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(BIN)/python tools/sanitize.py $(ARGS)
+
+.PHONY: chaos
+chaos: setup ## Over 100 scenarios of faults on real ranks, Gloo and MPI; writes results/chaos
+	$(BIN)/python tests/chaos/run.py $(ARGS)
+
 .PHONY: wheel-test
 wheel-test: setup ## sdist > wheel > clean environment > the tests, away from the checkout
 	$(BIN)/python tools/wheel_test.py --jobs $(JOBS)

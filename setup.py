@@ -7,6 +7,8 @@ folders and does not read ``package_dir``, hence the link ``horovod_byz/kernels 
 ignores.
 
 Environment: HOROVOD_BYZ_DEBUG=1 turns Cython's bounds checks on and the C++ optimiser down.
+HOROVOD_BYZ_SANITIZE=1 builds them with AddressSanitizer and UndefinedBehaviorSanitizer, whose libraries the
+interpreter must load first; tools/sanitize.py does both.
 HOROVOD_BYZ_CACHE names a folder that keeps compiled objects for other builds of the same sources, such as
 the wheel's after the checkout's; by default they stay in build/.
 HOROVOD_BYZ_SOURCE is the address under which the files of this version can be read: the links of README.md
@@ -36,8 +38,13 @@ CORE = Path("kernels/core")
 MODULES = ("brsgd", "coordinate", "dispatch", "distances", "linear", "rows", "scan", "signs", "vote")
 OBJECTS = Path(os.environ.get("HOROVOD_BYZ_CACHE", "build")).expanduser() / "objects"
 DEBUG = os.environ.get("HOROVOD_BYZ_DEBUG") == "1"
+SANITIZE = os.environ.get("HOROVOD_BYZ_SANITIZE") == "1"
+# Undefined behaviour ends the process, so that a test fails; a report alone would be lost among its output.
+CHECKED = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+SANITIZERS = [*CHECKED, "-g1"] if SANITIZE else []
+OPTIMISED = "-O0" if DEBUG else "-O1" if SANITIZE else "-O2"
 WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-ignored-attributes"]
-CXX = ["-std=c++17", "-O0" if DEBUG else "-O2", "-g0", "-ffp-contract=off", *WARNINGS]
+CXX = ["-std=c++17", OPTIMISED, "-g0", "-ffp-contract=off", *WARNINGS, *SANITIZERS]
 
 # Each instruction set: bytes per vector, straight-line networks up to so many rows of float32 and of float64
 # (more take longer to compile), compiler flags. best() in core/drive.cpp tests for these features.
@@ -164,8 +171,8 @@ def extensions() -> list[Extension]:
             [f"horovod_byz/kernels/{name}.pyx"],
             include_dirs=["kernels"],
             depends=["kernels/core/kernels.h"],
-            extra_compile_args=["-O0" if DEBUG else "-O2", "-g0"],
-            extra_link_args=["-fopenmp"] if name == "dispatch" else [],
+            extra_compile_args=[OPTIMISED, "-g0", *SANITIZERS],
+            extra_link_args=[*(["-fopenmp"] if name == "dispatch" else []), *SANITIZERS],
             libraries=["stdc++"] if name == "dispatch" else [],
         )
         for name in MODULES

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from horovod_byz.aggregation.arena import empty_rows
 from horovod_byz.aggregation.verdict import Verdict
 from horovod_byz.collect import Root, Sharded, SignCompression, Symmetric
+from horovod_byz.faults import Faults
 from horovod_byz.host.include import get_include
 from horovod_byz.ledger.evidence import Evidence
 from horovod_byz.ledger.ledger import Ledger
@@ -47,6 +48,7 @@ __all__ = [
     "DistributedOptimizer",
     "Draco",
     "Evidence",
+    "Faults",
     "GeometricMedian",
     "Hierarchical",
     "Krum",

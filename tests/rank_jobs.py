@@ -106,14 +106,17 @@ class Job:
         command: what to start, in a session of its own.
         env: its environment.
         limit: seconds from now on after which `wait` and `lines` end the job, with the stacks of its threads.
+
+    Attributes:
+        name: what `JOB` is set to in the environment of all its processes.
     """
 
     def __init__(self, command, env, limit=LIMIT):
         self.limit, self._deadline = limit, time.monotonic() + limit
-        self._name, self._output = uuid.uuid4().hex, tempfile.NamedTemporaryFile("w+")  # noqa: SIM115
+        self.name, self._output = uuid.uuid4().hex, tempfile.NamedTemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             command,
-            env={**env, JOB: self._name},
+            env={**env, JOB: self.name},
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,
@@ -161,7 +164,7 @@ class Job:
 
     def end(self):
         """Ends whatever of the job still runs; its Python processes print their stacks first."""
-        leftovers.end(leftovers.with_value(JOB, self._name))
+        leftovers.end(leftovers.with_value(JOB, self.name))
         self.process.wait(timeout=10)
 
 

@@ -27,6 +27,7 @@ ORDER = (
     ("theory",),
     ("attacks",),
     ("collect", "ledger"),
+    ("faults",),
     ("optimizer",),
     ("",),
     ("training",),

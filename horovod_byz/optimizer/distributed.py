@@ -27,6 +27,8 @@ from horovod_byz.collect import (
     time_limit,
 )
 from horovod_byz.common.checks import count
+from horovod_byz.faults.faults import Faults
+from horovod_byz.faults.rehearsal import Rehearsal
 from horovod_byz.ledger.enforcement import Enforcer
 from horovod_byz.ledger.ledger import Ledger
 from horovod_byz.ledger.policy import Policy, Reaction, as_policy
@@ -61,12 +63,12 @@ if TYPE_CHECKING:
 # What a pickled or copied wrapper keeps; hooks and sessions belong to this process and job.
 _KEPT = (
     *("optimizer", "_rule", "wire", "_ledger", "backward_passes_per_step", "check_state_every"),
-    *("_collector", "compression", "_options", "_buffers", "on_state_mismatch", "policy"),
+    *("_collector", "compression", "_options", "_buffers", "on_state_mismatch", "policy", "_faults"),
 )
 # What it makes anew.
 _MADE = (
     *("last", "_parameter_names", "_should_synchronize", "_session", "_rows", "_hooks", "_loss", "_enforcer"),
-    *("grad_scale", "found_inf"),  # GradScaler sets and deletes them around a step
+    *("grad_scale", "found_inf", "_rehearsal"),  # GradScaler sets and deletes two of them around a step
 )
 
 
@@ -190,6 +192,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self.policy = as_policy(policy)
         self._parameter_names = name_parameters(optimizer, named_parameters)
         self.rule.check(self._collector.workers_of(ranks()[1]))
+        self._faults = Faults.from_environment()
         self._start(backward_passes_per_step)
         joining.watch(self)
 
@@ -203,6 +206,11 @@ class DistributedOptimizer(ForwardingOptimizer):
         self.set_backward_passes_per_step(backward_passes_per_step)
         self._rows = self._flatten()
         self._hooks.attach(self._parameter_names)
+        self._rehearse(self._faults)
+
+    def _rehearse(self, faults: Faults) -> None:
+        """Injects faults from the next step on; see `Faults.around`."""
+        self._faults, self._rehearsal = faults, Rehearsal(faults) if faults else None
 
     @property
     def rule(self) -> Rule:
@@ -287,16 +295,28 @@ class DistributedOptimizer(ForwardingOptimizer):
         session = self._bind()
         state = self._state_check(session)
         if all(session.layout.rows):  # a dedicated root computes nothing, so it cannot count what is skipped
-            session.next_step += self._hooks.skipped
-        self._hooks.skipped = 0
+            session.next_step += self._hooks.skipped - self._repeats(session)
+        self._hooks.skipped, self._hooks.used_up = 0, False
         rows = self._rows.fill()[: len(session.workers)]
         if self._buffers:
             self._buffers.read()
+        wire = self.wire
+        if self._rehearsal is not None:
+            wire = self._rehearsal.begin(self.optimizer, session, rows, wire)
         with self._recovering(session):
-            self.last = self._synchronizer(session).step(rows, self.wire, state=state)
+            self.last = self._synchronizer(session).step(rows, wire, state=state)
         self._rows.write(self.last.value)
         self._hooks.seal()
         return self.last
+
+    def _repeats(self, session: Session) -> bool:
+        """Whether this step takes the last step's aggregate for this rank's gradients.
+
+        It then has that step's number, so that a rank that steps twice alone is named at once.
+        """
+        again = self._hooks.used_up and session.next_step > 0
+        gradients = (p.grad.to_dense() for p in self._parameters() if p.grad is not None)
+        return again and any(bool(gradient.any()) for gradient in gradients)
 
     def _synchronizer(self, session: Session) -> Synchronizer:
         """Made at each step: rule and ledger may be replaced in between."""
@@ -356,7 +376,7 @@ class DistributedOptimizer(ForwardingOptimizer):
             others and gradients of zeros, so that it backs off.
         """
         result = self._step() if closure is None else step_by(self, closure)
-        self._hooks.reset()
+        self._hooks.end()
         return result
 
     def _step(self) -> Any:

@@ -23,10 +23,12 @@ class Hooks:
     Attributes:
         sealed: whether the gradients are an aggregate, to which no backward pass may add.
         skipped: steps that this rank computed and did not take since the last aggregation.
+        used_up: whether a step took the gradients, and they were neither computed nor cleared since.
     """
 
     def __init__(self, allowed: int = 1) -> None:
         self.allowed, self.sealed, self.skipped = allowed, False, 0
+        self.used_up = self._counts = False
         self._passes: Counter[int] = Counter()
         self._names: dict[int, str] = {}
         self._handles: dict[int, Any] = {}
@@ -68,8 +70,14 @@ class Hooks:
         self._passes.clear()
         self.sealed = False
 
+    def end(self) -> None:
+        """Ends a step. Scripts that set gradients without a backward pass do not show when they are new."""
+        self.reset()
+        self.used_up = self._counts
+
     def discard(self) -> None:
         """Starts a new step; where all backward passes of the last were done and not used, it was skipped."""
+        self.used_up = False
         if not self.sealed and max(self._passes.values(), default=0) >= self.allowed:
             self.skipped += 1
         self.reset()
@@ -86,6 +94,7 @@ class Hooks:
                 f"a gradient of {name} was computed between synchronize() and step(): it would be added to "
                 "the aggregate of all workers; call step() or zero_grad() first"
             )
+        self.used_up, self._counts = False, True
         self._passes[id(parameter)] += 1
         if self._passes[id(parameter)] > self.allowed:
             raise RuntimeError(

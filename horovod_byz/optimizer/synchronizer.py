@@ -60,7 +60,8 @@ class Synchronizer:
         Args:
             rows: `(k, d)`, this rank's rows.
             wire: what happens to the collected rows before they are aggregated: a simulated attack, or in
-                tests a fault. This is the one place where rows are tampered with on purpose.
+                tests a fault. Rows are tampered with on purpose here, and by a rehearsal's faults before they
+                get here.
             step: number of the step; default the session's next.
             state: a digest of what all ranks must share; see `Session.step`.
 
