@@ -74,8 +74,8 @@ class Torch(ByAlltoall):
             long = [rank for rank, count in enumerate(received.counts) if count > most]
             if long:
                 raise HeaderMismatchError(
-                    f"{names(long)} announced more than the {most} bytes that may come in the {phase}: a rank "
-                    "lies, or runs another version; no memory was made for it",
+                    f"{names(long)} announced more than the {most} bytes that may come in the {phase}: a "
+                    "rank lies, or runs another version; no memory was made for it",
                     long,
                 )
             lengths = [0 if count <= preamble.ROOM else count for count in received.counts]
