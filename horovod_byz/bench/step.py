@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -135,7 +134,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = measure(full(given.rounds) if given.full else jobs, given.folder, anyway=given.anyway)
     print(headline(results))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -65,7 +65,7 @@ class Job:
         """
         threads = max(1, (os.cpu_count() or 1) // self.ranks)
         given = json.dumps({**asdict(self), "threads": threads})
-        program = ["-m", "horovod_byz.bench.step_rank", str(file), given]
+        program = ["-m", "horovod_byz.bench", "step-rank", str(file), given]
         if self.backend == "torch":
             return [*_LAUNCHERS["torch"], "--nproc-per-node", str(self.ranks), *program]
         where = ["-np", str(self.ranks)]

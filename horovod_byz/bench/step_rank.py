@@ -1,4 +1,4 @@
-"""One rank of the step benchmark: `python -m horovod_byz.bench.step_rank FILE JOB`; see `step_jobs.Job`.
+"""One rank of the step benchmark: `python -m horovod_byz.bench step-rank FILE JOB`; see `step_jobs.Job`.
 
 Variants take turns in each round, in an order that rotates, so that the load of the machine meets all alike;
 a ratio compares steps of one round only. A step lasts as long as its slowest rank's.
@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from horovod_byz.bench.step_variants import ALONE, PARTS, Training, Variant, bas
 from horovod_byz.collect.protocol import Transport
 from horovod_byz.collect.transport import connect, time_limit
 
-__all__ = ["batches", "interleaved", "run", "summary"]
+__all__ = ["batches", "interleaved", "main", "run", "summary"]
 
 _WIDTH = len(PARTS) + 1  # the parts, and the bytes sent
 
@@ -215,9 +214,13 @@ def _room(ranks: Ranks) -> float:
     return float(ranks.all(own).min())
 
 
-def main() -> None:
-    """Joins the job, measures, and writes the result on rank 0."""
-    file, job = Path(sys.argv[1]), json.loads(sys.argv[2])
+def main(arguments: Sequence[str]) -> None:
+    """Joins the job, measures, and writes the result on rank 0.
+
+    Args:
+        arguments: the file to write, and the job as JSON.
+    """
+    file, job = Path(arguments[0]), json.loads(arguments[1])
     torch.set_num_threads(job["threads"])
     if job["backend"] == "torch":
         import torch.distributed as dist
@@ -234,7 +237,3 @@ def main() -> None:
         file.write_text(json.dumps(result))
     if job["backend"] == "torch":
         dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
