@@ -158,7 +158,7 @@ def test_a_job_that_others_disturbed_says_so(monkeypatch):
 
 
 def test_a_job_that_fails_says_why(monkeypatch):
-    monkeypatch.setattr(step_jobs, "load", lambda: {})
+    monkeypatch.setattr(step_jobs, "load", dict)
     monkeypatch.setattr(Job, "command", lambda job, file, hosts: ["sh", "-c", "echo the reason; exit 3"])
     with pytest.raises(RuntimeError, match=r"exit code 3.*\n.*the reason"):
         step_jobs.start(Job())
