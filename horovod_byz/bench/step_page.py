@@ -13,11 +13,11 @@ _MEANING = """A ratio is the time of a step over that of {baseline}'s own optimi
 the same job: the median over the rounds, with the quartiles. "Whole step" includes forward and backward
 pass; "synchronize" is the communication and aggregation alone, which DDP cannot do without a backward pass.
 The parts are those of the slowest rank, medians in milliseconds: *compute* is forward and backward (with
-the sends that the baseline starts meanwhile), *around* the copies between gradients and row, the check of
-the state and the ledger; for the baseline all of its synchronize(). *Sent* are the bytes of the rank that
-sends most, over 4 d (not counted under MPI on loopback, which copies through memory); *memory* is the peak
-beyond that of a step without communication, of the rank that takes most, over 4 d. Horovod's own buffers
-count for Horovod alone, though the others use them too."""
+the sends that the baseline starts meanwhile), *around* the copies between gradients and row, and the
+ledger; for the baseline all of its synchronize(). *Sent* are the bytes of the rank that sends most, over 4
+d (not counted under MPI on loopback, which copies through memory); *memory* is the peak beyond that of a
+step without communication, of the rank that takes most, over 4 d. Horovod's own buffers count for Horovod
+alone, though the others use them too."""
 
 
 def headline(jobs: Iterable[Mapping[str, Any]]) -> str:

@@ -16,12 +16,17 @@ __all__ = ["draw"]
 
 # Okabe and Ito (2008).
 _WHOLE, _ALONE = "#0072B2", "#E69F00"
-_LEFT_OUT = 4  # beyond so many times the baseline a bar is cut, and says its number
+_MOST = 4  # panels
+_LONGEST = 4  # beyond so many times the baseline a bar is cut, and says its number
 
 
 def draw(jobs: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Writes the figure: bars of the medians with the quartiles, the baseline at 1."""
+    """Writes the figure: bars of the medians with the quartiles, the baseline at 1.
+
+    Of many jobs it shows those of the large model on 4 ranks; the page's tables have all.
+    """
     jobs = list(jobs)
+    jobs = [job for job in jobs if (job["model"], job["ranks"]) == ("large", 4)] or jobs[:_MOST]
     heights = [0.6 + 0.32 * len(job["variants"]) for job in jobs]
     figure = Figure(figsize=(9, 0.8 + sum(heights)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
@@ -37,10 +42,10 @@ def draw(jobs: Iterable[Mapping[str, Any]], path: Path) -> None:
         ):
             places = [i + shift for i, entry in enumerate(entries) if entry[key]]
             spreads = [entry[key] for entry in entries if entry[key]]
-            middles = [min(spread["mid"], _LEFT_OUT) for spread in spreads]
+            middles = [min(spread["mid"], _LONGEST) for spread in spreads]
             low = [max(0.0, middle - spread["low"]) for middle, spread in zip(middles, spreads, strict=True)]
             high = [
-                max(0.0, min(spread["high"], _LEFT_OUT) - middle)
+                max(0.0, min(spread["high"], _LONGEST) - middle)
                 for middle, spread in zip(middles, spreads, strict=True)
             ]
             axes.barh(
@@ -54,14 +59,15 @@ def draw(jobs: Iterable[Mapping[str, Any]], path: Path) -> None:
             )
             for place, spread in zip(places, spreads, strict=True):
                 axes.text(
-                    _LEFT_OUT * 1.01, place, f"{spread['mid']:.2f}", va="center", fontsize=7, color=colour
+                    _LONGEST * 1.01, place, f"{spread['mid']:.2f}", va="center", fontsize=7, color=colour
                 )
         axes.set_yticks(range(len(entries)), [entry["name"] for entry in entries], fontsize=8)
         axes.axvline(1, color="#888888", linewidth=1, linestyle="--")
         loaded = " (machine loaded)" if job["loaded"] else ""
         axes.set_title(title(job) + loaded, loc="left", fontsize=8, color="#555555")
-        axes.set_xlim(0, _LEFT_OUT)
+        axes.set_xlim(0, _LONGEST)
         axes.grid(True, axis="x", color="#e5e5e5", linewidth=0.6)
         axes.set_axisbelow(True)
-    panels[0, 0].legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, frameon=False, loc="upper right", ncols=2)
     save(figure, path)

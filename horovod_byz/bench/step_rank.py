@@ -6,6 +6,7 @@ a ratio compares steps of one round only. A step lasts as long as its slowest ra
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -189,6 +190,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             about = {"name": name, "rule": None if variant.rule is None else repr(variant.rule)}
             entries.setdefault(name, {**about, **entry, "extra_bytes": extra})
         del started, trainings
+        gc.collect()  # a session and its optimizer refer to one another
     lasted = time.perf_counter() - began
     ours = float(ranks.all(time.process_time() - used).sum())
     return {

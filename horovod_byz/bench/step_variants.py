@@ -19,8 +19,8 @@ __all__ = ["ALONE", "PARTS", "Training", "Variant", "baseline", "gradients", "va
 # One rank's step without communication: the least memory and time of any.
 ALONE = "no communication"
 # Seconds of a step: the whole; forward and backward; the session's three parts; what surrounds them
-# (gradients into the row and back, state check, ledger; for others all of synchronize()); and the wrapped
-# optimizer's step.
+# (gradients into the row and back, the ledger; for others all of synchronize()); and the wrapped optimizer's
+# step.
 PARTS = ("step", "compute", "collect", "aggregate", "return", "around", "apply")
 _SESSION = ("collect", "aggregate", "return")
 _MAIN = (
