@@ -143,6 +143,11 @@ false-alarms: setup ## Who is suspected in 1,000 clean and in attacked runs; wri
 bench-quick: setup ## The same over a small grid, in two minutes; writes nothing
 	$(PINNED) $(BIN)/python -m horovod_byz.bench --quick --rounds 5 --alone $(ARGS)
 
+# FULL=1: 2, 4 and 8 ranks, Gloo, MPI and torch.distributed, three models, emulated hosts; over an hour.
+.PHONY: bench-step
+bench-step: setup ## A training step beside Horovod's own, in two minutes; FULL=1 for all; writes results/bench/step
+	$(BIN)/python $(if $(FULL),tools/bench_step.py,-m horovod_byz.bench step) --folder results/bench/step $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: ## Install byzfl and byzpy beside this package, for make bench
 	@test -x $(PEERS) || $(PYTHON) -m venv $(CURDIR)/.venv-peers

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from horovod_byz.bench import report, scaling, targets, ways
+from horovod_byz.bench import report, scaling, step, targets, ways
 from horovod_byz.bench.clock import MEAN, READ, Way, extra_memory, measure
 from horovod_byz.bench.peers import Peers, connect
 from horovod_byz.common.extras import require
@@ -65,9 +66,15 @@ def cell(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Times the rules on random rows; prints tables, and writes JSON and plots where a folder is given."""
+    """Times the rules on random rows; prints tables, and writes JSON and plots where a folder is given.
+
+    After the word "step" it times training steps instead; see `step.main`.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["step"]:
+        return step.main(words[1:])
     parser = _parser()
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(words)
     for name in ("threads", "rounds"):
         if getattr(given, name) < 1:
             parser.error(f"{name} has to be at least 1, got {getattr(given, name)}")
@@ -138,6 +145,7 @@ _EXAMPLES = """examples:
   horovod-byz bench                                 the rules at n = 20, d = 1,000,000
   horovod-byz bench -n 45 -d 100000 11200000        other sizes
   horovod-byz bench --quick --folder bench-results  a small grid; results.json and plots in a folder
+  horovod-byz bench step                            training steps beside Horovod's own (bench step --help)
 
 How to read the tables: docs/performance.md."""
 

@@ -213,7 +213,7 @@ def doctor() -> None:
     options_metavar="[OPTIONS; see bench --help]",
 )
 def bench(context: typer.Context) -> None:
-    """Time the rules against reading every row once (bench --help lists its options)."""
+    """Time the rules (bench --help), or training steps beside Horovod's own (bench step --help)."""
     with explained():
         from horovod_byz import bench as timing
 

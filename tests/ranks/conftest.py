@@ -21,13 +21,13 @@ CHECKS = pathlib.Path(__file__).parent / "checks"
 # The groups of checks that a launch runs, one after the other: to start ranks costs more than most checks.
 # After failures, and all of late, leaving, exiting, giving up, shutting and crashing, nothing else can run.
 LAUNCHES = {
-    (2, "gloo"): ["optimizers modes resume leaving"],
+    (2, "gloo"): ["optimizers modes resume steps leaving"],
     (4, "gloo"): ["optimizers modes dedicated joining policies journal failures", "late"],
     (3, "gloo"): ["dropin recipes states exiting", "giving_up", "shutting", "crashing"],
     (2, "mpi"): ["optimizers modes resume dropin recipes leaving"],
     (4, "mpi"): ["optimizers modes dedicated joining policies journal failures", "late"],
     (3, "mpi"): ["states exiting", "giving_up", "shutting"],
-    (2, "torch"): ["modes torchrun"],
+    (2, "torch"): ["modes steps torchrun"],
     (4, "torch"): ["modes dedicated failures torchrun late"],
 }
 LIMIT = 600.0  # seconds for a launch; `checks/run.py` has a limit for each check
