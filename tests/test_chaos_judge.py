@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 import horovod_byz as hb
-from chaos.judge import Launched, judge, launcher_names
+from chaos.judge import Launched, Reported, judge, launcher_names
 from chaos.page import text
 from chaos.run import judged
 from chaos.scenarios import AT, STEPS, TABLE, Scenario, launches, repeated
@@ -19,7 +19,12 @@ LATE = Scenario(
 )
 KILLED = dataclasses.replace(LATE, faults=hb.Faults().kill(rank=2, at=AT), killed=True)
 STATE = dataclasses.replace(SURVIVES, ends="StateMismatchError", reason="", expects_state="stop")
+REPAIRED = dataclasses.replace(
+    SURVIVES, faults=hb.Faults().flip_parameter(rank=2, at=AT), reason="state", expects_state="repair"
+)
 CLEAN = "a"
+CULPRIT = "worker 2 (rank 2, host a): lost 1 vote (0.bias differs), at step {}, transient; suggest: watch a"
+NOBODY = "no worker is proven or suspected wrong in 12 steps of 3 workers; no statistical test ran"
 
 
 def proof(step=AT, rank=2, kind="proof", reason="outvoted"):
@@ -36,8 +41,14 @@ def late(who=(0, 1), named=(2,)):
     return records(who, ends="LateRanksError", ranks=list(named), steps=AT, evidence=[])
 
 
-def wrong(scenario, written, launched=None, clean=CLEAN):
-    return judge(scenario, written, launched or Launched(), clean).wrong
+def said(scenario):
+    """What the report must say of a scenario."""
+    return Reported(CULPRIT.format(scenario.seen_at), 2) if scenario.named else Reported(NOBODY, 0)
+
+
+def wrong(scenario, written, launched=None, clean=CLEAN, report=None):
+    launched = dataclasses.replace(launched or Launched(), report=report or said(scenario))
+    return judge(scenario, written, launched, clean).wrong
 
 
 def test_what_must_come_of_it_is_green():
@@ -48,6 +59,26 @@ def test_what_must_come_of_it_is_green():
     stopped = records(ends="StateMismatchError", ranks=[2], evidence=[])
     stopped[2]["digest"] = "b"
     assert wrong(STATE, stopped) == []
+    assert wrong(REPAIRED, records(evidence=[proof(AT + 1, reason="state")])) == []
+
+
+@pytest.mark.parametrize(
+    ("scenario", "line", "code", "message"),
+    [
+        (SURVIVES, CULPRIT.format(AT), 0, "the report's exit code is 0"),
+        (SURVIVES, NOBODY, 2, "does not begin with 'worker 2 (rank 2, host a): '"),
+        (SURVIVES, CULPRIT.format(AT).replace("host a", "host b"), 2, "does not begin with"),
+        (SURVIVES, f"2 culprits: {CULPRIT.format(AT)}", 2, "does not begin with"),
+        (SURVIVES, CULPRIT.format(AT + 1), 2, f"does not say 'at step {AT},'"),
+        (REPAIRED, CULPRIT.format(AT + 1).replace("0.bias", "state"), 2, "names no tensor"),
+        (dataclasses.replace(SURVIVES, named=(), reason=""), CULPRIT.format(AT), 0, "without a culprit says"),
+    ],
+)
+def test_a_report_that_names_nobody_or_another_is_red(scenario, line, code, message):
+    entered = [proof(scenario.seen_at, reason=scenario.reason)] if scenario.named else []
+    reasons = wrong(scenario, records(evidence=entered), report=Reported(line, code))
+    assert len(reasons) == 1
+    assert message in reasons[0]
 
 
 @pytest.mark.parametrize(
@@ -132,6 +163,7 @@ def test_a_launch_that_hung_speaks_against_the_scenarios_that_did_not_end():
     written = records() + records((0, 1))
     for record, scenario in zip(written, [first] * 3 + [second] * 2, strict=True):
         record["scenario"] = scenario.name
-    verdicts = judged((first, second, last), written, hung)
+    reports = {scenario.name: said(scenario) for scenario in (first, second, last)}
+    verdicts = judged((first, second, last), written, hung, reports)
     assert [bool(verdict.wrong) for verdict in verdicts] == [False, True, True]
     assert [verdict.row["processes_left"] for verdict in verdicts] == [0, 0, 2]

@@ -15,6 +15,7 @@ from horovod_byz.ledger.sifted import from_ends, sift, with_totals
 
 __all__ = ["Conclusion", "Culprit", "Host", "Warned", "conclude", "rate_in_words"]
 
+_BY_LAUNCHER = "Terminated: "  # how the reason of a rank begins that the launcher ended with the others
 CLEAN, CULPRIT = 0, 2  # exit codes of `horovod-byz report`
 
 
@@ -108,7 +109,7 @@ def conclude(history: History) -> Conclusion:
 def _culprit(history: History, charge: Charge) -> Culprit:
     when = _pattern(history, charge)
     acted = _acted(history, charge)
-    repaired = any(text.startswith("repaired") for text in acted)
+    repaired = _repaired(history, charge)
     shown = when if when is not None else Pattern("transient")
     advice = wording.suggestion(charge.counts, shown, charge.target, repaired)
     detail = f" ({charge.details[0]})" if charge.details and not _plain(charge) else ""
@@ -117,6 +118,12 @@ def _culprit(history: History, charge: Charge) -> Culprit:
     return Culprit(
         charge, "proof", when, advice, acted, f"{charge.name}: {', '.join(parts)}; suggest: {advice}"
     )
+
+
+def _repaired(history: History, charge: Charge) -> bool:
+    """Whether its state was replaced, and nothing was entered against it since."""
+    steps = [a.step for a in history.actions if a.action == "repair" and a.rank in charge.ranks]
+    return bool(steps) and max(steps) >= (charge.last or 0)
 
 
 def _pattern(history: History, charge: Charge) -> Pattern | None:
@@ -172,7 +179,14 @@ def _acted(history: History, charge: Charge) -> tuple[str, ...]:
         rank = action.rank if action.rank is not None else place.rank if place else None
         if action.worker in charge.workers or (action.worker is None and rank in charge.ranks):
             texts.append(f"{done.get(action.action, action.action)} at step {action.step}")
-    own = [end.reason for end in history.ends if end.reason and not end.ranks and end.source in charge.ranks]
+    own = [
+        end.reason
+        for end in history.ends
+        if end.reason
+        and not end.ranks
+        and end.source in charge.ranks
+        and not end.reason.startswith(_BY_LAUNCHER)
+    ]
     return (*texts, *(f"ended by its own error: {reason}" for reason in own))
 
 
