@@ -179,14 +179,8 @@ def _acted(history: History, charge: Charge) -> tuple[str, ...]:
         rank = action.rank if action.rank is not None else place.rank if place else None
         if action.worker in charge.workers or (action.worker is None and rank in charge.ranks):
             texts.append(f"{done.get(action.action, action.action)} at step {action.step}")
-    own = [
-        end.reason
-        for end in history.ends
-        if end.reason
-        and not end.ranks
-        and end.source in charge.ranks
-        and not end.reason.startswith(_BY_LAUNCHER)
-    ]
+    itself = [end.reason for end in history.ends if not end.ranks and end.source in charge.ranks]
+    own = [reason for reason in itself if reason and not reason.startswith(_BY_LAUNCHER)]
     return (*texts, *(f"ended by its own error: {reason}" for reason in own))
 
 

@@ -161,7 +161,7 @@ class _Reader:
             self._end(parsed.read_end(fields, rank or 0, number))
 
     def _has(self, entry: Entry) -> bool:
-        """Whether this binding has the same against that rank, by a rank that counts its steps differently."""
+        """Whether another rank, which may count its steps differently, has entered the same error."""
         fact = entry.evidence
         whom = "worker" if fact.rank is None else "rank"
         return any(

@@ -148,10 +148,8 @@ def _survive(backend: str) -> Iterator[Scenario]:
 def _repairs(backend: str, collect: str) -> Iterator[Scenario]:
     """State that differs is replaced from the majority; where rows are put to the vote, no bit is lost."""
     repair: dict[str, Any] = {"named": (2,), "reason": "state", "expects_state": "repair"}
-    in_parameter, in_state = (
-        hb.Faults().flip_parameter(rank=2, at=AT),
-        hb.Faults().flip_state(rank=2, at=AT),
-    )
+    f = hb.Faults()
+    in_parameter, in_state = f.flip_parameter(rank=2, at=AT), f.flip_state(rank=2, at=AT)
     voted = in_parameter if collect in ("symmetric", "sharded") else in_state
     yield Scenario(backend, MANY, collect, "detox", voted, **repair)
     if collect in ("sharded", "replicas"):
@@ -199,7 +197,7 @@ TABLE: tuple[Scenario, ...] = tuple(
 )
 BY_NAME = {scenario.name: scenario for scenario in TABLE}
 
-# The short form, for the test suite, a single launch on Gloo: what survives, and then an end of the processes.
+# The short form, for the test suite: a launch on Gloo; what survives, and then an end of the processes.
 _BRIEF = (
     ("symmetric", "detox", "outvoted"),
     ("symmetric", "detox", "state"),

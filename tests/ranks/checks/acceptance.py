@@ -16,7 +16,7 @@ from horovod_byz.cli.report_command import report
 from horovod_byz.faults.faults import VARIABLE
 
 EXAMPLE = pathlib.Path(__file__).parents[3] / "launch" / "examples" / "mnist.py"
-# Of a run over Gloo; a step costs three ranks on two cores 15 ms. Open MPI, which changes nothing here, has fewer.
+# Of a run over Gloo: 20 s on two cores. Over MPI, which changes nothing here, there are fewer.
 STEPS, AT = (100, 41) if hvd.mpi_enabled() else (1000, 417)
 REPAIRED, EVERY = 30, 10  # steps of the run whose parameter is flipped, and between comparisons of the state
 
