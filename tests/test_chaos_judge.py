@@ -33,7 +33,7 @@ def proof(step=AT, rank=2, kind="proof", reason="outvoted"):
 
 def records(who=(0, 1, 2), **more):
     common = {"host": "a", "ends": "survives", "text": "", "ranks": [], "seconds": 1.0, "steps": STEPS}
-    common |= {"evidence": [proof()], "digest": CLEAN, "finite": True, "places": {}}
+    common |= {"evidence": [proof()], "digest": CLEAN, "finite": True, "places": {"2": "a"}}
     return [{**common, "rank": rank, **more} for rank in who]
 
 
@@ -66,9 +66,9 @@ def test_what_must_come_of_it_is_green():
     ("scenario", "line", "code", "message"),
     [
         (SURVIVES, CULPRIT.format(AT), 0, "the report's exit code is 0"),
-        (SURVIVES, NOBODY, 2, "does not begin with 'worker 2 (rank 2, host a): '"),
-        (SURVIVES, CULPRIT.format(AT).replace("host a", "host b"), 2, "does not begin with"),
-        (SURVIVES, f"2 culprits: {CULPRIT.format(AT)}", 2, "does not begin with"),
+        (SURVIVES, NOBODY, 2, "does not begin with rank 2 on a"),
+        (SURVIVES, CULPRIT.format(AT).replace("host a", "host b"), 2, "does not begin with rank 2 on a"),
+        (SURVIVES, f"2 culprits: {CULPRIT.format(AT)}", 2, "does not begin with rank 2 on a"),
         (SURVIVES, CULPRIT.format(AT + 1), 2, f"does not say 'at step {AT},'"),
         (REPAIRED, CULPRIT.format(AT + 1).replace("0.bias", "state"), 2, "names no tensor"),
         (dataclasses.replace(SURVIVES, named=(), reason=""), CULPRIT.format(AT), 0, "without a culprit says"),
@@ -77,8 +77,8 @@ def test_what_must_come_of_it_is_green():
 def test_a_report_that_names_nobody_or_another_is_red(scenario, line, code, message):
     entered = [proof(scenario.seen_at, reason=scenario.reason)] if scenario.named else []
     reasons = wrong(scenario, records(evidence=entered), report=Reported(line, code))
-    assert len(reasons) == 1
-    assert message in reasons[0]
+    assert all(line in reason or "exit code" in reason for reason in reasons)
+    assert any(message in reason for reason in reasons)
 
 
 @pytest.mark.parametrize(
