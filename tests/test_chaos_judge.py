@@ -55,7 +55,14 @@ def test_what_must_come_of_it_is_green():
     assert wrong(SURVIVES, records()) == []
     assert wrong(LATE, late()) == []
     assert wrong(KILLED, late()) == []
-    assert wrong(KILLED, [], Launched(printed="Process name: 2\nExit code: 137")) == []
+    killed = Launched(printed="Process name: 2\nExit code: 137")
+    silent = (
+        "no worker is named; the launcher ended the run after step 4, and rank {} (host a) alone left no word"
+    )
+    assert wrong(KILLED, [], killed, report=Reported(silent.format(2), 0)) == []
+    assert wrong(KILLED, [], killed, report=Reported(silent.format(1), 0)) == [
+        f"the report names another: {silent.format(1)}"
+    ]
     stopped = records(ends="StateMismatchError", ranks=[2], evidence=[])
     stopped[2]["digest"] = "b"
     assert wrong(STATE, stopped) == []

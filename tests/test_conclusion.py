@@ -137,6 +137,22 @@ def test_errors_name_a_rank_that_the_ledger_does_not(tmp_path):
     assert conclusion.code == 2
 
 
+@pytest.mark.parametrize("silent", [(3,), (3, 4), ()])
+def test_a_rank_that_alone_left_no_word_is_where_to_look_first_and_no_culprit(tmp_path, silent):
+    """0.3 in the making: under Open MPI the report of a killed rank named the rank 0 that mpirun ended."""
+    folder = Writer().windows(20).without_end().into(tmp_path)
+    ended = "Terminated: the launcher ended this rank (SIGTERM) in the header exchange of step 20"
+    rank_ends(folder, {rank: end(19, ended) for rank in range(8) if rank not in silent})
+    conclusion = conclude(read(folder))
+    assert (conclusion.verdict, conclusion.code, conclusion.culprits) == ("error", 0, ())
+    hint = (
+        "no worker is named; the launcher ended the run after step 19, and rank 3 (host b, GPU 1) alone left "
+        "no word: look there first"
+    )
+    plain = f"no worker is named; rank 0 ended by an error at step 19: {ended}"
+    assert conclusion.line == (hint if len(silent) == 1 else plain)
+
+
 def test_the_rank_that_ended_the_run_is_the_first_to_look_at(tmp_path):
     writer = lost([5, 6, 7], run=20).without_end().evidence(20, "late", 6)
     rank_ends(writer.into(tmp_path), {0: end(19, "LateRanksError: rank 6", [6])})

@@ -251,8 +251,25 @@ def _line(
     failed = next((end for end in history.ends if end.reason), None)
     if failed is not None:
         ended = f"rank {failed.source} ended by an error at step {failed.step}: {failed.reason}"
-        return "error", f"no worker is named; {ended}"
+        return "error", f"no worker is named; {_without_a_word(history) or ended}"
     return "clean", _clean(history)
+
+
+def _without_a_word(history: History) -> str:
+    """The only rank that wrote no end, where the launcher ended all others; "" if there is none.
+
+    It is no proof, as the launcher may have killed it before it could write; but a launcher ends a job when a
+    rank fails, and Open MPI ends it before the others have learnt which.
+    """
+    places, spoke = history.binding.places, {end.source for end in history.ends}
+    silent = [place for place in places if place.rank not in spoke]
+    launcher = all(end.reason.startswith(_BY_LAUNCHER) for end in history.ends)
+    if len(silent) != 1 or len(places) < 3 or not launcher:
+        return ""
+    (place,), step = silent, max(end.step for end in history.ends)
+    where = wording.where(place)
+    name = f"rank {place.rank}" + (f" ({where})" if where else "")
+    return f"the launcher ended the run after step {step}, and {name} alone left no word: look there first"
 
 
 def _together(named: tuple[Culprit, ...], noun: str) -> str:

@@ -41,7 +41,7 @@ SETTLE = 8.0  # seconds that processes have to end after their launcher
 def run(scenarios: Sequence[Scenario]) -> list[Verdict]:
     """Runs scenarios in one launch, and judges each."""
     first = scenarios[0]
-    limit = 150.0 + 12.0 * len(scenarios)  # a loaded machine takes minutes to start ranks
+    limit = 300.0 + 12.0 * len(scenarios)  # a loaded machine takes minutes to start ranks
     with tempfile.TemporaryDirectory() as results, tempfile.TemporaryDirectory() as temporary:
         command = [*HOROVODRUN, "-np", str(first.ranks), *BACKENDS[first.backend]]
         command += [sys.executable, str(HERE / "rank.py"), json.dumps([s.name for s in scenarios])]
