@@ -110,6 +110,8 @@ def _culprit(history: History, charge: Charge) -> Culprit:
     when = _pattern(history, charge)
     acted = _acted(history, charge)
     repaired = _repaired(history, charge)
+    if repaired and when is not None and when.name == "persistent":
+        when = Pattern("transient")  # it lost all votes until its state was replaced, and none since
     shown = when if when is not None else Pattern("transient")
     advice = wording.suggestion(charge.counts, shown, charge.target, repaired)
     detail = f" ({charge.details[0]})" if charge.details and not _plain(charge) else ""
