@@ -156,10 +156,11 @@ def test_the_table_has_no_scenario_twice_and_covers_everything():
 
 
 def test_the_page_shows_red_scenarios():
-    row = judge(SURVIVES, records(finite=False), Launched(), CLEAN).row
+    row = judge(SURVIVES, records(finite=False), Launched(report=said(SURVIVES)), CLEAN).row
     common = {"seconds": 1, "cores": 2, "date": "d", "horovod_byz": "v", "horovod": "v", "torch": "v"}
     page = text({**common, "scenarios": [row]})
     assert "0 of 1 scenarios are green" in page
+    assert f"* `{SURVIVES.name}`: {CULPRIT.format(AT)}\n" in page
     assert "| RED | gloo | 3 | root | detox | `bitflip(worker=2, bit=0, at=5)` | survives |" in page
     assert "3 ranks have NaN or Inf" in page
 
