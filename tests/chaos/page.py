@@ -11,8 +11,9 @@ and what is left behind. Made by `make chaos`; do not edit.
 
 {green} of {all} scenarios are green: the run ends as it must, within its time-out; every culprit is named,
 and nobody else; the ranks that go on hold equal and finite parameters, under a vote bit for bit those of the
-run without the fault; no process and no file is left behind; and the first line of `horovod-byz report`, which
-stands below, names the culprit and nobody else. {seconds} s on {cores} cores, {date}, horovod_byz {horovod_byz}, Horovod {horovod}, torch {torch}.
+run without the fault; no process and no file is left behind; and the first line of `horovod-byz report`
+names the culprit and nobody else. It stands below for each scenario. {seconds} s on {cores} cores, {date},
+horovod_byz {horovod_byz}, Horovod {horovod}, torch {torch}.
 
 Columns: *named*: the accused rank and the evidence ("launcher": the launcher ended all ranks and named it);
 *step*: the first step with evidence, or at which the run ended; *lost*: steps not taken, or taken since the
