@@ -162,6 +162,10 @@ instructions: setup ## Count the kernels' instructions under callgrind against r
 test-46: setup ## The papers' 1 + 45 machines as 46 ranks on this one, for minutes
 	$(BIN)/python -m pytest -m many tests/ranks/test_papers_cluster.py $(ARGS)
 
+.PHONY: test-torchrun
+test-torchrun: setup ## The long form of the tests under torchrun: every rule, way to collect and trainer on four ranks
+	$(BIN)/python -m pytest -m "many or not many" tests/ranks/test_torch_distributed.py $(ARGS)
+
 .PHONY: test-hosts
 test-hosts: setup ## Jobs over three emulated hosts (root; part of make test where it can be done)
 	$(BIN)/python -m pytest -m multihost tests/ranks $(ARGS)

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 import horovod_byz as hb
-from chaos.judge import Launched, judge, launcher_names
+from chaos.judge import Launched, Reported, judge, launcher_names
 from chaos.page import text
 from chaos.run import judged
 from chaos.scenarios import AT, STEPS, TABLE, Scenario, launches, repeated
@@ -19,7 +19,12 @@ LATE = Scenario(
 )
 KILLED = dataclasses.replace(LATE, faults=hb.Faults().kill(rank=2, at=AT), killed=True)
 STATE = dataclasses.replace(SURVIVES, ends="StateMismatchError", reason="", expects_state="stop")
+REPAIRED = dataclasses.replace(
+    SURVIVES, faults=hb.Faults().flip_parameter(rank=2, at=AT), reason="state", expects_state="repair"
+)
 CLEAN = "a"
+CULPRIT = "worker 2 (rank 2, host a): lost 1 vote (0.bias differs), at step {}, transient; suggest: watch a"
+NOBODY = "no worker is proven or suspected wrong in 12 steps of 3 workers; no statistical test ran"
 
 
 def proof(step=AT, rank=2, kind="proof", reason="outvoted"):
@@ -28,7 +33,7 @@ def proof(step=AT, rank=2, kind="proof", reason="outvoted"):
 
 def records(who=(0, 1, 2), **more):
     common = {"host": "a", "ends": "survives", "text": "", "ranks": [], "seconds": 1.0, "steps": STEPS}
-    common |= {"evidence": [proof()], "digest": CLEAN, "finite": True, "places": {}}
+    common |= {"evidence": [proof()], "digest": CLEAN, "finite": True, "places": {"2": "a"}}
     return [{**common, "rank": rank, **more} for rank in who]
 
 
@@ -36,18 +41,51 @@ def late(who=(0, 1), named=(2,)):
     return records(who, ends="LateRanksError", ranks=list(named), steps=AT, evidence=[])
 
 
-def wrong(scenario, written, launched=None, clean=CLEAN):
-    return judge(scenario, written, launched or Launched(), clean).wrong
+def said(scenario):
+    """What the report must say of a scenario."""
+    return Reported(CULPRIT.format(scenario.seen_at), 2) if scenario.named else Reported(NOBODY, 0)
+
+
+def wrong(scenario, written, launched=None, clean=CLEAN, report=None):
+    launched = dataclasses.replace(launched or Launched(), report=report or said(scenario))
+    return judge(scenario, written, launched, clean).wrong
 
 
 def test_what_must_come_of_it_is_green():
     assert wrong(SURVIVES, records()) == []
     assert wrong(LATE, late()) == []
     assert wrong(KILLED, late()) == []
-    assert wrong(KILLED, [], Launched(printed="Process name: 2\nExit code: 137")) == []
+    killed = Launched(printed="Process name: 2\nExit code: 137")
+    silent = (
+        "no worker is named; the launcher ended the run after step 4, and rank {} (host a) alone left no word"
+    )
+    assert wrong(KILLED, [], killed, report=Reported(silent.format(2), 0)) == []
+    assert wrong(KILLED, [], killed, report=Reported(silent.format(1), 0)) == [
+        f"the report names another: {silent.format(1)}"
+    ]
     stopped = records(ends="StateMismatchError", ranks=[2], evidence=[])
     stopped[2]["digest"] = "b"
     assert wrong(STATE, stopped) == []
+    assert wrong(REPAIRED, records(evidence=[proof(AT + 1, reason="state")])) == []
+
+
+@pytest.mark.parametrize(
+    ("scenario", "line", "code", "message"),
+    [
+        (SURVIVES, CULPRIT.format(AT), 0, "the report's exit code is 0"),
+        (SURVIVES, NOBODY, 2, "does not begin with rank 2 on a"),
+        (SURVIVES, CULPRIT.format(AT).replace("host a", "host b"), 2, "does not begin with rank 2 on a"),
+        (SURVIVES, f"2 culprits: {CULPRIT.format(AT)}", 2, "does not begin with rank 2 on a"),
+        (SURVIVES, CULPRIT.format(AT + 1), 2, f"does not say 'at step {AT},'"),
+        (REPAIRED, CULPRIT.format(AT + 1).replace("0.bias", "state"), 2, "names no tensor"),
+        (dataclasses.replace(SURVIVES, named=(), reason=""), CULPRIT.format(AT), 0, "without a culprit says"),
+    ],
+)
+def test_a_report_that_names_nobody_or_another_is_red(scenario, line, code, message):
+    entered = [proof(scenario.seen_at, reason=scenario.reason)] if scenario.named else []
+    reasons = wrong(scenario, records(evidence=entered), report=Reported(line, code))
+    assert all(line in reason or "exit code" in reason for reason in reasons)
+    assert any(message in reason for reason in reasons)
 
 
 @pytest.mark.parametrize(
@@ -118,10 +156,11 @@ def test_the_table_has_no_scenario_twice_and_covers_everything():
 
 
 def test_the_page_shows_red_scenarios():
-    row = judge(SURVIVES, records(finite=False), Launched(), CLEAN).row
+    row = judge(SURVIVES, records(finite=False), Launched(report=said(SURVIVES)), CLEAN).row
     common = {"seconds": 1, "cores": 2, "date": "d", "horovod_byz": "v", "horovod": "v", "torch": "v"}
     page = text({**common, "scenarios": [row]})
     assert "0 of 1 scenarios are green" in page
+    assert f"* `{SURVIVES.name}`: {CULPRIT.format(AT)}\n" in page
     assert "| RED | gloo | 3 | root | detox | `bitflip(worker=2, bit=0, at=5)` | survives |" in page
     assert "3 ranks have NaN or Inf" in page
 
@@ -132,6 +171,7 @@ def test_a_launch_that_hung_speaks_against_the_scenarios_that_did_not_end():
     written = records() + records((0, 1))
     for record, scenario in zip(written, [first] * 3 + [second] * 2, strict=True):
         record["scenario"] = scenario.name
-    verdicts = judged((first, second, last), written, hung)
+    reports = {scenario.name: said(scenario) for scenario in (first, second, last)}
+    verdicts = judged((first, second, last), written, hung, reports)
     assert [bool(verdict.wrong) for verdict in verdicts] == [False, True, True]
     assert [verdict.row["processes_left"] for verdict in verdicts] == [0, 0, 2]

@@ -96,6 +96,20 @@ def test_the_first_line_and_the_exit_code(tmp_path, name):
     assert (conclusion.code, conclusion.line) == LINES[name]
 
 
+def test_votes_that_a_damaged_state_loses_until_its_repair_are_part_of_it(tmp_path):
+    """0.3 in the making: a flipped bit that was repaired was "lost 1 vote and ...; suggest: drain b"."""
+    lines = {}
+    for name, steps in (("until", (397, 398, 399, 400)), ("after", (397, 398, 399, 400, 401))):
+        writer = Writer().windows(420)
+        writer.evidence(400, "state", rank=2, detail="layer1.weight differs from 7 of 8 ranks")
+        for step in steps:
+            writer.evidence(step, "outvoted", 2)
+        writer.action(400, "repair", rank=2)
+        lines[name] = conclude(read(writer.end(420).into(tmp_path / name))).line
+    assert lines["until"].endswith("transient, repaired at step 400; suggest: watch b, drain it at the next")
+    assert lines["after"].endswith("suggest: drain b, restart from a checkpoint")
+
+
 def test_the_rank_that_most_errors_name_is_late_and_those_that_left_before_others_are_not(tmp_path):
     conclusion = conclude(read(ledger_files.late_rank(tmp_path)))
     assert conclusion.line == (
@@ -121,6 +135,22 @@ def test_errors_name_a_rank_that_the_ledger_does_not(tmp_path):
         "worker 5 (rank 5, host c, GPU 1): is named by the error that ended the run"
     )
     assert conclusion.code == 2
+
+
+@pytest.mark.parametrize("silent", [(3,), (3, 4), ()])
+def test_a_rank_that_alone_left_no_word_is_where_to_look_first_and_no_culprit(tmp_path, silent):
+    """0.3 in the making: under Open MPI the report of a killed rank named the rank 0 that mpirun ended."""
+    folder = Writer().windows(20).without_end().into(tmp_path)
+    ended = "Terminated: the launcher ended this rank (SIGTERM) in the header exchange of step 20"
+    rank_ends(folder, {rank: end(19, ended) for rank in range(8) if rank not in silent})
+    conclusion = conclude(read(folder))
+    assert (conclusion.verdict, conclusion.code, conclusion.culprits) == ("error", 0, ())
+    hint = (
+        "no worker is named; the launcher ended the run after step 19, and rank 3 (host b, GPU 1) alone left "
+        "no word: look there first"
+    )
+    plain = f"no worker is named; rank 0 ended by an error at step 19: {ended}"
+    assert conclusion.line == (hint if len(silent) == 1 else plain)
 
 
 def test_the_rank_that_ended_the_run_is_the_first_to_look_at(tmp_path):

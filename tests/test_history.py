@@ -177,6 +177,17 @@ class TestFilesOfRanks:
         assert len(history.entries) == 1
         assert len(history.ends) == 2
 
+    def test_an_error_counts_once_where_ranks_count_their_steps_differently(self, tmp_path):
+        """0.3 in the making: a rank that skipped a step was reported for two header mismatches, at two steps.
+        Cause: the others enter the error at their step, and the rank itself at its own."""
+        folder = Writer().evidence(5, "header", 2).without_end().into(tmp_path)
+        own = Writer(started="2026-11-26T16:00:00.100+00:00").evidence(6, "header", 2)
+        others = Writer(started="2026-11-26T16:00:00.100+00:00").evidence(6, "header", 4)
+        (folder / "ledger.rank2.jsonl").write_text(own.end(6, "HeaderMismatchError: rank 2", [2]).text())
+        (folder / "ledger.rank3.jsonl").write_text(others.end(6, "HeaderMismatchError: rank 4", [4]).text())
+        known = [(entry.evidence.step, entry.evidence.worker) for entry in read(folder).entries]
+        assert known == [(5, 2), (6, 4)]
+
 
 def test_a_job_that_was_started_again_in_the_same_folder_is_told_by_its_last_run(tmp_path):
     first = lost([12], run=60).text()

@@ -15,6 +15,7 @@ from horovod_byz.ledger.sifted import from_ends, sift, with_totals
 
 __all__ = ["Conclusion", "Culprit", "Host", "Warned", "conclude", "rate_in_words"]
 
+_BY_LAUNCHER = "Terminated: "  # how the reason of a rank begins that the launcher ended with the others
 CLEAN, CULPRIT = 0, 2  # exit codes of `horovod-byz report`
 
 
@@ -108,7 +109,9 @@ def conclude(history: History) -> Conclusion:
 def _culprit(history: History, charge: Charge) -> Culprit:
     when = _pattern(history, charge)
     acted = _acted(history, charge)
-    repaired = any(text.startswith("repaired") for text in acted)
+    repaired = _repaired(history, charge)
+    if repaired and when is not None and when.name == "persistent":
+        when = Pattern("transient")  # it lost all votes until its state was replaced, and none since
     shown = when if when is not None else Pattern("transient")
     advice = wording.suggestion(charge.counts, shown, charge.target, repaired)
     detail = f" ({charge.details[0]})" if charge.details and not _plain(charge) else ""
@@ -117,6 +120,12 @@ def _culprit(history: History, charge: Charge) -> Culprit:
     return Culprit(
         charge, "proof", when, advice, acted, f"{charge.name}: {', '.join(parts)}; suggest: {advice}"
     )
+
+
+def _repaired(history: History, charge: Charge) -> bool:
+    """Whether its state was replaced, and nothing was entered against it since."""
+    steps = [a.step for a in history.actions if a.action == "repair" and a.rank in charge.ranks]
+    return bool(steps) and max(steps) >= (charge.last or 0)
 
 
 def _pattern(history: History, charge: Charge) -> Pattern | None:
@@ -172,7 +181,8 @@ def _acted(history: History, charge: Charge) -> tuple[str, ...]:
         rank = action.rank if action.rank is not None else place.rank if place else None
         if action.worker in charge.workers or (action.worker is None and rank in charge.ranks):
             texts.append(f"{done.get(action.action, action.action)} at step {action.step}")
-    own = [end.reason for end in history.ends if end.reason and not end.ranks and end.source in charge.ranks]
+    itself = [end.reason for end in history.ends if not end.ranks and end.source in charge.ranks]
+    own = [reason for reason in itself if reason and not reason.startswith(_BY_LAUNCHER)]
     return (*texts, *(f"ended by its own error: {reason}" for reason in own))
 
 
@@ -243,8 +253,25 @@ def _line(
     failed = next((end for end in history.ends if end.reason), None)
     if failed is not None:
         ended = f"rank {failed.source} ended by an error at step {failed.step}: {failed.reason}"
-        return "error", f"no worker is named; {ended}"
+        return "error", f"no worker is named; {_without_a_word(history) or ended}"
     return "clean", _clean(history)
+
+
+def _without_a_word(history: History) -> str:
+    """The only rank that wrote no end, where the launcher ended all others; "" if there is none.
+
+    It is no proof, as the launcher may have killed it before it could write; but a launcher ends a job when a
+    rank fails, and Open MPI ends it before the others have learnt which.
+    """
+    places, spoke = history.binding.places, {end.source for end in history.ends}
+    silent = [place for place in places if place.rank not in spoke]
+    launcher = all(end.reason.startswith(_BY_LAUNCHER) for end in history.ends)
+    if len(silent) != 1 or len(places) < 3 or not launcher:
+        return ""
+    (place,), step = silent, max(end.step for end in history.ends)
+    where = wording.where(place)
+    name = f"rank {place.rank}" + (f" ({where})" if where else "")
+    return f"the launcher ended the run after step {step}, and {name} alone left no word: look there first"
 
 
 def _together(named: tuple[Culprit, ...], noun: str) -> str:

@@ -13,6 +13,9 @@ from horovod_byz.ledger.records import NAME
 
 __all__ = ["History", "files", "read"]
 
+# Entered for an error that every rank raises, under the step at which the rank itself is.
+_OF_ERRORS = frozenset({"header", "late", "state", "two stories"})
+
 
 @dataclass(frozen=True)
 class History:
@@ -143,7 +146,8 @@ class _Reader:
             entry = parsed.read_entry(fields, number)
             fact = entry.evidence
             key = (number, fact.step, fact.kind, fact.reason, fact.worker, fact.rank)
-            self.entries.setdefault(key, entry)
+            if rank is None or fact.reason not in _OF_ERRORS or not self._has(entry):
+                self.entries.setdefault(key, entry)
         elif kind == "window":
             self.windows.append(parsed.read_window(fields, number))
         elif kind == "totals":
@@ -155,6 +159,16 @@ class _Reader:
             self.actions.append(parsed.read_action(fields, number))
         elif kind == "end":
             self._end(parsed.read_end(fields, rank or 0, number))
+
+    def _has(self, entry: Entry) -> bool:
+        """Whether another rank, which may count its steps differently, has entered the same error."""
+        fact = entry.evidence
+        whom = "worker" if fact.rank is None else "rank"
+        return any(
+            (known.binding, known.evidence.reason) == (entry.binding, fact.reason)
+            and getattr(known.evidence, whom) == getattr(fact, whom)
+            for known in self.entries.values()
+        )
 
     def _end(self, end: End) -> None:
         """Keeps the last end of each rank, unless the run went on after it."""

@@ -78,7 +78,7 @@ def suggestion(counts: Mapping[str, int], when: Pattern | None, target: str, rep
         counts: steps by reason.
         when: the pattern of its faults; None for a suspicion.
         target: what to act on: a host, or a worker or rank whose host is not known.
-        repaired: whether its state was replaced from the majority's.
+        repaired: whether its state was replaced from the majority's, and it did nothing wrong since.
     """
     if when is None:
         return f"watch {target}, look at its data"
@@ -88,7 +88,7 @@ def suggestion(counts: Mapping[str, int], when: Pattern | None, target: str, rep
         return f"look whether {target} is up, and at its log; restart without it if it is not"
     if set(counts) == {"header"}:
         return f"compare the script, its settings and versions on {target} with the others"
-    if set(counts) == {"state"}:
+    if "state" in counts and set(counts) <= {"state", "outvoted"}:  # it loses votes until it is repaired
         then = f"watch {target}, drain it at the next" if repaired else f"drain {target}"
         return then if repaired else f"{then}, restart from a checkpoint"
     if set(counts) == {"non-finite"} and when.name != "transient":

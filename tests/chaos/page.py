@@ -11,7 +11,8 @@ and what is left behind. Made by `make chaos`; do not edit.
 
 {green} of {all} scenarios are green: the run ends as it must, within its time-out; every culprit is named,
 and nobody else; the ranks that go on hold equal and finite parameters, under a vote bit for bit those of the
-run without the fault; no process and no file is left behind. {seconds} s on {cores} cores, {date},
+run without the fault; no process and no file is left behind; and the first line of `horovod-byz report`
+names the culprit and nobody else. It stands below for each scenario. {seconds} s on {cores} cores, {date},
 horovod_byz {horovod_byz}, Horovod {horovod}, torch {torch}.
 
 Columns: *named*: the accused rank and the evidence ("launcher": the launcher ended all ranks and named it);
@@ -45,6 +46,8 @@ def text(results: dict[str, Any]) -> str:
     red = [row for row in rows if row["wrong"]]
     if red:
         lines += ["", "## Red", "", *(f"* {row['scenario']}: {'; '.join(row['wrong'])}" for row in red)]
+    lines += ["", "## The first line of the report", ""]
+    lines += [f"* `{row['scenario']}`: {row['report']}" for row in rows]
     return "\n".join([*lines, ""])
 
 

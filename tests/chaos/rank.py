@@ -19,7 +19,7 @@ import horovod.torch as hvd
 import torch
 
 import horovod_byz as hb
-from chaos.scenarios import AT, BY_NAME, COLLECTS, RULES, STEPS, Scenario
+from chaos.scenarios import AT, BY_NAME, CHECKED_EVERY, COLLECTS, RULES, STEPS, Scenario
 from horovod_byz.collect import departure
 from horovod_byz.faults.faults import VARIABLE
 
@@ -47,13 +47,16 @@ def batch(scenario: Scenario, step: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def optimizer_of(scenario: Scenario, net: torch.nn.Module) -> Any:
+    stops = scenario.expects_state == "stop"
     optimizer = hb.DistributedOptimizer(
         torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9),
         net.named_parameters(),
         rule=RULES[scenario.rule],
         collect=COLLECTS[scenario.collect],
         timeout=scenario.timeout,
-        check_state_every=2,
+        check_state_every=CHECKED_EVERY,
+        on_state_mismatch="stop" if stops else "repair",
+        ledger=FOLDER / scenario.folder,
     )
     if VARIABLE in os.environ:  # then they are injected without a change to the script
         return optimizer

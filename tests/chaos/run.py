@@ -9,14 +9,16 @@ the other scenarios stay. Exit code 0 if every scenario that was run is green.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
+import io
 import json
 import os
 import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,10 +27,12 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent))
 
 import leftovers  # noqa: E402
-from chaos.judge import Launched, Record, Verdict, judge  # noqa: E402
+from chaos.judge import Launched, Record, Reported, Verdict, judge  # noqa: E402
 from chaos.page import text  # noqa: E402
 from chaos.scenarios import BY_NAME, TABLE, Scenario, launches  # noqa: E402
+from horovod_byz.cli.report_command import report  # noqa: E402
 from horovod_byz.faults.faults import VARIABLE  # noqa: E402
+from horovod_byz.ledger.lines import LedgerFileError  # noqa: E402
 from rank_jobs import BACKENDS, HOROVODRUN, JOB, Job, built, environment  # noqa: E402
 
 SETTLE = 8.0  # seconds that processes have to end after their launcher
@@ -37,7 +41,7 @@ SETTLE = 8.0  # seconds that processes have to end after their launcher
 def run(scenarios: Sequence[Scenario]) -> list[Verdict]:
     """Runs scenarios in one launch, and judges each."""
     first = scenarios[0]
-    limit = 150.0 + 12.0 * len(scenarios)  # a loaded machine takes minutes to start ranks
+    limit = 300.0 + 12.0 * len(scenarios)  # a loaded machine takes minutes to start ranks
     with tempfile.TemporaryDirectory() as results, tempfile.TemporaryDirectory() as temporary:
         command = [*HOROVODRUN, "-np", str(first.ranks), *BACKENDS[first.backend]]
         command += [sys.executable, str(HERE / "rank.py"), json.dumps([s.name for s in scenarios])]
@@ -55,7 +59,19 @@ def run(scenarios: Sequence[Scenario]) -> list[Verdict]:
             printed = job.printed
         files = [path for path in pathlib.Path(temporary).rglob("*") if not path.is_dir()]
         launched = Launched(ended, seconds, processes, len(files), printed)
-        return judged(scenarios, read(pathlib.Path(results)), launched)
+        reports = {s.name: reported(pathlib.Path(results, s.folder)) for s in scenarios}
+        return judged(scenarios, read(pathlib.Path(results)), launched, reports)
+
+
+def reported(folder: pathlib.Path) -> Reported:
+    """What `horovod-byz report FOLDER` prints first, and its exit code; here without a process of its own."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            code = report(folder, as_json=False, page=None, live=False)
+    except LedgerFileError as error:
+        return Reported(str(error), 1)
+    return Reported(printed.getvalue().partition("\n")[0], code)
 
 
 def left_running(job: Job) -> int:
@@ -71,14 +87,20 @@ def read(folder: pathlib.Path) -> list[Record]:
     return [json.loads(line) for file in sorted(folder.glob("*.jsonl")) for line in file.open()]
 
 
-def judged(scenarios: Sequence[Scenario], records: list[Record], launched: Launched) -> list[Verdict]:
+def judged(
+    scenarios: Sequence[Scenario],
+    records: list[Record],
+    launched: Launched,
+    reports: Mapping[str, Reported],
+) -> list[Verdict]:
     plain = {s.rule: s.name for s in scenarios if not s.faults and s.script == "plain"}
     digests = {r["scenario"]: r["digest"] for r in records}
     verdicts = []
     for scenario in scenarios:
         own = [record for record in records if record["scenario"] == scenario.name]
         clean = digests.get(plain.get(scenario.rule, ""))
-        verdicts.append(judge(scenario, own, of_launch(scenario, scenarios, own, launched), clean))
+        of_it = replace(of_launch(scenario, scenarios, own, launched), report=reports[scenario.name])
+        verdicts.append(judge(scenario, own, of_it, clean))
     if any(verdict.wrong for verdict in verdicts):
         print("\n".join(launched.printed.splitlines()[-60:]), flush=True)
     return verdicts

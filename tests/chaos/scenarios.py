@@ -14,6 +14,7 @@ Script = Literal["plain", "skips", "repeats", "stops", "vanishes"]
 
 STEPS = 12  # of a scenario whose run survives
 AT = 5  # the step of most faults
+CHECKED_EVERY = 2  # steps between two comparisons of the ranks' state
 MANY, FEW = 6, 3  # ranks: two redundancy groups of three; and few, where each scenario starts its own
 
 COLLECTS: dict[str, Any] = {
@@ -53,8 +54,8 @@ class Scenario:
         reason: the ledger's reason, where the run survives.
         at: the first step of the fault.
         notice: the ledger's notice, which accuses nobody, where one must be entered.
-        expects_state: what happens to state that differs: "stop" ends the run with StateMismatchError;
-            "repair" is for runs that survive with state replaced from the majority.
+        expects_state: what happens to state that differs: "stop" ends the run with StateMismatchError; with
+            "repair" it is replaced from the majority, and the run survives. Both name the tensor.
         timeout: seconds that a wait between ranks may take.
         killed: whether the launcher ends the other ranks; they may then end before they can say anything.
     """
@@ -86,6 +87,16 @@ class Scenario:
     def fatal(self) -> bool:
         """Whether nothing can run after it in the same processes, so that it needs a launch of its own."""
         return self.ends == "LateRanksError"
+
+    @property
+    def folder(self) -> str:
+        """Of its ledger, inside the folder of a launch's results."""
+        return f"ledger{TABLE.index(self)}"
+
+    @property
+    def seen_at(self) -> int:
+        """The first step at which the ledger can know of it: states are compared at some steps only."""
+        return -(-self.at // CHECKED_EVERY) * CHECKED_EVERY if self.expects_state else self.at
 
     @property
     def unchanged(self) -> bool:
@@ -131,14 +142,27 @@ def _survive(backend: str) -> Iterator[Scenario]:
     yield Scenario(backend, MANY, "sharded", "mean", relay)
     for collect in COLLECTS:
         yield from _mismatches(backend, collect)
+        yield from _repairs(backend, collect)
+
+
+def _repairs(backend: str, collect: str) -> Iterator[Scenario]:
+    """State that differs is replaced from the majority; where rows are put to the vote, no bit is lost."""
+    repair: dict[str, Any] = {"named": (2,), "reason": "state", "expects_state": "repair"}
+    f = hb.Faults()
+    in_parameter, in_state = f.flip_parameter(rank=2, at=AT), f.flip_state(rank=2, at=AT)
+    voted = in_parameter if collect in ("symmetric", "sharded") else in_state
+    yield Scenario(backend, MANY, collect, "detox", voted, **repair)
+    if collect in ("sharded", "replicas"):
+        yield Scenario(backend, MANY, collect, "median", in_parameter, **repair)
 
 
 def _mismatches(backend: str, collect: str) -> Iterator[Scenario]:
     """Errors on every rank, after which all may begin anew."""
-    flips = {"root": hb.Faults().flip_state(rank=2, at=AT)}
-    flip = flips.get(collect, hb.Faults().flip_parameter(rank=2, at=AT))
-    state: dict[str, Any] = {"ends": "StateMismatchError", "expects_state": "stop"}
-    yield Scenario(backend, MANY, collect, "median", flip, named=(2,), **state)
+    if collect in ("symmetric", "root"):
+        flips = {"symmetric": hb.Faults().flip_parameter(rank=2, at=AT)}
+        flip = flips.get(collect, hb.Faults().flip_state(rank=2, at=AT))
+        stops: dict[str, Any] = {"ends": "StateMismatchError", "expects_state": "stop"}
+        yield Scenario(backend, MANY, collect, "median", flip, named=(2,), **stops)
     for script in ("skips", "repeats"):
         step: dict[str, Any] = {"ends": "HeaderMismatchError", "script": script}
         yield Scenario(backend, MANY, collect, "mean", named=(2,), **step)
@@ -164,7 +188,7 @@ def _end(backend: str) -> Iterator[Scenario]:
     yield Scenario(backend, FEW, "symmetric", "mean", failing, killed=True, **late)
     yield Scenario(backend, FEW, "sharded", "mean", f.fail(rank=2, at=AT), killed=True, **late)
     vanishing: dict[str, Any] = {**late, "script": "vanishes", "killed": backend == "mpi"}
-    yield Scenario(backend, FEW, "symmetric", "median", after, **vanishing)
+    yield Scenario(backend, MANY, "symmetric", "median", after, **vanishing)
     yield Scenario(backend, FEW, "sharded", "median", after, **vanishing)
 
 
@@ -173,9 +197,10 @@ TABLE: tuple[Scenario, ...] = tuple(
 )
 BY_NAME = {scenario.name: scenario for scenario in TABLE}
 
-# The short form, for the test suite: what survives in one launch on Gloo, and an end of the processes.
+# The short form, for the test suite: a launch on Gloo; what survives, and then an end of the processes.
 _BRIEF = (
     ("symmetric", "detox", "outvoted"),
+    ("symmetric", "detox", "state"),
     ("root", "median", "non-finite"),
     ("replicas", "detox", "outvoted"),
     ("replicas", "median", "aggregate"),
@@ -184,7 +209,7 @@ SHORT: tuple[Scenario, ...] = (
     *(s for s in _survive("gloo") if (s.collect, s.rule, s.reason) in _BRIEF),
     *(s for s in _survive("gloo") if s.collect == "symmetric" and (s.notice or s.ends != "survives")),
     *(s for s in _survive("gloo") if s.rule == "detox" and not s.named and not s.faults),
-    *(s for s in _end("gloo") if s.script == "vanishes" and s.collect == "symmetric"),
+    *(s for s in _end("gloo") if s.script == "vanishes" and s.ranks == MANY),
 )
 
 

@@ -23,11 +23,11 @@ CHECKS = pathlib.Path(__file__).parent / "checks"
 LAUNCHES = {
     (2, "gloo"): ["optimizers modes resume steps leaving"],
     (4, "gloo"): ["optimizers modes dedicated joining policies journal failures", "late"],
-    (3, "gloo"): ["dropin recipes states exiting", "giving_up", "shutting", "crashing"],
+    (3, "gloo"): ["dropin recipes states acceptance exiting", "giving_up", "shutting", "crashing"],
     (2, "mpi"): ["optimizers modes resume dropin recipes leaving"],
     (4, "mpi"): ["optimizers modes dedicated joining policies journal failures", "late"],
-    (3, "mpi"): ["states exiting", "giving_up", "shutting"],
-    (2, "torch"): ["modes steps torchrun"],
+    (3, "mpi"): ["states acceptance exiting", "giving_up", "shutting"],
+    (2, "torch"): ["modes steps"],
     (4, "torch"): ["modes dedicated failures torchrun late"],
 }
 LIMIT = 600.0  # seconds for a launch; `checks/run.py` has a limit for each check

@@ -104,14 +104,15 @@ def ranks_of(hosts):
     return sum(int(host.rpartition(":")[2]) for host in hosts)
 
 
-def test_an_excluded_host_leaves_the_job_and_returns_once_it_is_readmitted(ranks, tmp_path):
+def test_an_excluded_host_joins_once_it_is_readmitted_and_leaves_when_it_is_excluded(ranks, tmp_path):
+    """It is excluded at the start, since Horovod 0.28.1 gives the first ranks to a host drawn from a set."""
     env = {**ranks, "HOROVOD_GLOO_TIMEOUT_SECONDS": "60"}
     both = [FIRST, SECOND]
-    output = run(tmp_path, env, [both, [FIRST], both], every=both)
+    output = run(tmp_path, env, [[FIRST], both, [FIRST]], every=both)
     starts = re.findall(r"rank (\d) of (\d) in process (\d+) from step (\d+)", output)
-    assert [size for rank, size, *_ in starts if rank == "0"] == ["3", "2", "3"], output
+    assert [size for rank, size, *_ in starts if rank == "0"] == ["2", "3", "2"], output
     assert len({process for rank, _, process, _ in starts if rank == "0"}) == 1
-    assert len(re.findall(r"done: rank (\d) of 3", output)) == 3, output
+    assert len(re.findall(r"done: rank (\d) of 2", output)) == 2, output
 
 
 def test_workers_are_added_replaced_and_removed(ranks, tmp_path):

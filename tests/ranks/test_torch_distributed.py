@@ -16,7 +16,8 @@ pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed"),
 ]
 
-job = jobs((2, "torch"), (4, "torch"))
+# On four ranks the modes take minutes: `make test-torchrun`.
+job = jobs((2, "torch"), pytest.param((4, "torch"), marks=pytest.mark.many))
 PROGRAM = pathlib.Path(__file__).parents[1] / "programs" / "torchrun_fault.py"
 checks = pytest.mark.checks
 
@@ -24,7 +25,7 @@ checks = pytest.mark.checks
 @checks("modes")
 @pytest.mark.parametrize("rule", ["Median", "MultiKrum", "Detox", "Bulyan"])
 def test_the_same_parameters_as_one_process_in_every_mode(checked, job, alone, rule):
-    """50 steps on two ranks, but for Bulyan, and 6 on four."""
+    """50 steps on two ranks, but for Bulyan, and 6 on four, which `make test-torchrun` starts."""
     modes = alone("modes")
     (value,) = [each for each in modes.RULES if type(each).__name__ == rule]
     long = job[0] == 2 and isinstance(value, modes.LONGER)
@@ -44,6 +45,7 @@ def test_operations_are_split_at_the_limit(checked):
     assert len({bits for rank in checked("check_pieces") for pair in rank.values() for bits in pair}) == 1
 
 
+@pytest.mark.many
 @checks("dedicated")
 def test_the_trainer_trains_the_model_of_one_process(results, alone):
     here = alone("dedicated")
@@ -86,6 +88,7 @@ class TestFailures:
 
 
 @checks("torchrun")
+@pytest.mark.parametrize("job", [(4, "torch")], indirect=True, ids=["4-torch"])
 class TestTorch:
     def test_a_new_process_group_is_noticed(self, checked):
         ranks = checked("check_initialised_anew")

@@ -1,5 +1,7 @@
 """The three ways to collect, with several workers per rank, must give the same parameters."""
 
+from functools import cache
+
 import numpy as np
 import torch
 from backend import hvd
@@ -52,6 +54,7 @@ def _steps(rule):
     return LONG if hvd.size() == 2 and not hvd.mpi_enabled() and isinstance(rule, LONGER) else SHORT
 
 
+@cache
 def alone(rule, steps):
     """What a process without other ranks trains."""
     return fingerprint(_train(Symmetric(), rule, steps=steps)[0])
