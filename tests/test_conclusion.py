@@ -1,12 +1,14 @@
 """Whom a run's evidence names, in which pattern, and what to do: scenario by scenario."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 import ledger_files
 from horovod_byz.ledger.conclusion import conclude
-from horovod_byz.ledger.history import read
+from horovod_byz.ledger.history import History, read
+from horovod_byz.ledger.parsed import Binding
 from horovod_byz.ledger.pattern import pattern
 from ledger_files import SCENARIOS, Writer, end, lost, places, rank_ends
 
@@ -58,7 +60,8 @@ LINES = {
     "suspicion": (
         2,
         "worker 5 (rank 5, host c, GPU 1): suspected, not proven: sends gradients unlike the "
-        "others', since step 210, at most 1 false alarm in 1,000 runs; suggest: watch c, look at "
+        "others', since step 210, at most 1 false alarm in 1,000 runs if workers draw their data alike "
+        "(shuffled); suggest: watch c, look at "
         "its data",
     ),
     "two camps": (
@@ -328,3 +331,17 @@ def test_patterns(steps, end, count, expected):
 def test_conclusions_are_values(tmp_path):
     history = read(SCENARIOS["host"]().into(tmp_path))
     assert conclude(history) == conclude(dataclasses.replace(history))
+
+
+class TestTooFewWorkers:
+    """Of two rows none is unlike the others: the clean line claimed a test all the same."""
+
+    @pytest.mark.parametrize(
+        ("workers", "groups", "ran"),
+        [(2, None, False), (3, None, True), (6, ((0, 1, 2), (3, 4, 5)), False), (1, None, False)],
+    )
+    def test_no_test_is_claimed(self, workers, groups, ran):
+        bound = Binding(workers=workers, groups=groups, alpha=1e-3, test="exchangeable")
+        line = conclude(History(Path(), (bound,), steps=50)).line
+        assert ("test: exchangeable" in line) == ran
+        assert ("no statistical test ran, since" in line) == (not ran)

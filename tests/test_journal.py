@@ -494,8 +494,40 @@ class TestTensorBoard:
         board = TensorBoard(SummaryWriter(tmp_path))
         assert pickle.loads(pickle.dumps(board))._folder == tmp_path
 
+    def test_a_full_disk_does_not_end_the_run(self, tmp_path, caplog, monkeypatch):
+        """Before 0.2: the writer's OSError ended rank 0's step, and the other ranks named rank 0 as late."""
+        pytest.importorskip("tensorboard")
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        from torch.utils.tensorboard import SummaryWriter
+
+        def full(*_, **__):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        ledger = bound(listeners=[TensorBoard(tmp_path)])
+        with monkeypatch.context() as disk:
+            for name in ("add_scalar", "add_text", "flush"):
+                disk.setattr(SummaryWriter, name, full)
+            for step in range(41):
+                ledger.add(Result({3: "non-finite"} if step % 10 == 2 else {}), step)
+            ledger.end()
+        errors = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert len(errors) == 1
+        assert "training goes on" in errors[0].message
+        ledger.add(Result(), 60)
+        ledger.end()
+        assert [p.step for p in EventAccumulator(str(tmp_path)).Reload().Scalars("weight/worker 3")] == [60]
+
 
 class TestPrometheus:
+    def test_the_step_is_the_last_one_at_the_end(self, tmp_path):
+        """It stayed at the last multiple of `every`."""
+        pytest.importorskip("prometheus_client")
+        ledger = bound(listeners=[Prometheus(tmp_path / "a.prom")])
+        for step in range(27):
+            ledger.add(Result(), step)
+        ledger.end()
+        assert "horovod_byz_step 26.0" in (tmp_path / "a.prom").read_text()
+
     def test_the_file_is_what_the_collector_reads(self, tmp_path):
         parser = pytest.importorskip("prometheus_client.parser")
         ledger = bound(listeners=[Prometheus(tmp_path / "a.prom")])

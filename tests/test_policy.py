@@ -569,3 +569,80 @@ class TestHosts:
     @pytest.mark.source
     def test_no_file_excludes_nobody(self, tmp_path):
         assert self.discovered(tmp_path, "a:1\nb:1\n", None).stdout == "a:1\nb:1\n"
+
+
+def answer(evidence):
+    return "stop"
+
+
+class TestAgreement:
+    """Ranks with unlike policies stopped alone, and the others named them as late."""
+
+    @pytest.mark.parametrize(
+        ("own", "others"),
+        [
+            (("stop", {}), ("warn", {})),
+            ((answer, {}), ("stop", {})),
+            ((hb.Policy("exclude", after=2), {}), ("exclude", {})),
+            ((hb.Policy(on_suspicion="stop"), {"alpha": 1e-2}), (hb.Policy(on_suspicion="stop"), {})),
+            ((hb.Policy(on_excess="stop"), {"test": None}), (hb.Policy(on_excess="stop"), {})),
+        ],
+    )
+    def test_what_ranks_decide_by_is_compared(self, own, others):
+        terms = {as_policy(policy).terms(hb.Ledger(**options)) for policy, options in (own, others)}
+        assert len(terms) == 2
+
+    @pytest.mark.parametrize(
+        ("own", "others"),
+        [
+            ((None, {"alpha": 1e-2}), (None, {})),  # nothing is decided from it
+            ((hb.Policy(excluded_hosts="/a"), {}), (hb.Policy(excluded_hosts="/b"), {})),
+        ],
+    )
+    def test_what_decides_nothing_may_differ(self, own, others):
+        terms = {as_policy(policy).terms(hb.Ledger(**options)) for policy, options in (own, others)}
+        assert len(terms) == 1
+
+    def test_functions_are_compared_by_name_not_by_address(self):
+        class Decides:
+            def __call__(self, evidence):
+                return None
+
+        assert as_policy(Decides()).terms(hb.Ledger()) == as_policy(Decides()).terms(hb.Ledger())
+
+    def test_the_ranks_agree_on_it_and_again_when_it_changes(self, monkeypatch):
+        said = []
+
+        def told(self, d, dtype, *, layout, **options):
+            said.append(layout)
+            return bound(self, d, dtype, layout=layout, **options)
+
+        bound = Symmetric.bind
+        monkeypatch.setattr(Symmetric, "bind", told)
+        parameter = torch.nn.Parameter(torch.ones(2))
+        optimizer = hb.DistributedOptimizer(torch.optim.SGD([parameter], lr=0.1), policy="exclude")
+
+        def step():
+            parameter.sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        step()
+        step()
+        assert len(said) == 1
+        optimizer.policy = hb.Policy(on_suspicion="exclude")
+        step()
+        optimizer.ledger = hb.Ledger(alpha=1e-4)
+        step()
+        step()
+        assert len(said) == len(set(said)) == 3
+        assert optimizer.last.step == 4
+
+    def test_a_policy_that_is_set_later_acts(self):
+        """It was shown by the attribute, and never carried out."""
+        parameter = torch.nn.Parameter(torch.ones(2))
+        optimizer = hb.DistributedOptimizer(torch.optim.SGD([parameter], lr=0.1))
+        optimizer.policy = "stop"
+        assert optimizer._enforcer.policy == optimizer.policy == hb.Policy("stop")
+        with pytest.raises(ValueError, match="'warn' or 'exclude' or 'stop'"):
+            optimizer.policy = "shout"

@@ -59,7 +59,7 @@ class Header:
         rows: number of rows on this rank; ranks may differ.
         dtype: name of the format of the rows; see `Compression.label`.
         mode: the collection mode.
-        rule: digest of the rule and of the order of parameters.
+        rule: digest of the rule, the order of parameters, and the policy.
         digest: digest of the rank's rows, where the mode relays them; ranks differ.
         layout: digest of the number of rows that this rank expects of each rank.
         state: digest of the rank's parameters, or zeros at a step that does not compare them.
@@ -179,7 +179,7 @@ def check(received: Bytes, rows: Sequence[int] | None = None) -> list[Header]:
         detail = "; ".join(f"rank {rank}: {faults[rank]}" for rank in odd)
         raise HeaderMismatchError(
             f"{names(odd)} would send something else than the other ranks ({detail}): give every rank the "
-            "same model, rule and collector, the same numbers of workers, and the same number of steps",
+            "same model, rule, collector and policy, numbers of workers, and number of steps",
             odd,
         )
     return [header for header in headers if header is not None]
@@ -266,7 +266,8 @@ def _most_frequent(values: Sequence[Value]) -> tuple[Value, int]:
 def _fault(header: Header | None, usual: Header) -> str:
     if header is None:
         return "unreadable header"
-    labels = ("step", "length", "dtype", "mode", "rule or parameters", "expected number of rows per rank")
+    shared, rows = "rule, parameters or policy", "expected number of rows per rank"
+    labels = ("step", "length", "dtype", "mode", shared, rows)
     differences = [
         f"{label} differs" if isinstance(want, bytes) else f"{label} {got} where most have {want}"
         for label, got, want in zip(labels, header.common, usual.common, strict=True)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ class TensorBoard(Quiet):
         self._folder = Path(folder_or_writer if is_folder else folder_or_writer.log_dir).absolute()
         self._writer = None if is_folder else folder_or_writer
         self._pieces: dict[tuple[str, str], int] = {}
+        self._failed = False
 
     def entered(self, ledger: Ledger, evidence: Evidence) -> None:
         if ledger.rank != 0:
@@ -59,24 +61,42 @@ class TensorBoard(Quiet):
         key = (_culprit(evidence), evidence.reason)
         self._pieces[key] = self._pieces.get(key, 0) + 1
         total = sum(pieces for (who, _), pieces in self._pieces.items() if who == key[0])
-        self._board.add_scalar(f"evidence/{key[0]}", total, evidence.step)
-        if self._pieces[key] == 1:
-            self._board.add_text("evidence", _as_code(sentence(ledger, evidence)), evidence.step)
-            self._board.flush()
+        with self._tried():
+            self._board.add_scalar(f"evidence/{key[0]}", total, evidence.step)
+            if self._pieces[key] == 1:
+                self._board.add_text("evidence", _as_code(sentence(ledger, evidence)), evidence.step)
+                self._board.flush()
 
     def stepped(self, ledger: Ledger, result: Any, step: int) -> None:
         if ledger.rank != 0 or step % self._every:
             return
-        for verdict in result.verdicts:
-            for name in ("weight", "distance"):
-                self._point(f"{name}/worker {verdict.worker}", getattr(verdict, name), step)
-        for pace in getattr(result, "paces", ()):
-            for name in ("compute", "wait"):
-                self._point(f"seconds/{name}, rank {pace.rank}", getattr(pace, name), step)
+        with self._tried():
+            for verdict in result.verdicts:
+                for name in ("weight", "distance"):
+                    self._point(f"{name}/worker {verdict.worker}", getattr(verdict, name), step)
+            for pace in getattr(result, "paces", ()):
+                for name in ("compute", "wait"):
+                    self._point(f"seconds/{name}, rank {pace.rank}", getattr(pace, name), step)
 
     def ended(self, ledger: Ledger, reason: str, ranks: Sequence[int]) -> None:
-        if self._writer is not None:
-            self._writer.flush()
+        with self._tried():
+            if self._writer is not None:
+                self._writer.flush()
+
+    @contextmanager
+    def _tried(self) -> Iterator[None]:
+        """Inside, a failed write ends neither the run nor the board.
+
+        Rank 0 alone writes: an error in its step would leave the others waiting, and name it as late. Event
+        writers repeat their first error for ever, so the next point gets a new one.
+        """
+        try:
+            yield
+        except OSError as error:
+            self._writer = None
+            if not self._failed:
+                self._failed = True
+                LOGGER.error("cannot write %s (%s): training goes on, and tries again", self._folder, error)
 
     def _point(self, name: str, value: float, step: int) -> None:
         if math.isfinite(value):
@@ -91,7 +111,7 @@ class TensorBoard(Quiet):
         return self._writer
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_writer": None}
+        return {**vars(self), "_writer": None, "_failed": False}
 
 
 class Prometheus(Quiet):
@@ -140,7 +160,7 @@ class Prometheus(Quiet):
         labels = ("kind", "reason", "worker", "rank", "host", "device")
         self._evidence = gauge("evidence", "Pieces of evidence so far", *labels)
         self._seen: set[tuple[str, ...]] = set()
-        self._failed = False
+        self._last, self._failed = 0, False
 
     def entered(self, ledger: Ledger, evidence: Evidence) -> None:
         if ledger.rank != 0:
@@ -152,9 +172,9 @@ class Prometheus(Quiet):
             self._write()
 
     def stepped(self, ledger: Ledger, result: Any, step: int) -> None:
+        self._last = step
         if ledger.rank != 0 or step % self._every:
             return
-        self._step.set(step)
         for verdict in result.verdicts:
             for name, gauge in self._workers.items():
                 gauge.labels(verdict.worker).set(getattr(verdict, name))
@@ -170,6 +190,7 @@ class Prometheus(Quiet):
     def _write(self) -> None:
         from prometheus_client import write_to_textfile
 
+        self._step.set(self._last)
         self._updated.set_to_current_time()
         try:
             write_to_textfile(str(self._path), self._registry)  # to another name, and then renamed

@@ -18,6 +18,14 @@ __all__ = ["Conclusion", "Culprit", "Host", "Warned", "conclude", "rate_in_words
 _BY_LAUNCHER = "Terminated: "  # how the reason of a rank begins that the launcher ended with the others
 CLEAN, CULPRIT = 0, 2  # exit codes of `horovod-byz report`
 
+_DONE = {
+    "exclude": "excluded",
+    "keep": "not excluded (see the log)",
+    "readmit": "readmitted",
+    "repair": "repaired",
+    "stop": "run stopped",
+}
+
 
 @dataclass(frozen=True)
 class Culprit:
@@ -152,11 +160,11 @@ def _suspect(history: History, charge: Charge, camps: bool) -> Culprit:
     advice = wording.suggestion(charge.counts, None, charge.target)
     acted = _acted(history, charge)
     since = f"{wording.deeds(charge.counts)}, since step {charge.steps[0]}"
-    rate = (
-        "and perhaps of the honest minority: the rows form two camps"
-        if camps
-        else rate_in_words(history.binding)
-    )
+    rate = rate_in_words(history.binding)
+    if rate:
+        rate = f"{rate} {wording.CONDITION.get(history.binding.test, '')}".strip()
+    if camps:
+        rate = "and perhaps of the honest minority: the rows form two camps"
     parts = [since, *([rate] if rate else []), *acted]
     sentence = f"{charge.name}: suspected, not proven: {', '.join(parts)}; suggest: {advice}"
     return Culprit(charge, "suspicion", None, advice, acted, sentence)
@@ -174,13 +182,12 @@ def _steps(charge: Charge, when: Pattern | None) -> list[str]:
 
 def _acted(history: History, charge: Charge) -> tuple[str, ...]:
     """What was done about a culprit: "excluded at step 420"."""
-    done = {"exclude": "excluded", "repair": "repaired", "readmit": "readmitted", "stop": "run stopped"}
     texts = []
     for action in history.actions:
         place = history.bound(action.binding).place_of(action.worker)
         rank = action.rank if action.rank is not None else place.rank if place else None
         if action.worker in charge.workers or (action.worker is None and rank in charge.ranks):
-            texts.append(f"{done.get(action.action, action.action)} at step {action.step}")
+            texts.append(f"{_DONE.get(action.action, action.action)} at step {action.step}")
     itself = [end.reason for end in history.ends if not end.ranks and end.source in charge.ranks]
     own = [reason for reason in itself if reason and not reason.startswith(_BY_LAUNCHER)]
     return (*texts, *(f"ended by its own error: {reason}" for reason in own))
@@ -206,7 +213,8 @@ def _warnings(history: History, notices: tuple[Entry, ...], proven: list[Charge]
     f = history.binding.f
     wrong = {worker for charge in proven for worker in charge.workers}
     if f is not None and len(wrong) > f:
-        text = f"{len(wrong)} workers are proven wrong and the rule tolerates f = {f}: do not trust the model"
+        are = "1 worker is" if len(wrong) == 1 else f"{len(wrong)} workers are"
+        text = f"{are} proven wrong and the rule tolerates f = {f}: do not trust the model"
         warned.append(Warned("more than f", len(wrong), None, text, serious=True))
     return tuple(sorted(warned, key=lambda warning: not warning.serious))
 
@@ -288,12 +296,20 @@ def _clean(history: History) -> str:
     over = f"{steps} step{'s' * (steps != 1)}" + (f" of {n} workers" if n else "")
     rate = rate_in_words(history.binding)
     tested = f"test: {history.binding.test}, {rate}" if rate else "no statistical test ran"
+    if _too_few(history.binding):
+        tested = "no statistical test ran, since it compares at least 3 workers or redundancy groups"
     return f"no worker is proven or suspected wrong in {over}; {tested}"
 
 
 def rate_in_words(binding: Binding) -> str:
     """The test's false-alarm rate, for all workers together; empty where no test ran."""
     alpha = binding.alpha
-    if not binding.test or not alpha or not 0 < alpha < 1:
+    if not binding.test or not alpha or not 0 < alpha < 1 or _too_few(binding):
         return ""
     return f"at most 1 false alarm in {1 / alpha:,.0f} runs"
+
+
+def _too_few(binding: Binding) -> bool:
+    """Whether the test has too few rows to compare: of two rows none is unlike the others."""
+    rows = binding.workers if binding.groups is None else len(binding.groups)
+    return binding.test == "exchangeable" and rows is not None and rows < 3

@@ -21,8 +21,10 @@ PROOFS = {
 }
 # A test with a stated false-alarm rate; the ledger's report says what each assumes.
 SUSPICIONS = {
-    "unlike the others": "sends gradients as exchangeable workers do with probability alpha at most",
-    "unlike its own past": "sends gradients that, from one step on, differ from its own earlier ones",
+    "unlike the others": "sends gradients unlike the others', which accuses it only if all draw their data "
+    "alike (shuffled)",
+    "unlike its own past": "sends gradients unlike its own earlier ones, which accuses it only if its data "
+    "did not change",
 }
 # Worth an operator's attention, and nobody's proven fault.
 NOTICES = {

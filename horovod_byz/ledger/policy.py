@@ -20,6 +20,8 @@ Reaction = Answer | Callable[[Evidence], Answer | None]
 
 _ANSWERS = ("warn", "exclude", "stop")
 _LIMITED = ("warn", "stop")
+_ACTIONS = ("on_proof", "on_suspicion", "on_excess", "otherwise")
+_DECIDING = (*_ACTIONS, "after", "within", "limit", "probation")
 # All ranks enter these alike: they follow from verdicts, which every rank has bit for bit. What a rank
 # received late, in two versions or rewritten may be seen by some ranks only, so nothing is decided from it.
 SHARED = frozenset(
@@ -118,6 +120,20 @@ class Policy:
             )
         object.__setattr__(self, "readmit_after", float(seconds))
 
+    def terms(self, ledger: Any) -> str:
+        """What ranks must have in common for all to decide alike: this policy, and the test that it acts on.
+
+        The file of excluded hosts is none of it: rank 0 writes it, and its path may differ between hosts. Nor
+        is a test whose findings lead to nothing but a warning.
+
+        Args:
+            ledger: the ledger whose evidence is acted on.
+        """
+        terms = [f"{name}={_name_of(getattr(self, name))}" for name in _DECIDING]
+        if self.on_suspicion != "warn" or self.on_excess != "warn":
+            terms += [f"{name}={getattr(ledger, name, None)}" for name in ("test", "alpha")]
+        return " ".join(terms)
+
     @property
     def excludes(self) -> bool:
         """Whether it can exclude a worker."""
@@ -172,4 +188,8 @@ def _check_answer(what: str, value: Any, answers: tuple[str, ...], *, functions:
 
 
 def _name_of(function: Any) -> str:
-    return getattr(function, "__qualname__", repr(function))
+    """A function's name; other values as they are written."""
+    if not callable(function):
+        return repr(function)
+    # Never its repr, in which ranks may have different addresses.
+    return getattr(function, "__qualname__", type(function).__qualname__)

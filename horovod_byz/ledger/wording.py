@@ -8,7 +8,10 @@ from horovod_byz.host.place import Place
 from horovod_byz.ledger.evidence import NOTICES, PROOFS, SUSPICIONS
 from horovod_byz.ledger.pattern import Pattern
 
-__all__ = ["ASSUMES", "SERIOUS", "deeds", "device", "listed", "meaning", "notice", "suggestion", "where"]
+__all__ = [
+    *("ASSUMES", "CONDITION", "SERIOUS"),
+    *("deeds", "device", "listed", "meaning", "notice", "suggestion", "where"),
+]
 
 # Notices after which no conclusion about single workers holds: more than f of them may be wrong.
 SERIOUS = frozenset({"two camps", "no majority"})
@@ -17,6 +20,12 @@ SERIOUS = frozenset({"two camps", "no majority"})
 ASSUMES = {
     "exchangeable": "each worker against the others, which assumes that their data are shuffled",
     "own past": "each worker against its own past, which assumes that its data do not change at a step",
+}
+
+# The same in a few words, behind a false-alarm rate, which holds under no other condition.
+CONDITION = {
+    "exchangeable": "if workers draw their data alike (shuffled)",
+    "own past": "if no worker's data change at a step",
 }
 
 _DEEDS = {

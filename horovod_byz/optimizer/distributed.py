@@ -63,12 +63,13 @@ if TYPE_CHECKING:
 # What a pickled or copied wrapper keeps; hooks and sessions belong to this process and job.
 _KEPT = (
     *("optimizer", "_rule", "wire", "_ledger", "backward_passes_per_step", "check_state_every"),
-    *("_collector", "compression", "_options", "_buffers", "on_state_mismatch", "policy", "_faults"),
+    *("_collector", "compression", "_options", "_buffers", "on_state_mismatch", "_policy", "_faults"),
 )
 # What it makes anew.
 _MADE = (
     *("last", "_parameter_names", "_should_synchronize", "_session", "_rows", "_hooks", "_loss", "_enforcer"),
-    *("grad_scale", "found_inf", "_rehearsal"),  # GradScaler sets and deletes two of them around a step
+    *("_rehearsal", "_terms"),
+    *("grad_scale", "found_inf"),  # GradScaler sets and deletes them around a step
 )
 
 
@@ -129,7 +130,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         compression: what travels in place of a row, or None.
         on_state_mismatch: "repair" or "stop"; it may be changed between steps, on all ranks alike.
         ledger: verdicts per worker, added up.
-        policy: what follows from them.
+        policy: what follows from them; it may be replaced between steps, on all ranks alike.
         excluded: the workers whose rows do not count, by the policy.
         last: what was collected last, or None.
 
@@ -141,7 +142,7 @@ class DistributedOptimizer(ForwardingOptimizer):
             supported, or the rule does not hold for the number of workers.
 
     The constructor does not communicate. The first step agrees with the other ranks, and raises
-    HeaderMismatchError if their models, rules or collectors differ, StateMismatchError if their
+    HeaderMismatchError if their models, rules, collectors or policies differ, StateMismatchError if their
     parameters do and no majority holds the same.
     """
 
@@ -189,7 +190,7 @@ class DistributedOptimizer(ForwardingOptimizer):
             self._buffers = Buffers(buffers, buffer_rule, self._collector, **self._options)
         self.check_state_every = count(self, "check_state_every", check_state_every)
         self.on_state_mismatch = checked(on_state_mismatch)
-        self.policy = as_policy(policy)
+        self._policy = as_policy(policy)
         self._parameter_names = name_parameters(optimizer, named_parameters)
         self.rule.check(self._collector.workers_of(ranks()[1]))
         self._faults = Faults.from_environment()
@@ -200,6 +201,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         """Makes what belongs to this process; does not communicate."""
         self._should_synchronize = True
         self._session: Session | None = None
+        self._terms = ""  # of the policy, that the session's ranks agreed on
         self._enforcer = Enforcer(self.policy, ranks()[0])
         self._loss = SharedLoss(self._collector, **self._options)
         self._hooks = Hooks()
@@ -220,6 +222,18 @@ class DistributedOptimizer(ForwardingOptimizer):
     @rule.setter
     def rule(self, rule: Rule | str) -> None:
         self._rule = as_rule(rule)
+
+    @property
+    def policy(self) -> Policy:
+        """What follows from evidence; it may be replaced between steps, on all ranks alike.
+
+        Who is excluded stays excluded.
+        """
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: Policy | Reaction | None) -> None:
+        self._policy = self._enforcer.policy = as_policy(policy)
 
     @property
     def excluded(self) -> tuple[int, ...]:
@@ -480,19 +494,20 @@ class DistributedOptimizer(ForwardingOptimizer):
         if session is not None and not session.is_current:  # initialised again
             self.rebind()
         elif session is not None:
-            if self._rows.fits(self._trained()):
+            if self._rows.fits(self._trained()) and self._terms == self.policy.terms(self.ledger):
                 return session
             start = session.next_step
         self._session = None  # if the ranks do not agree now, what was bound no longer fits the row
         self._adopt()
         refuse_ddp(self._trained())
         self._rows = self._flatten()
+        self._terms = self.policy.terms(self.ledger)
         places.runs_on(self._rows.tensors)
         with recorded(self.ledger, lambda: start):
             session = self._collector.bind(
                 self._rows.d,
                 self._rows.dtype,
-                layout=self._rows.layout,
+                layout=f"{self._rows.layout} {self._terms}",
                 compression=self.compression,
                 segments=self._rows.segments,
                 start=start,
