@@ -467,6 +467,51 @@ class TestOptimizer:
             optimizer(tmp_path / "file")
 
 
+class TestSharedFolder:
+    """Two runs in one folder at once were written without a word, and the report took them for one."""
+
+    def test_two_ledgers_of_a_process(self, tmp_path, caplog):
+        first, second = bound(tmp_path), bound(tmp_path)
+        for step in range(3):
+            second.add(Result(), step)
+        assert not caplog.records
+        for step in range(3):
+            first.add(Result(), step)
+        (record,) = caplog.records
+        assert "give each optimizer a folder of its own" in record.message
+
+    def test_a_ledger_that_took_the_place_of_another(self, tmp_path, caplog):
+        bound(tmp_path).add(Result(), 0)
+        second = bound(tmp_path)
+        second.add(Result(), 1)
+        third = copy.deepcopy(second)
+        third.bind(PLACES, 0)
+        third.add(Result(), 2)
+        assert not caplog.records
+
+    def test_two_processes(self, tmp_path, caplog):
+        holds = (
+            "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.lockf(file, fcntl.LOCK_EX); "
+            "print(flush=True); sys.stdin.read()"
+        )
+        command = [sys.executable, "-c", holds, str(tmp_path / "ledger.jsonl")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            other.stdout.readline()
+            ledger = bound(tmp_path)
+            assert not caplog.records  # it may be a process that ends
+            for step in range(3):
+                ledger.enter(proof(step, reason="late"))
+            other.stdin.close()
+        assert [r.levelname for r in caplog.records if "another process" in r.message] == ["ERROR"]
+        assert len(records(tmp_path, "evidence")) == 3
+
+    def test_a_rank_that_is_no_longer_rank_0_lets_go(self, tmp_path):
+        ledger = bound(tmp_path)
+        ledger.bind(PLACES, 1)
+        takes = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+        subprocess.run([sys.executable, "-c", takes, str(tmp_path / "ledger.jsonl")], check=True)
+
+
 class TestTensorBoard:
     def test_scalars_and_evidence(self, tmp_path):
         pytest.importorskip("tensorboard")

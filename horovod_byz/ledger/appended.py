@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import math
 import os
@@ -30,6 +32,7 @@ class AppendedLines:
         self.path = path
         self._fd: int | None = None
         self._failed = False
+        self._refused = 0  # writes at which another process held the file
 
     def write(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Appends records, as one piece."""
@@ -50,6 +53,7 @@ class AppendedLines:
         if self._fd is None:
             self._fd = _open(self.path)
             weakref.finalize(self, os.close, self._fd)
+        self._claim(self._fd)
         before = os.fstat(self._fd).st_size
         try:
             while data:
@@ -59,8 +63,36 @@ class AppendedLines:
                 os.ftruncate(self._fd, before)  # no half line stays before the next
             raise
 
+    def _claim(self, fd: int) -> None:
+        """Warns once if another process writes to the file, such as a second job of the same folder.
+
+        A process that has just been replaced, as in elastic training, may hold it a moment longer, so the
+        first refusal says nothing. The lock goes with the process, also after `kill -9`.
+        """
+        if self._refused > 1:
+            return
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._refused = 0
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                return  # a file system without locks: nothing is known of other processes
+            self._refused += 1
+            if self._refused > 1:
+                LOGGER.error(
+                    "another process writes to %s as well: the report would take both runs for one; give "
+                    "each run a folder of its own",
+                    self.path,
+                )
+
+    def release(self) -> None:
+        """Lets another process write, as where another rank is rank 0 from now on."""
+        if self._fd is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_fd": None, "_failed": False}
+        return {"path": self.path, "_fd": None, "_failed": False, "_refused": 0}
 
 
 def check_folder(folder: Path) -> None:

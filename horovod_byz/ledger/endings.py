@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from horovod_byz.ledger.ledger import Ledger
 
-__all__ = ["end_all", "first_line", "ledgers", "watch"]
+__all__ = ["end_all", "first_line", "ledgers", "owner_of", "watch"]
 
 
 class _Process:
@@ -45,6 +45,11 @@ def end_all(reason: str = "", ranks: Sequence[int] = ()) -> None:
 def ledgers() -> list[Ledger]:
     """The ledgers that are told."""
     return list(_Process.ledgers.values()) if _Process.owner == os.getpid() else []
+
+
+def owner_of(folder: Path) -> Ledger | None:
+    """The ledger of this process that was bound last with this folder, or None."""
+    return _Process.ledgers.get(folder) if _Process.owner == os.getpid() else None
 
 
 def first_line(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from horovod_byz.host.machine import version_of
 from horovod_byz.ledger import endings
 from horovod_byz.ledger.appended import AppendedLines, check_folder
 from horovod_byz.ledger.evidence import Action, Evidence
+from horovod_byz.ledger.log import LOGGER
 from horovod_byz.ledger.quiet import Quiet
 from horovod_byz.ledger.records import FORMAT, NAME, rank_file
 from horovod_byz.ledger.windows import Window
@@ -84,6 +85,7 @@ class Journal(Quiet):
         self._budget, self._window = Budget(), Window()
         self._clock = time.time()
         self._ended: str | None = None
+        self._warned = False
 
     def bound(self, ledger: Ledger, facts: dict[str, Any]) -> None:
         self._close_window(ledger)
@@ -102,6 +104,8 @@ class Journal(Quiet):
         endings.watch(self.folder, ledger)
         if ledger.rank == 0:
             self._lines.write([self._run])
+        else:
+            self._lines.release()
 
     def entered(self, ledger: Ledger, evidence: Evidence) -> None:
         if evidence.kind == "proof":
@@ -116,6 +120,7 @@ class Journal(Quiet):
     def stepped(self, ledger: Ledger, result: Any, step: int) -> None:
         self._ended = None
         if ledger.rank == 0:
+            self._warn_if_shared(ledger)
             self._window.add(result, step)
             if self._window.is_full:
                 self._close_window(ledger)
@@ -138,6 +143,16 @@ class Journal(Quiet):
             AppendedLines(self.folder / rank_file(ledger.rank or 0)).write(records)
         elif ledger.rank == 0:
             self._lines.write([end])
+
+    def _warn_if_shared(self, ledger: Ledger) -> None:
+        """Warns once if another ledger of this process has begun to write to the folder."""
+        if not self._warned and endings.owner_of(self.folder) not in (None, ledger):
+            self._warned = True
+            LOGGER.error(
+                "two ledgers of this process write to %s: the report would show the later one only; give "
+                "each optimizer a folder of its own",
+                self.folder,
+            )
 
     def _close_window(self, ledger: Ledger) -> None:
         window = self._window
