@@ -188,7 +188,7 @@ def _end(backend: str) -> Iterator[Scenario]:
     yield Scenario(backend, FEW, "symmetric", "mean", failing, killed=True, **late)
     yield Scenario(backend, FEW, "sharded", "mean", f.fail(rank=2, at=AT), killed=True, **late)
     vanishing: dict[str, Any] = {**late, "script": "vanishes", "killed": backend == "mpi"}
-    yield Scenario(backend, MANY, "symmetric", "median", after, **vanishing)
+    yield Scenario(backend, FEW, "symmetric", "median", after, **vanishing)
     yield Scenario(backend, FEW, "sharded", "median", after, **vanishing)
 
 
@@ -197,7 +197,7 @@ TABLE: tuple[Scenario, ...] = tuple(
 )
 BY_NAME = {scenario.name: scenario for scenario in TABLE}
 
-# The short form, for the test suite: a launch on Gloo; what survives, and then an end of the processes.
+# The short form, for the test suite: a launch on Gloo; test_failures and test_journal end processes.
 _BRIEF = (
     ("symmetric", "detox", "outvoted"),
     ("symmetric", "detox", "state"),
@@ -209,7 +209,6 @@ SHORT: tuple[Scenario, ...] = (
     *(s for s in _survive("gloo") if (s.collect, s.rule, s.reason) in _BRIEF),
     *(s for s in _survive("gloo") if s.collect == "symmetric" and (s.notice or s.ends != "survives")),
     *(s for s in _survive("gloo") if s.rule == "detox" and not s.named and not s.faults),
-    *(s for s in _end("gloo") if s.script == "vanishes" and s.ranks == MANY),
 )
 
 

@@ -24,9 +24,9 @@ LAUNCHES = {
     (2, "gloo"): ["optimizers modes resume steps leaving"],
     (4, "gloo"): ["optimizers modes dedicated joining policies journal failures", "late"],
     (3, "gloo"): ["dropin recipes states acceptance exiting", "giving_up", "shutting", "crashing"],
-    (2, "mpi"): ["optimizers modes resume dropin recipes leaving"],
-    (4, "mpi"): ["optimizers modes dedicated joining policies journal failures", "late"],
-    (3, "mpi"): ["states acceptance exiting", "giving_up", "shutting"],
+    (2, "mpi"): ["optimizers resume dropin recipes leaving"],
+    (4, "mpi"): ["modes dedicated joining policies journal failures", "late"],
+    (3, "mpi"): ["states exiting", "giving_up", "shutting"],
     (2, "torch"): ["modes steps"],
     (4, "torch"): ["modes dedicated failures torchrun late"],
 }

@@ -6,7 +6,7 @@ from rank_jobs import jobs
 
 pytestmark = [pytest.mark.horovod, pytest.mark.slow, pytest.mark.checks("optimizers")]
 
-job = jobs((2, "gloo"), (4, "gloo"), (2, "mpi"), (4, "mpi"))
+job = jobs((2, "gloo"), (4, "gloo"), (2, "mpi"))
 EQUAL = [
     "check_sgd_momentum",
     "check_adam_with_scheduler",

@@ -97,7 +97,7 @@ def check_dedicated_root():
     return fingerprint(_train(Root(dedicated=True), hb.Median())[0])
 
 
-def check_ledger():
+def check_accounts():
     ledger = _train(Sharded(), hb.MultiKrum(f=2), steps=5)[1]
     return {"suspects": ledger.suspects, "report": ledger.report(), "table": str(ledger)}
 
