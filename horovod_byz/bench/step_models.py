@@ -51,7 +51,7 @@ class _Transformer(torch.nn.Module):
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
         self.embedding = torch.nn.Embedding(_TOKENS, width)
-        self.position = torch.nn.Parameter(torch.zeros(_LENGTH, width))
+        self.position = torch.nn.Parameter(torch.zeros(_LENGTH, width, device="cpu"))
         self.into = torch.nn.Linear(width, width)
         layers = [
             torch.nn.TransformerEncoderLayer(width, 4, 4 * width, dropout=0.0, batch_first=True)
