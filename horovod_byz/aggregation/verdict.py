@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +50,79 @@ class Verdict:
         return bool(self.reason)
 
 
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The verdicts of one step in columns, without an object per worker.
+
+    Attributes:
+        workers: (n,) indices of the rows, ascending.
+        weights: (n,) weight in the result; NaN where it was not measured.
+        nonfinite: (n,) count of NaN or infinite values.
+        distances: (n,) L2 distance to the result; NaN where it was not measured or the row is not finite.
+        norms: (n,) L2 norm; NaN as for `distances`.
+        cosines: (n,) of the angle to the result; NaN as for `distances`.
+        outvoted: (n,) whether a finite row lost a vote in its redundancy group.
+        far: (n,) whether a row that is neither stands out by its distance.
+        comparable: see `Verdict`; of each row, (n,).
+    """
+
+    workers: npt.NDArray[np.intp]
+    weights: Floats
+    nonfinite: npt.NDArray[np.int64]
+    distances: Floats
+    norms: Floats
+    cosines: Floats
+    outvoted: npt.NDArray[np.bool_]
+    far: npt.NDArray[np.bool_]
+    comparable: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, result: Any) -> Table:
+        """That of a result: of its outcome, or else of its verdicts."""
+        table = getattr(getattr(result, "outcome", None), "table", None)
+        return table if isinstance(table, Table) else cls.of_verdicts(result.verdicts)
+
+    @classmethod
+    def of_verdicts(cls, verdicts: Sequence[Verdict]) -> Table:
+        """The columns of given verdicts."""
+        names = ("weight", "nonfinite", "distance", "norm", "cosine", "comparable")
+        columns = {name: np.array([getattr(verdict, name) for verdict in verdicts]) for name in names}
+        reasons = [verdict.reason for verdict in verdicts]
+        return cls(
+            np.array([verdict.worker for verdict in verdicts], np.intp),
+            columns["weight"].astype(np.float64),
+            columns["nonfinite"].astype(np.int64),
+            *(columns[name].astype(np.float64) for name in ("distance", "norm", "cosine")),
+            *(np.array([reason == name for reason in reasons], np.bool_) for name in ("outvoted", "far")),
+            columns["comparable"].astype(np.bool_),
+        )
+
+    @property
+    def notable(self) -> list[tuple[int, str]]:
+        """Worker and reason of each row that stands out."""
+        rows = np.flatnonzero((self.nonfinite > 0) | self.outvoted | self.far)
+        return [(int(self.workers[row]), self.reason(row)) for row in rows]
+
+    def reason(self, row: Any) -> str:
+        """What stands out in a row; see `Verdict`."""
+        if self.nonfinite[row]:
+            return "non-finite"
+        if self.outvoted[row]:
+            return "outvoted"
+        return "far" if self.far[row] else ""
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """One verdict per row, in row order."""
+        reasons = [""] * len(self.workers)
+        for row in np.flatnonzero((self.nonfinite > 0) | self.outvoted | self.far).tolist():
+            reasons[row] = self.reason(row)
+        numbers = (self.workers, self.weights, self.nonfinite, self.distances)
+        rest = (self.norms, self.cosines, self.comparable)
+        columns = [column.tolist() for column in numbers], [column.tolist() for column in rest]
+        return tuple(map(Verdict, *columns[0], reasons, *columns[1]))
+
+
 def judge(
     weights: Floats,
     nonfinite: npt.NDArray[np.int64],
@@ -56,7 +131,7 @@ def judge(
     norms: Floats | None = None,
     norm: float = math.nan,
     comparable: bool = False,
-) -> tuple[Verdict, ...]:
+) -> Table:
     """Turns one step's numbers into verdicts.
 
     Args:
@@ -68,22 +143,30 @@ def judge(
         norm: L2 norm of the result.
         comparable: see `Verdict`.
     """
-    n = len(weights)
+    n, bad = len(weights), nonfinite > 0
     unknown = np.full(n, np.nan)
-    far = unknown if distances is None else np.where(nonfinite > 0, np.nan, distances)
-    long = unknown if norms is None else np.where(nonfinite > 0, np.nan, norms)
-    measured = far[~np.isnan(far)]
-    # The median distance, not the mean, which one far row could raise until no row counts as far.
-    limit = FAR * float(np.median(measured)) if measured.size else np.inf
-    lost = set() if outvoted is None else set(outvoted.tolist())
-    table = (weights.tolist(), nonfinite.tolist(), far.tolist(), long.tolist(), _cosines(far, long, norm))
-    return tuple(
-        Verdict(i, weight, bad, away, _reason(bad, i in lost, away > limit), length, cosine, comparable)
-        for i, (weight, bad, away, length, cosine) in enumerate(zip(*table, strict=True))
-    )
+    away = unknown if distances is None else np.where(bad, np.nan, distances)
+    long = unknown if norms is None else np.where(bad, np.nan, norms)
+    lost = np.zeros(n, np.bool_)
+    if outvoted is not None:
+        lost[outvoted] = True
+        lost &= ~bad
+    # Of the median distance, not the mean, which one far row could raise until no row counts as far.
+    far = (away > FAR * _median(away)) & ~lost
+    cosines, alike = _cosines(away, long, norm), np.full(n, comparable)
+    return Table(np.arange(n), weights, nonfinite, away, long, cosines, lost, far, alike)
 
 
-def _cosines(far: Floats, long: Floats, norm: float) -> list[float]:
+def _median(values: Floats) -> float:
+    """The median of those that are not NaN; infinite if all are."""
+    ordered = np.sort(values)  # NaN last
+    count = len(values) - int(np.count_nonzero(np.isnan(values)))
+    if not count:
+        return math.inf
+    return (float(ordered[(count - 1) // 2]) + float(ordered[count // 2])) / 2
+
+
+def _cosines(far: Floats, long: Floats, norm: float) -> Floats:
     """From the three sides of the triangle of row, result and origin, each divided by the longest.
 
     |x - a|^2 = |x|^2 + |a|^2 - 2 <x, a>, so that no product of rows is measured.
@@ -94,13 +177,4 @@ def _cosines(far: Floats, long: Floats, norm: float) -> list[float]:
         cosine = (x * x + a * a - apart * apart) / (2 * x * a)
     zero = (long == 0) | (norm == 0)
     inside = np.where(zero, 0.0, np.clip(cosine, -1.0, 1.0))
-    values: list[float] = np.where(np.isnan(far) | np.isnan(long), np.nan, inside).tolist()
-    return values
-
-
-def _reason(nonfinite: int, outvoted: bool, far: bool) -> str:
-    if nonfinite:
-        return "non-finite"
-    if outvoted:
-        return "outvoted"
-    return "far" if far else ""
+    return np.where(np.isnan(far) | np.isnan(long), np.nan, inside)
