@@ -88,7 +88,10 @@ class Window:
         if not np.array_equal(self._columns, table.workers):
             self._fold()
             self._columns = table.workers
-            self._totals, self._counts = np.zeros((3, len(table.workers))), np.zeros((3, len(table.workers)), np.int64)
+            self._totals, self._counts = (
+                np.zeros((3, len(table.workers))),
+                np.zeros((3, len(table.workers)), np.int64),
+            )
         values = np.stack([table.weights, table.distances, table.norms])
         measured = np.isfinite(values)
         np.add(self._totals, values, out=self._totals, where=measured)
