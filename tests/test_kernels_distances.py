@@ -163,6 +163,6 @@ def test_a_rule_and_its_distances_have_the_bits_of_one_after_the_other(values, d
 )
 def test_a_rule_that_does_not_fit_writes_nothing(rule):
     x, out = np.ones((4, 10), np.float32), np.full(10, 7, np.float32)
-    with pytest.raises(ValueError, match="rule must|needs 0 <= f|weights must"):
+    with pytest.raises(ValueError, match=r"rule must|needs 0 <= f|weights must"):
         distances.combined(Rows(x), rule, out)
     assert (out == 7).all()
