@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -86,3 +87,6 @@ class SignRows(Source):
         numbers[1] = float(len(point))
         numbers[1, -1] -= zeros
         return numbers
+
+    def take(self, indices: Sequence[int]) -> SignRows:
+        return SignRows(self._packed[list(indices)], self.d, self.dtype)

@@ -127,4 +127,5 @@ def _relative(scores: Floats) -> Floats:
     if not m:
         return values
     ordered = np.sort(values, axis=1)
-    return values - ((ordered[:, (m - 1) // 2] + ordered[:, m // 2]) / 2)[:, None]
+    relative: Floats = values - ((ordered[:, (m - 1) // 2] + ordered[:, m // 2]) / 2)[:, None]
+    return relative
