@@ -16,6 +16,8 @@ Floats = npt.NDArray[np.float64]
 # Honest rows that differ by sampling noise alone lie within a factor of two of one another in high
 # dimension; three leaves room for workers with unlike data.
 FAR = 3.0
+# What stands out in a row, from nothing to the strongest; the last two are proof.
+REASONS = ("", "far", "outvoted", "non-finite")
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,7 @@ class Table:
         distances: (n,) L2 distance to the result; NaN where it was not measured or the row is not finite.
         norms: (n,) L2 norm; NaN as for `distances`.
         cosines: (n,) of the angle to the result; NaN as for `distances`.
-        outvoted: (n,) whether a finite row lost a vote in its redundancy group.
-        far: (n,) whether a row that is neither stands out by its distance.
+        why: (n,) what stands out, as an index of `REASONS`.
         comparable: see `Verdict`; of each row, (n,).
     """
 
@@ -72,8 +73,7 @@ class Table:
     distances: Floats
     norms: Floats
     cosines: Floats
-    outvoted: npt.NDArray[np.bool_]
-    far: npt.NDArray[np.bool_]
+    why: npt.NDArray[np.intp]
     comparable: npt.NDArray[np.bool_]
 
     @classmethod
@@ -85,38 +85,36 @@ class Table:
     @classmethod
     def of_verdicts(cls, verdicts: Sequence[Verdict]) -> Table:
         """The columns of given verdicts."""
-        names = ("weight", "nonfinite", "distance", "norm", "cosine", "comparable")
-        columns = {name: np.array([getattr(verdict, name) for verdict in verdicts]) for name in names}
-        reasons = [verdict.reason for verdict in verdicts]
         return cls(
             np.array([verdict.worker for verdict in verdicts], np.intp),
-            columns["weight"].astype(np.float64),
-            columns["nonfinite"].astype(np.int64),
-            *(columns[name].astype(np.float64) for name in ("distance", "norm", "cosine")),
-            *(np.array([reason == name for reason in reasons], np.bool_) for name in ("outvoted", "far")),
-            columns["comparable"].astype(np.bool_),
+            np.array([verdict.weight for verdict in verdicts], np.float64),
+            np.array([verdict.nonfinite for verdict in verdicts], np.int64),
+            np.array([verdict.distance for verdict in verdicts], np.float64),
+            np.array([verdict.norm for verdict in verdicts], np.float64),
+            np.array([verdict.cosine for verdict in verdicts], np.float64),
+            np.array([REASONS.index(verdict.reason) for verdict in verdicts], np.intp),
+            np.array([verdict.comparable for verdict in verdicts], np.bool_),
         )
+
+    @property
+    def proven(self) -> bool:
+        """Whether some row is proof against its worker."""
+        return bool((self.why >= REASONS.index("outvoted")).any())
+
+    @property
+    def outvoted(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether a finite row lost a vote in its redundancy group."""
+        return self.why == REASONS.index("outvoted")
 
     @property
     def notable(self) -> list[tuple[int, str]]:
         """Worker and reason of each row that stands out."""
-        rows = np.flatnonzero((self.nonfinite > 0) | self.outvoted | self.far)
-        return [(int(self.workers[row]), self.reason(row)) for row in rows]
-
-    def reason(self, row: Any) -> str:
-        """What stands out in a row; see `Verdict`."""
-        if self.nonfinite[row]:
-            return "non-finite"
-        if self.outvoted[row]:
-            return "outvoted"
-        return "far" if self.far[row] else ""
+        return [(int(self.workers[row]), REASONS[self.why[row]]) for row in np.flatnonzero(self.why)]
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """One verdict per row, in row order."""
-        reasons = [""] * len(self.workers)
-        for row in np.flatnonzero((self.nonfinite > 0) | self.outvoted | self.far).tolist():
-            reasons[row] = self.reason(row)
+        reasons = [REASONS[code] for code in self.why.tolist()]
         numbers = (self.workers, self.weights, self.nonfinite, self.distances)
         rest = (self.norms, self.cosines, self.comparable)
         columns = [column.tolist() for column in numbers], [column.tolist() for column in rest]
@@ -147,14 +145,13 @@ def judge(
     unknown = np.full(n, np.nan)
     away = unknown if distances is None else np.where(bad, np.nan, distances)
     long = unknown if norms is None else np.where(bad, np.nan, norms)
-    lost = np.zeros(n, np.bool_)
-    if outvoted is not None:
-        lost[outvoted] = True
-        lost &= ~bad
     # Of the median distance, not the mean, which one far row could raise until no row counts as far.
-    far = (away > FAR * _median(away)) & ~lost
+    why = np.where(away > FAR * _median(away), REASONS.index("far"), 0)
+    if outvoted is not None:
+        why[outvoted] = REASONS.index("outvoted")
+    why[bad] = REASONS.index("non-finite")
     cosines, alike = _cosines(away, long, norm), np.full(n, comparable)
-    return Table(np.arange(n), weights, nonfinite, away, long, cosines, lost, far, alike)
+    return Table(np.arange(n), weights, nonfinite, away, long, cosines, why, alike)
 
 
 def _median(values: Floats) -> float:

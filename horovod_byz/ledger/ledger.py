@@ -153,7 +153,7 @@ class Ledger:
         self._tally(result, table, at, groups)
         excluded = getattr(result, "excluded", ())
         counted: list[Verdict] = []
-        if table.outvoted.any() or table.nonfinite.any():  # else there is nothing to prove
+        if table.proven:  # else there is nothing to prove
             counted = [verdict for verdict in result.verdicts if verdict.worker not in excluded]
         if 2 * sum(verdict.nonfinite > 0 for verdict in counted) > len(counted):
             self._enter(at, "notice", "overflow", detail=_overflow(counted))

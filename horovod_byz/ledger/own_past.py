@@ -102,7 +102,8 @@ class OwnPast:
         slot = self.step % BLOCK
         counted[slot : slot - slot % PART + PART] = False  # from the block before, or of no step yet
         parts = counted.view(np.uint8).reshape(LAYOUTS, PART, -1)  # a part's count fits a byte
-        return np.add.reduce(parts, axis=1, dtype=np.uint8).reshape(LAYOUTS, 2 * len(MARGINS), -1)
+        totals: npt.NDArray[np.uint8] = np.add.reduce(parts, axis=1, dtype=np.uint8)
+        return totals.reshape(LAYOUTS, 2 * len(MARGINS), -1)
 
     def _widen(self, n: int) -> None:
         missing = n - self._past.shape[2]
