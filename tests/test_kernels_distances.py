@@ -5,9 +5,18 @@ import itertools
 import numpy as np
 import pytest
 
-from horovod_byz.kernels import distances
+from horovod_byz.kernels import coordinate, distances, linear
 from horovod_byz.kernels.rows import Rows
-from kernel_cases import DTYPES, assert_bits, duplicates, normal, reference_median, with_nonfinite
+from kernel_cases import (
+    DTYPES,
+    assert_bits,
+    denormals,
+    duplicates,
+    huge,
+    normal,
+    reference_median,
+    with_nonfinite,
+)
 
 pytestmark = pytest.mark.usefixtures("level")
 
@@ -105,3 +114,55 @@ def test_to_point(values, dtype):
             wanted = np.sum((x.astype(np.longdouble) - point) ** 2, axis=1).astype(np.float64)
         wanted[np.isnan(wanted)] = np.inf
         np.testing.assert_allclose(distances.to_point(Rows(x), point), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("values", [normal, duplicates, huge, denormals, with_nonfinite])
+def test_distances_and_norms_in_one_reading_have_the_bits_of_two(values, dtype):
+    for n, d in itertools.product([1, 3, 16], [0, 1, 17, 300, 5000]):
+        rng = np.random.default_rng(n)
+        x, point = values(rng, n, d, dtype), values(rng, 1, d, dtype)[0]
+        got = distances.to_point_and_norms(Rows(x), point, threads=2)
+        both, origin = Rows([*x, point]), np.zeros(d, dtype)
+        assert_bits(got[0, :-1].copy(), distances.to_point(Rows(x), point))
+        assert got[0, -1] == 0
+        assert_bits(got[1].copy(), distances.to_point(both, origin))
+
+
+RULES = {
+    "median": lambda rows, out: coordinate.median(rows, out),
+    "trimmed_mean": lambda rows, out: coordinate.trimmed_mean(rows, out, 1),
+    "mean_around_median": lambda rows, out: coordinate.mean_around_median(rows, out, 1),
+    "sign_majority": lambda rows, out: coordinate.sign_majority(rows, out),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("values", [normal, huge, with_nonfinite])
+def test_a_rule_and_its_distances_have_the_bits_of_one_after_the_other(values, dtype):
+    for n, d, threads in itertools.product([3, 16], [1, 300, 9000], [1, 3]):
+        x = values(np.random.default_rng(n), n, d, dtype)
+        out, wanted = np.full(d, 7, dtype), np.empty(d, dtype)
+        weights = {"all": np.full(n, 1 / n), "some": np.eye(n)[1] + np.eye(n)[2], "one": np.eye(n)[1]}
+        for name, rule in RULES.items():
+            rule(Rows(x), wanted)
+            f = 1 if "mean" in name else 0
+            got = distances.combined(Rows(x), (name, f), out, threads)
+            assert_bits(out, wanted)
+            assert_bits(got, distances.to_point_and_norms(Rows(x), wanted))
+        for weight in weights.values():
+            linear.weighted_sum(Rows(x), weight, wanted)
+            got = distances.combined(Rows(x), weight, out, threads)
+            assert_bits(out, wanted)
+            assert_bits(got, distances.to_point_and_norms(Rows(x), wanted))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [("mode", 0), ("median", 1), ("trimmed_mean", 2), ("trimmed_mean", -1), np.ones(3), np.full(4, np.nan)],
+)
+def test_a_rule_that_does_not_fit_writes_nothing(rule):
+    x, out = np.ones((4, 10), np.float32), np.full(10, 7, np.float32)
+    with pytest.raises(ValueError, match=r"rule must|needs 0 <= f|weights must"):
+        distances.combined(Rows(x), rule, out)
+    assert (out == 7).all()

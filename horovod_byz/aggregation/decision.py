@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.aggregation.source import Floats, Ints, Source, Whole
+from horovod_byz.aggregation.source import Floats, FusedRule, Ints, Source, Whole
 from horovod_byz.aggregation.tiles import overlaps
 from horovod_byz.kernels import coordinate, linear
 from horovod_byz.kernels.rows import Rows
@@ -55,15 +55,14 @@ class Weighted:
         weights[rows] = self.weights
         return Weighted(weights, rows[self.outvoted])
 
+    @property
+    def fused(self) -> FusedRule:
+        """See `Combination`."""
+        return self.weights
+
     def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
         """Writes the row to `out`; `offset` is the coordinate of the rows' first column."""
         linear.weighted_sum(rows, self.weights, out, threads)
-
-    @property
-    def copies(self) -> bool:
-        """Whether the result may be a copy of a row, NaN included; all other results are finite."""
-        # The kernel sums with one weight of 1 copy bits, since a vote elects bits, not numbers.
-        return int(np.count_nonzero(self.weights)) == 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +84,6 @@ class Coordinatewise:
     outvoted: Ints = field(default_factory=_nobody)
 
     _TRIMS: ClassVar[frozenset[str]] = frozenset({"trimmed_mean", "mean_around_median"})
-    copies: ClassVar[bool] = False
 
     @property
     def weights(self) -> Floats:
@@ -101,6 +99,12 @@ class Coordinatewise:
     def expand(self, n: int, rows: Ints) -> Coordinatewise:
         """The same rule, where this decision's rows are `rows` out of n."""
         return Coordinatewise(self.kernel, rows[self.chosen], n, self.f, rows[self.outvoted])
+
+    @property
+    def fused(self) -> FusedRule | None:
+        """See `Combination`: rows that were not chosen are measured, too, so that all have to be chosen."""
+        f = self.f if self.kernel in self._TRIMS else 0
+        return (self.kernel, f) if len(self.chosen) == self.n else None
 
     def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
         """Writes the row to `out`; `offset` is the coordinate of the rows' first column."""
@@ -122,10 +126,7 @@ class Composite:
     top: Decision
     outvoted: Ints = field(default_factory=_nobody)
 
-    @property
-    def copies(self) -> bool:
-        """As for `Weighted`: the virtual rows may be copies."""
-        return self.top.copies
+    fused: ClassVar[None] = None
 
     @property
     def weights(self) -> Floats:
@@ -156,7 +157,7 @@ class Segmented:
     parts: tuple[Weighted, ...]
     outvoted: Ints = field(default_factory=_nobody)
 
-    copies: ClassVar[bool] = True
+    fused: ClassVar[None] = None
 
     @property
     def weights(self) -> Floats:

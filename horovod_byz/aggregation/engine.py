@@ -20,7 +20,7 @@ from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.plan import Rule, plan
 from horovod_byz.aggregation.shard import Shard
 from horovod_byz.aggregation.source import Floats, Ints, Source
-from horovod_byz.aggregation.verdict import Verdict, judge
+from horovod_byz.aggregation.verdict import Table, Verdict, judge
 from horovod_byz.host import machine
 
 
@@ -48,11 +48,16 @@ class Outcome:
     norm: float
     symmetric: bool
 
+    @functools.cached_property
+    def table(self) -> Table:
+        """The verdicts in columns."""
+        numbers = (self.weights, self.nonfinite, self.distances, self.outvoted, self.norms, self.norm)
+        return judge(*numbers, self.symmetric)
+
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """One verdict per row, in row order."""
-        numbers = (self.weights, self.nonfinite, self.distances, self.outvoted, self.norms, self.norm)
-        return judge(*numbers, self.symmetric)
+        return self.table.verdicts
 
 
 def run(rule: Rule, rows: Source, out: npt.NDArray[Any], shard: Shard | None = None) -> Outcome:
@@ -68,9 +73,12 @@ def run(rule: Rule, rows: Source, out: npt.NDArray[Any], shard: Shard | None = N
         ValueError: if the rule does not hold for n rows.
     """
     statistics = Statistics(rows, shard)
-    decision = _write(rule, statistics, out, lazy=False)
+    decision, squares = _voted(rule, statistics, out, lazy=False), None
+    if decision is None:
+        decision = decided(rule, statistics)
+        squares = statistics.result(decision, out)
     # Before `nonfinite`: a finite distance shows that the row is finite, which saves a pass over the rows.
-    far, norms, norm = statistics.lengths_to(out)
+    far, norms, norm = statistics.lengths_to(out, squares)
     bad = statistics.nonfinite
     return Outcome(decision.weights, bad, decision.outvoted, far, norms, norm, is_symmetric(rule))
 
@@ -83,21 +91,13 @@ def is_symmetric(rule: Rule) -> bool:
     return "symmetric" in vars(type(rule)) and bool(getattr(rule, "symmetric", False))
 
 
-def _write(rule: Rule, statistics: Statistics, out: npt.NDArray[Any], *, lazy: bool) -> Decision:
-    """Decides and combines: in one pass if the plan has one, else from the rule's statistics."""
+def _voted(rule: Rule, statistics: Statistics, out: npt.NDArray[Any], *, lazy: bool) -> Decision | None:
+    """Decides and combines in one pass; None if the rule has no such plan for these rows, or a vote fails."""
     source, shard = statistics.source, statistics.shard
     rule.check(source.n)
     # A fused vote compares whole rows, so it needs every coordinate in one block of memory.
     fused = plan(rule, source.n, shard.step) if shard.is_whole and source.d <= source.at_once else None
-    if fused is not None:
-        done = fused.run(source.block(0, source.d), out, shard.threads, lazy=lazy)
-        if done is not None:
-            return done
-    decision = decided(rule, statistics)
-    source.combine(decision, out, shard.threads, shard.offset)
-    if decision.copies:  # three equal rows with NaN elect NaN, which must not reach the model
-        out[~np.isfinite(out)] = 0
-    return decision
+    return None if fused is None else fused.run(source.block(0, source.d), out, shard.threads, lazy=lazy)
 
 
 def value(rows: Any, rule: Rule, *, step: int = 0, threads: int | None = None) -> Any:
@@ -110,7 +110,12 @@ def value(rows: Any, rule: Rule, *, step: int = 0, threads: int | None = None) -
 
 def into(out: npt.NDArray[Any], rows: Source, rule: Rule, shard: Shard | None = None) -> Decision:
     """Writes the aggregate alone to `out`, (d,) of the rows' dtype; like `value`, for rows of the kernels."""
-    return _write(rule, Statistics(rows, shard), out, lazy=True)
+    statistics = Statistics(rows, shard)
+    decision = _voted(rule, statistics, out, lazy=True)
+    if decision is None:
+        decision = decided(rule, statistics)
+        rows.combine(decision, out, statistics.shard.threads, statistics.shard.offset)
+    return decision
 
 
 def whole(source: Source, step: int, threads: int | None, segments: Sequence[int] | None = None) -> Shard:

@@ -145,16 +145,24 @@ class Statistics:
     def _by_segment(self, wanted: Statistic, ends: Ends) -> list[npt.NDArray[Any]]:
         return [self.get(wanted)] if ends is None else list(self.get(wanted))
 
-    def lengths_to(self, value: npt.NDArray[Any]) -> tuple[Floats, Floats, float]:
+    def result(self, decision: Decision, out: npt.NDArray[Any]) -> Floats:
+        """Writes a decision's row to `out`, this rank's shard, and measures it: `squares` of `lengths_to`."""
+        return self.measured(statistic.to_result(decision, out))
+
+    def lengths_to(
+        self, value: npt.NDArray[Any], squares: Floats | None = None
+    ) -> tuple[Floats, Floats, float]:
         """L2 distance of each row to a finite point, and norms; at most the largest float64.
 
         Args:
             value: the point's coordinates on this rank's shard.
+            squares: what `result` returned if it wrote them; None measures.
 
         Returns:
             Distances (n,) and norms (n,), infinite for rows with NaN and Inf; and the norm of the point.
         """
-        squares = self.measured(statistic.to_point(value))
+        if squares is None:
+            squares = self.measured(statistic.to_point(value))
         length: Floats = np.sqrt(squares)
         over = np.flatnonzero(np.isinf(squares[:, :-1]).any(axis=0))
         over = over[self.nonfinite[over] == 0] if len(over) else over

@@ -65,7 +65,15 @@ class SignRows(Source):
         if tied.any():
             out[np.unpackbits(tied, count=self.d).view(np.bool_)] = 0
 
-    def to_point(self, point: Array, begin: int, end: int, threads: int) -> tuple[Floats, Floats]:
+    def combined(
+        self, decision: Combination, out: Array, begin: int, end: int, threads: int, offset: int
+    ) -> Floats:
+        """See `Source.combined`; on the bits where `combine` and `to_point` are."""
+        part = SignRows(self._packed[:, begin // 8 : -(-end // 8)], end - begin, self.dtype)
+        part.combine(decision, out, threads, offset)
+        return part.to_point(out, 0, part.d, threads)
+
+    def to_point(self, point: Array, begin: int, end: int, threads: int) -> Floats:
         """See `Source.to_point`; each differing sign adds (1 - -1)^2 = 4, each 0 of the point adds 1."""
         size = np.abs(point)
         counted = size == 1
@@ -74,7 +82,11 @@ class SignRows(Source):
             return super().to_point(point, begin, end, threads)
         packed = self._packed[:, begin // 8 : -(-end // 8)]
         differ = signs.differences(packed, np.packbits(np.signbit(point)), np.packbits(counted), threads)
-        return (4 * differ + zeros).astype(np.float64), np.full(self.n, float(end - begin))
+        numbers = np.zeros((2, self.n + 1))
+        numbers[0, :-1] = 4 * differ + zeros
+        numbers[1] = float(len(point))
+        numbers[1, -1] -= zeros
+        return numbers
 
     def take(self, indices: Sequence[int]) -> SignRows:
         return SignRows(self._packed[list(indices)], self.d, self.dtype)

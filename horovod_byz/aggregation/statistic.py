@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz.aggregation.shard import Shard
-from horovod_byz.aggregation.source import BLOCK, Floats, Groups, Ints, Source
+from horovod_byz.aggregation.source import Combination, Floats, Groups, Ints, Source
 from horovod_byz.aggregation.tiles import overlaps
 from horovod_byz.kernels import brsgd, distances, scan, vote
 from horovod_byz.kernels.rows import Rows
@@ -24,11 +24,6 @@ Ends = Sequence[int] | None
 
 def _anywhere(begin: int, end: int) -> bool:
     return True
-
-
-def _in_cache(begin: int, end: int) -> bool:
-    """Rows that are read twice are read block by block: the second time from a cache."""
-    return end - begin <= BLOCK
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +52,10 @@ def _all_of_it(sizes: Array) -> Floats:
     return sizes
 
 
+def _of_rows(both: Array) -> Floats:
+    return both[0, :-1]
+
+
 def _squared_norms(rows: Rows, threads: int) -> Floats:
     return distances.to_point(rows, np.zeros(rows.d, rows.dtype), threads)
 
@@ -80,13 +79,24 @@ def to_point(point: Array) -> Statistic:
     """
 
     def on(source: Source, begin: int, end: int, shard: Shard) -> Floats:
-        here = point[begin:end]
-        numbers = np.zeros((2, source.n + 1))
-        numbers[0, :-1], numbers[1, :-1] = source.to_point(here, begin, end, shard.threads)
-        numbers[1, -1] = _squared_norms(Rows(here[None]), shard.threads)[0]
-        return numbers
+        return source.to_point(point[begin:end], begin, end, shard.threads)
 
-    return Statistic("distances to a point", on, lambda both: both[0, :-1], _in_cache)
+    return Statistic("distances to a point", on, _of_rows)
+
+
+def to_result(decision: Combination, out: Array) -> Statistic:
+    """`to_point` of the row that a decision gives, which is written to `out` on the way.
+
+    Args:
+        decision: gives the row.
+        out: its coordinates on this rank's shard.
+    """
+
+    def on(source: Source, begin: int, end: int, shard: Shard) -> Floats:
+        here = out[begin:end]
+        return source.combined(decision, here, begin, end, shard.threads, shard.offset + begin)
+
+    return Statistic("distances to the result", on, _of_rows)
 
 
 def replicas(groups: Groups, ends: Ends = None) -> Statistic:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,8 @@ Floats = npt.NDArray[np.float64]
 # Honest rows that differ by sampling noise alone lie within a factor of two of one another in high
 # dimension; three leaves room for workers with unlike data.
 FAR = 3.0
+# What stands out in a row, from nothing to the strongest; the last two are proof.
+REASONS = ("", "far", "outvoted", "non-finite")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,75 @@ class Verdict:
         return bool(self.reason)
 
 
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The verdicts of one step in columns, without an object per worker.
+
+    Attributes:
+        workers: (n,) indices of the rows, ascending.
+        weights: (n,) weight in the result; NaN where it was not measured.
+        nonfinite: (n,) count of NaN or infinite values.
+        distances: (n,) L2 distance to the result; NaN where it was not measured or the row is not finite.
+        norms: (n,) L2 norm; NaN as for `distances`.
+        cosines: (n,) of the angle to the result; NaN as for `distances`.
+        why: (n,) what stands out, as an index of `REASONS`.
+        comparable: see `Verdict`; of each row, (n,).
+    """
+
+    workers: npt.NDArray[np.intp]
+    weights: Floats
+    nonfinite: npt.NDArray[np.int64]
+    distances: Floats
+    norms: Floats
+    cosines: Floats
+    why: npt.NDArray[np.intp]
+    comparable: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, result: Any) -> Table:
+        """That of a result: of its outcome, or else of its verdicts."""
+        table = getattr(getattr(result, "outcome", None), "table", None)
+        return table if isinstance(table, Table) else cls.of_verdicts(result.verdicts)
+
+    @classmethod
+    def of_verdicts(cls, verdicts: Sequence[Verdict]) -> Table:
+        """The columns of given verdicts."""
+        return cls(
+            np.array([verdict.worker for verdict in verdicts], np.intp),
+            np.array([verdict.weight for verdict in verdicts], np.float64),
+            np.array([verdict.nonfinite for verdict in verdicts], np.int64),
+            np.array([verdict.distance for verdict in verdicts], np.float64),
+            np.array([verdict.norm for verdict in verdicts], np.float64),
+            np.array([verdict.cosine for verdict in verdicts], np.float64),
+            np.array([REASONS.index(verdict.reason) for verdict in verdicts], np.intp),
+            np.array([verdict.comparable for verdict in verdicts], np.bool_),
+        )
+
+    @property
+    def proven(self) -> bool:
+        """Whether some row is proof against its worker."""
+        return bool((self.why >= REASONS.index("outvoted")).any())
+
+    @property
+    def outvoted(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether a finite row lost a vote in its redundancy group."""
+        return self.why == REASONS.index("outvoted")
+
+    @property
+    def notable(self) -> list[tuple[int, str]]:
+        """Worker and reason of each row that stands out."""
+        return [(int(self.workers[row]), REASONS[self.why[row]]) for row in np.flatnonzero(self.why)]
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """One verdict per row, in row order."""
+        reasons = [REASONS[code] for code in self.why.tolist()]
+        numbers = (self.workers, self.weights, self.nonfinite, self.distances)
+        rest = (self.norms, self.cosines, self.comparable)
+        columns = [column.tolist() for column in numbers], [column.tolist() for column in rest]
+        return tuple(map(Verdict, *columns[0], reasons, *columns[1]))
+
+
 def judge(
     weights: Floats,
     nonfinite: npt.NDArray[np.int64],
@@ -56,7 +129,7 @@ def judge(
     norms: Floats | None = None,
     norm: float = math.nan,
     comparable: bool = False,
-) -> tuple[Verdict, ...]:
+) -> Table:
     """Turns one step's numbers into verdicts.
 
     Args:
@@ -68,22 +141,29 @@ def judge(
         norm: L2 norm of the result.
         comparable: see `Verdict`.
     """
-    n = len(weights)
+    n, bad = len(weights), nonfinite > 0
     unknown = np.full(n, np.nan)
-    far = unknown if distances is None else np.where(nonfinite > 0, np.nan, distances)
-    long = unknown if norms is None else np.where(nonfinite > 0, np.nan, norms)
-    measured = far[~np.isnan(far)]
-    # The median distance, not the mean, which one far row could raise until no row counts as far.
-    limit = FAR * float(np.median(measured)) if measured.size else np.inf
-    lost = set() if outvoted is None else set(outvoted.tolist())
-    table = (weights.tolist(), nonfinite.tolist(), far.tolist(), long.tolist(), _cosines(far, long, norm))
-    return tuple(
-        Verdict(i, weight, bad, away, _reason(bad, i in lost, away > limit), length, cosine, comparable)
-        for i, (weight, bad, away, length, cosine) in enumerate(zip(*table, strict=True))
-    )
+    away = unknown if distances is None else np.where(bad, np.nan, distances)
+    long = unknown if norms is None else np.where(bad, np.nan, norms)
+    # Of the median distance, not the mean, which one far row could raise until no row counts as far.
+    why = np.where(away > FAR * _median(away), REASONS.index("far"), 0)
+    if outvoted is not None:
+        why[outvoted] = REASONS.index("outvoted")
+    why[bad] = REASONS.index("non-finite")
+    cosines, alike = _cosines(away, long, norm), np.full(n, comparable)
+    return Table(np.arange(n), weights, nonfinite, away, long, cosines, why, alike)
 
 
-def _cosines(far: Floats, long: Floats, norm: float) -> list[float]:
+def _median(values: Floats) -> float:
+    """The median of those that are not NaN; infinite if all are."""
+    ordered = np.sort(values)  # NaN last
+    count = len(values) - int(np.count_nonzero(np.isnan(values)))
+    if not count:
+        return math.inf
+    return (float(ordered[(count - 1) // 2]) + float(ordered[count // 2])) / 2
+
+
+def _cosines(far: Floats, long: Floats, norm: float) -> Floats:
     """From the three sides of the triangle of row, result and origin, each divided by the longest.
 
     |x - a|^2 = |x|^2 + |a|^2 - 2 <x, a>, so that no product of rows is measured.
@@ -94,13 +174,4 @@ def _cosines(far: Floats, long: Floats, norm: float) -> list[float]:
         cosine = (x * x + a * a - apart * apart) / (2 * x * a)
     zero = (long == 0) | (norm == 0)
     inside = np.where(zero, 0.0, np.clip(cosine, -1.0, 1.0))
-    values: list[float] = np.where(np.isnan(far) | np.isnan(long), np.nan, inside).tolist()
-    return values
-
-
-def _reason(nonfinite: int, outvoted: bool, far: bool) -> str:
-    if nonfinite:
-        return "non-finite"
-    if outvoted:
-        return "outvoted"
-    return "far" if far else ""
+    return np.where(np.isnan(far) | np.isnan(long), np.nan, inside)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from horovod_byz.aggregation.verdict import Verdict
+import numpy as np
+
+from horovod_byz.aggregation.verdict import Table
 from horovod_byz.ledger.evidence import PROOFS, Evidence
 
-__all__ = ["Account"]
+__all__ = ["Account", "Sums"]
 
 
 @dataclass
@@ -68,17 +71,10 @@ class Account:
         if self.first_suspect < 0:
             self.first_suspect = evidence.step
 
-    def add(self, verdict: Verdict, step: int) -> None:
-        self.steps += 1
-        self.weight += verdict.weight
-        self.ignored += verdict.weight == 0.0
-        self.nonfinite += verdict.nonfinite
-        if math.isfinite(verdict.distance):
-            self.distance += verdict.distance
-            self.measured += 1
-        if verdict.suspect:
-            self.reasons[verdict.reason] += 1
-            self.last_suspect = step
+    def stood_out(self, reason: str, step: int) -> None:
+        """Enters what stood out in its row."""
+        self.reasons[reason] += 1
+        self.last_suspect = step
 
     def report(self) -> dict[str, Any]:
         """The account in plain values, with means instead of sums; None where nothing was measured."""
@@ -117,6 +113,46 @@ class Account:
             "suspicions": Counter(state.get("suspicions", {})),
         }
         return cls(**{**state, "reasons": reasons, **counters})
+
+
+class Sums:
+    """The sums of many accounts in arrays, to which a step is added at once; `write` gives them back.
+
+    Args:
+        accounts: the workers' accounts, in the order of the tables to come.
+    """
+
+    _WHOLE, _REAL = ("steps", "ignored", "nonfinite", "measured"), ("weight", "distance")
+
+    def __init__(self, accounts: Sequence[Account]) -> None:
+        self._accounts = tuple(accounts)
+        self._workers = np.array([account.worker for account in accounts], np.intp)
+        # Whole numbers as Python counts them never overflow; no run sends 2^63 values.
+        self._whole = np.array([[getattr(a, name) for a in accounts] for name in self._WHOLE], np.int64)
+        self._real = np.array([[getattr(a, name) for a in accounts] for name in self._REAL], np.float64)
+
+    def is_of(self, table: Table) -> bool:
+        """Whether these are the workers of a table."""
+        return bool(np.array_equal(self._workers, table.workers))
+
+    def add(self, table: Table) -> None:
+        """Adds a step; see `Account` for the sums."""
+        near = np.isfinite(table.distances)
+        steps, ignored, nonfinite, measured = self._whole
+        weight, distance = self._real
+        steps += 1
+        ignored += table.weights == 0.0
+        nonfinite += table.nonfinite
+        measured += near
+        weight += table.weights
+        np.add(distance, table.distances, out=distance, where=near)
+
+    def write(self) -> None:
+        """Writes the sums into the accounts."""
+        for names, table in ((self._WHOLE, self._whole), (self._REAL, self._real)):
+            for name, values in zip(names, table.tolist(), strict=True):
+                for account, value in zip(self._accounts, values, strict=True):
+                    setattr(account, name, value)
 
 
 def _mean(total: float, count: int) -> float | None:

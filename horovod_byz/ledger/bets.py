@@ -18,6 +18,7 @@ bounded random variables by betting.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -60,10 +61,12 @@ class Bets:
         self.step += 1
         self._grow(int(workers[-1]) + 1 if len(workers) else 0)
         self._money += entering(self.step) / self._money.shape[1]
-        stakes = np.where(chances < 1, STAKES[:, None], 0.0).T  # (events, stakes)
-        won, lost = 1 - stakes + stakes / chances[:, None], 1 - stakes
-        factors = np.where(hits[:, :, None], won, lost).reshape(len(workers), -1)
-        self._money[workers] = np.minimum(self._money[workers] * factors, _MOST)
+        factors = np.where(hits[:, :, None], *_factors(chances.tobytes())).reshape(len(workers), -1)
+        if len(workers) == len(self._money):  # all of them: no copy of the money
+            self._money *= factors
+            np.minimum(self._money, _MOST, out=self._money)
+        else:
+            self._money[workers] = np.minimum(self._money[workers] * factors, _MOST)
 
     def money(self) -> Floats:
         """(workers,) what each worker's bettors have: the e-value."""
@@ -90,6 +93,14 @@ class Bets:
         money = np.asarray(state["money"], np.float64)
         if money.ndim == 2 and money.shape[1] == self._money.shape[1]:
             self.step, self._money = int(state["step"]), money
+
+
+@functools.lru_cache(maxsize=128)
+def _factors(chances: bytes) -> tuple[Floats, Floats]:
+    """What a win and a loss multiply the money of each event and stake by, given the bytes of the chances."""
+    chance = np.frombuffer(chances)[:, None]
+    stakes = np.where(chance < 1, STAKES, 0.0)  # (events, stakes)
+    return 1 - stakes + stakes / chance, 1 - stakes
 
 
 def entering(step: int) -> float:

@@ -34,6 +34,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 # What is bet on: which statistics are counted from above and from below, and how many c.
 _SCORES, _COUNTS = 3, 3
+_EACH = np.arange(_SCORES)[:, None]
 
 
 def most(units: int) -> int:
@@ -57,8 +58,16 @@ class Observed:
     unit: Ints
 
     @property
+    def all_units(self) -> bool:
+        """Whether each worker is the unit of its own index, in order."""
+        m = self.scores.shape[1]
+        return len(self.unit) == m and bool((self.unit == np.arange(m)).all())
+
+    @property
     def first(self) -> Ints:
         """(m,) a worker of each unit, the lowest."""
+        if self.all_units:
+            return self.workers
         workers = np.zeros(self.scores.shape[1], np.intp)
         known = self.unit[::-1] >= 0
         workers[self.unit[::-1][known]] = self.workers[::-1][known]
@@ -81,9 +90,12 @@ class Exchangeable:
             return
         honest, third = m - (m - 1) // 2, most(m)
         counts = np.array([1, -(-third // 3), third])
-        hits = (_counted(seen.scores)[:, None, :] <= counts[:, None]).reshape(-1, m)
-        missed = np.pad(hits, ((0, 0), (0, 1)))  # column -1
-        self.bets.bet(seen.workers, missed[:, seen.unit].T, np.tile(counts / honest, 2 * _SCORES))
+        hits = _extreme(seen.scores, counts)
+        if not seen.all_units:
+            missed = np.zeros((len(hits), m + 1), np.bool_)  # column -1: a miss
+            missed[:, :m] = hits
+            hits = missed[:, seen.unit]
+        self.bets.bet(seen.workers, hits.T, np.tile(counts / honest, 2 * _SCORES))
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -125,12 +137,14 @@ class Camps:
         half = (m - 2 * most(m)) // 2
         if half >= 2:
             order = np.argsort(self._ranks[:, first], axis=1, kind="stable")[:, most(m) : m - most(m)]
-            middle = np.take_along_axis(seen.scores, order, axis=1)
-            above = np.sign(middle[:, -half:, None] - middle[:, None, :half]).mean(axis=(1, 2))  # -1 to 1
+            middle = seen.scores[_EACH, order]
+            pairs = np.sign(middle[:, -half:, None] - middle[:, None, :half]).reshape(_SCORES, -1)
+            above = pairs.sum(axis=1) / pairs.shape[1]  # -1 to 1; a sum of whole numbers is exact
             self._money *= 1 + STAKES * above[:, None]
-        ranks = np.argsort(np.argsort(seen.scores, axis=1), axis=1) / max(m - 1, 1) - 0.5
+        place = np.empty((_SCORES, m))
+        place[_EACH, np.argsort(seen.scores, axis=1)] = np.arange(m)
         self._ranks *= self._MEMORY
-        self._ranks[:, first] += ranks
+        self._ranks[:, first] += place / max(m - 1, 1) - 0.5
 
     @property
     def money(self) -> float:
@@ -148,10 +162,12 @@ class Camps:
         self._ranks = np.array(state["ranks"], np.float64).reshape(_SCORES, -1)
 
 
-def _counted(scores: Floats) -> npt.NDArray[np.intp]:
-    """(6, m): how many scores are at least as large as each, then at least as small; itself included."""
+def _extreme(scores: Floats, counts: Ints) -> npt.NDArray[np.bool_]:
+    """(6 * counts, m): whether at most c scores are as large as each, itself included; then as small.
+
+    At most c scores are >= s exactly if the one with c larger or equal ones before it in order is < s.
+    """
     ordered, m = np.sort(scores, axis=1), scores.shape[1]
-    pairs = list(zip(ordered, scores, strict=True))
-    above = [m - np.searchsorted(row, score, "left") for row, score in pairs]
-    below = [np.searchsorted(row, score, "right") for row, score in pairs]
-    return np.array([*above, *below])
+    table = scores[:, None, :]
+    above, below = table > ordered[:, m - 1 - counts, None], table < ordered[:, counts, None]
+    return np.concatenate([above, below]).reshape(-1, m)

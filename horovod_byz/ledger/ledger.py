@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from horovod_byz.aggregation.source import Groups
-from horovod_byz.aggregation.verdict import Verdict
+from horovod_byz.aggregation.verdict import Table, Verdict
 from horovod_byz.host.place import Place
-from horovod_byz.ledger.account import Account
+from horovod_byz.ledger.account import Account, Sums
 from horovod_byz.ledger.evidence import PROOFS, Action, Evidence, Kind
 from horovod_byz.ledger.listening import standard
 from horovod_byz.ledger.suspicion import Suspicion, TestName
@@ -97,6 +97,7 @@ class Ledger:
         self.alpha, self.test = alpha, test
         self.suspicion = None if test is None else Suspicion(alpha, test)
         self._accounts: dict[int, Account] = {}
+        self._sums: Sums | None = None  # what tables added to the accounts, until somebody reads them
         self._outvoted_ranks: Counter[int] = Counter()
         self._complainers: Counter[int] = Counter()
         self.places: tuple[Place, ...] = ()
@@ -148,14 +149,18 @@ class Ledger:
             groups: the workers' redundancy groups.
         """
         at = self.steps if step is None else step
-        self.tally(result, at, groups)
+        table = Table.of(result)
+        self._tally(result, table, at, groups)
         excluded = getattr(result, "excluded", ())
-        counted = [verdict for verdict in result.verdicts if verdict.worker not in excluded]
+        counted: list[Verdict] = []
+        if table.proven:  # else there is nothing to prove
+            counted = [verdict for verdict in result.verdicts if verdict.worker not in excluded]
         if 2 * sum(verdict.nonfinite > 0 for verdict in counted) > len(counted):
             self._enter(at, "notice", "overflow", detail=_overflow(counted))
         else:
-            self._prove(result.verdicts, counted, at, groups)
-            self._suspect(result.verdicts, at, groups)
+            if counted:
+                self._prove(result.verdicts, counted, at, groups)
+            self._suspect(table, at, groups)
         for worker in getattr(result, "rewritten", ()):
             self._enter(at, "notice", "altered in transit", worker)
         for rank in getattr(result, "outvoted_ranks", ()):
@@ -167,11 +172,18 @@ class Ledger:
 
     def tally(self, result: Any, step: int, groups: Groups | None = None) -> None:
         """Adds up the numbers of a step, and enters no evidence; the arguments are those of `add`."""
+        self._tally(result, Table.of(result), step, groups)
+
+    def _tally(self, result: Any, table: Table, step: int, groups: Groups | None) -> None:
         for k, group in enumerate(groups or ()):
             for worker in group:
                 self._account(worker).group = k
-        for verdict in result.verdicts:
-            self._account(verdict.worker).add(verdict, step)
+        if self._sums is None or not self._sums.is_of(table):
+            self._settle()
+            self._sums = Sums([self._account(worker) for worker in table.workers.tolist()])
+        self._sums.add(table)
+        for worker, reason in table.notable:
+            self._account(worker).stood_out(reason, step)
         for worker in getattr(result, "rewritten", ()):
             self._account(worker).rewritten += 1
         self._outvoted_ranks.update(getattr(result, "outvoted_ranks", ()))
@@ -197,10 +209,10 @@ class Ledger:
                 detail = f"{verdict.nonfinite} values" if verdict.nonfinite else ""
                 self._enter(step, "proof", verdict.reason, verdict.worker, detail=detail)
 
-    def _suspect(self, verdicts: Sequence[Verdict], step: int, groups: Groups | None) -> None:
-        if self.suspicion is None or not verdicts:
+    def _suspect(self, table: Table, step: int, groups: Groups | None) -> None:
+        if self.suspicion is None or not len(table.workers):
             return
-        finding = self.suspicion.observe(step, verdicts, groups)
+        finding = self.suspicion.observe(step, table, groups)
         for worker, value in finding.named.items():
             detail = f"e-value {value:.1e} over {self.account(worker).steps} steps"
             self._enter(step, "suspicion", self.suspicion.reason, worker, detail=detail)
@@ -259,6 +271,7 @@ class Ledger:
         """
         accounts = [Account.from_state(kept) for kept in state["accounts"]]
         self._accounts = {account.worker: account for account in accounts}
+        self._sums = None
         self.steps, self._outvoted_ranks = state["steps"], Counter(state["outvoted_ranks"])
         self._complainers = Counter(state.get("complainers", {}))  # 0.1.0 kept none
         if self.suspicion is not None:
@@ -282,6 +295,7 @@ class Ledger:
 
     def account(self, worker: int) -> Account:
         """What is entered of one worker; an empty account where nothing is."""
+        self._settle()
         return self._accounts.get(worker, Account(worker))
 
     def _enter(
@@ -296,10 +310,15 @@ class Ledger:
         rank = self.rank_of(worker) if worker is not None else rank
         self.enter(Evidence(step, kind, reason, worker, rank, detail))
 
+    def _settle(self) -> None:
+        if self._sums is not None:
+            self._sums.write()
+
     def _account(self, worker: int) -> Account:
         return self._accounts.setdefault(worker, Account(worker))
 
     def _sorted(self) -> list[Account]:
+        self._settle()
         return [self._accounts[worker] for worker in sorted(self._accounts)]
 
 

@@ -31,8 +31,10 @@ from horovod_byz.ledger.exchangeable import Observed
 __all__ = ["BLOCK", "CHANCE", "LAYOUTS", "MARGINS", "OwnPast"]
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
 
 BLOCK, LAYOUTS = 96, 4
+PART = BLOCK // LAYOUTS
 # A factor of 2 for distance and norm; 0.4 of a cosine.
 MARGINS = np.array([np.log(2), np.log(2), 0.4])
 CHANCE = 1 / 3
@@ -57,27 +59,51 @@ class OwnPast:
     def observe(self, seen: Observed) -> None:
         """One step."""
         workers = seen.workers
-        # A last column without scores, for the unit -1.
-        now = np.pad(_relative(seen.scores), ((0, 0), (0, 1)), constant_values=np.nan)[:, seen.unit]
+        now = _relative(seen.scores)
+        if not seen.all_units:
+            # A last column without scores, for the unit -1.
+            scores = np.full((len(MARGINS), now.shape[1] + 1), np.nan)
+            scores[:, :-1] = now
+            now = scores[:, seen.unit]
         self._widen(int(workers.max(initial=-1)) + 1)
-        lengths = [min((self.step + k * BLOCK // LAYOUTS) % BLOCK, self.step) for k in range(LAYOUTS)]
-        latest = (self.step - np.arange(1, max(lengths) + 1)) % BLOCK
-        past = self._past[latest][:, :, workers]
-        hits = np.zeros((LAYOUTS, 2 * len(MARGINS), len(workers)), np.bool_)
+        # Blocks of all layouts begin at slots that are multiples of PART, so that parts are counted once.
+        quarter, place = divmod(self.step % BLOCK, PART)
+        counts = self._counts(now, workers)
+        hits = np.empty((LAYOUTS, 2 * len(MARGINS), len(workers)), np.bool_)
         chances = np.ones((LAYOUTS, 2 * len(MARGINS)))
-        # Negated, so that a missing score counts against the accusation.
-        above, below = ~(past + MARGINS[:, None] < now), ~(past - MARGINS[:, None] > now)
-        for k, length in enumerate(lengths):
-            small = int(CHANCE * (length + 1))
+        behind = np.zeros(counts.shape[1:], np.uint8)
+        for parts in range(LAYOUTS):  # whole parts of the block before the current one
+            behind += counts[(quarter - parts) % LAYOUTS]
+            length = min(PART * parts + place, self.step)
+            small, k = int(CHANCE * (length + 1)), (parts - quarter) % LAYOUTS
+            hits[k] = behind < small
             if small:
-                counts = [part[:length].sum(axis=0) for part in (above, below)]
-                hits[k] = 1 + np.concatenate(counts) <= small
                 chances[k] = small / (length + 1)
-        met = hits.reshape(-1, len(workers)).T & (seen.unit >= 0)[:, None]
+        met = hits.reshape(-1, len(workers)).T
+        if not seen.all_units:
+            met = met & (seen.unit >= 0)[:, None]
         self.bets.bet(workers, met, chances.ravel())
-        self._past[self.step % BLOCK] = np.nan
-        self._past[self.step % BLOCK][:, workers] = now
+        slot = self._past[self.step % BLOCK]
+        slot[:] = np.nan
+        slot[:, workers] = now
         self.step += 1
+
+    def _counts(self, now: Floats, workers: Ints) -> npt.NDArray[np.uint8]:
+        """(parts, 6, workers): in how many steps of each part of the past a score was not above, or below.
+
+        Negated comparisons, so that a missing score counts against the accusation.
+        """
+        past = self._past if len(workers) == self._past.shape[2] else self._past[:, :, workers]
+        margin, end = MARGINS[:, None], min(self.step, BLOCK)
+        counted = np.zeros((BLOCK, 2, *now.shape), np.bool_)
+        np.less(past[:end] + margin, now, out=counted[:end, 0])
+        np.greater(past[:end] - margin, now, out=counted[:end, 1])
+        np.logical_not(counted[:end], out=counted[:end])
+        slot = self.step % BLOCK
+        counted[slot : slot - slot % PART + PART] = False  # from the block before, or of no step yet
+        parts = counted.view(np.uint8).reshape(LAYOUTS, PART, -1)  # a part's count fits a byte
+        totals: npt.NDArray[np.uint8] = np.add.reduce(parts, axis=1, dtype=np.uint8)
+        return totals.reshape(LAYOUTS, 2 * len(MARGINS), -1)
 
     def _widen(self, n: int) -> None:
         missing = n - self._past.shape[2]
@@ -98,4 +124,9 @@ class OwnPast:
 def _relative(scores: Floats) -> Floats:
     """Distance, norm and cosine relative to the median worker's; the first two as logarithms."""
     values = np.concatenate([np.log(np.maximum(scores[:2], _SMALLEST)), scores[2:]])
-    return values - np.median(values, axis=1, keepdims=True) if values.shape[1] else values
+    m = values.shape[1]
+    if not m:
+        return values
+    ordered = np.sort(values, axis=1)
+    relative: Floats = values - ((ordered[:, (m - 1) // 2] + ordered[:, m // 2]) / 2)[:, None]
+    return relative

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from horovod_byz.aggregation.source import Groups
-from horovod_byz.aggregation.verdict import Verdict
+from horovod_byz.aggregation.verdict import Table, Verdict
 from horovod_byz.ledger.exchangeable import Camps, Exchangeable, Observed, most
 from horovod_byz.ledger.own_past import OwnPast
 
@@ -83,7 +83,9 @@ class Suspicion:
         """The logarithm of a worker's e-value, 0 at first; it is named at log10(n / alpha)."""
         return math.log10(self._test.bets.of(worker))
 
-    def observe(self, step: int, verdicts: Sequence[Verdict], groups: Groups | None = None) -> Finding:
+    def observe(
+        self, step: int, verdicts: Table | Sequence[Verdict], groups: Groups | None = None
+    ) -> Finding:
         """One step.
 
         Args:
@@ -91,9 +93,10 @@ class Suspicion:
             verdicts: one per worker.
             groups: redundancy groups; the rows of one are one observation.
         """
+        table = verdicts if isinstance(verdicts, Table) else Table.of_verdicts(verdicts)
         self._steps += 1
-        self._workers = max(self._workers, len(verdicts))
-        seen = _observed(verdicts, groups, self.named)
+        self._workers = max(self._workers, len(table.workers))
+        seen = _observed(table, groups, self.named)
         self._test.observe(seen)
         if self.test == "exchangeable":
             self._camps.observe(seen)
@@ -138,29 +141,29 @@ class Suspicion:
         self._camps.load_state_dict(state["camps"])
 
 
-def _observed(verdicts: Sequence[Verdict], groups: Groups | None, named: Collection[int]) -> Observed:
+def _observed(table: Table, groups: Groups | None, named: Collection[int]) -> Observed:
     """The rows that are compared: without those that have proof against them, and those of named workers."""
-    tested = [verdict for verdict in verdicts if verdict.worker not in named]
+    scores = np.stack([table.distances * table.comparable, table.norms, table.cosines * table.comparable])
     # An outvoted row, like one that was not measured or is not finite, is no part of the comparison. Equal
     # scores are ties, which never count as evidence.
-    table = np.array(
-        [
-            (v.distance * v.comparable, v.norm, v.cosine * v.comparable if v.reason != "outvoted" else np.nan)
-            for v in tested
-        ],
-        np.float64,
-    ).reshape(-1, 3)
-    workers = np.array([verdict.worker for verdict in tested], np.intp)
-    fit = np.isfinite(table.sum(axis=1))
-    unit = np.full(len(workers), -1, np.intp)
+    scores[2, table.outvoted] = np.nan
+    workers = table.workers
+    if named:
+        tested = np.array([worker not in named for worker in workers.tolist()], np.bool_)
+        scores, workers = scores[:, tested], workers[tested]
+    fit = np.isfinite(scores.sum(axis=0))
     if not groups:
+        if fit.all():
+            return Observed(scores, workers, np.arange(len(workers)))
+        unit = np.full(len(workers), -1, np.intp)
         unit[fit] = np.arange(np.count_nonzero(fit))
-        return Observed(table[fit].T, workers, unit)
-    where = {worker: row for row, worker in enumerate(workers.tolist())}
+        return Observed(scores[:, fit], workers, unit)
+    unit = np.full(len(workers), -1, np.intp)
+    where = {worker: row for row, worker in enumerate(workers.tolist()) if fit[row]}
     rows: list[int] = []
     for group in groups:
-        members = [where[worker] for worker in group if worker in where and fit[where[worker]]]
+        members = [where[worker] for worker in group if worker in where]
         if members:
             unit[members] = len(rows)
             rows.append(members[0])
-    return Observed(table[rows].T, workers, unit)
+    return Observed(scores[:, rows], workers, unit)

@@ -8,10 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from horovod_byz.aggregation.verdict import Table
 from horovod_byz.ledger.records import WINDOWS
 
 __all__ = ["Means", "Window", "length_of"]
 
+_NUMBERS = ("weight", "distance", "norm")
 FIRST = 20  # steps in a window of a young run
 _YOUNG = WINDOWS // 2  # windows of that length
 _GROWTH = 1 / 16  # then each is longer than the one before by this share
@@ -58,6 +63,10 @@ class Window:
         self.first = self.last = -1
         self.steps = 0
         self._workers: dict[int, Means] = {}
+        # The sums over the last steps, in columns, as long as their workers are the same.
+        self._columns: npt.NDArray[np.intp] = np.zeros(0, np.intp)
+        self._totals: npt.NDArray[np.float64] = np.zeros((3, 0))
+        self._counts: npt.NDArray[np.int64] = np.zeros((3, 0), np.int64)
         self._proofs: Counter[int] = Counter()
         self._phases = Means()
         self._ranks: dict[int, Means] = {}
@@ -75,14 +84,34 @@ class Window:
         """Adds a step; see `Ledger.add` for the result."""
         self.first, self.last = (step if self.steps == 0 else self.first), step
         self.steps += 1
-        for verdict in result.verdicts:
-            means = self._workers.setdefault(verdict.worker, Means())
-            for name in ("weight", "distance", "norm"):
-                means.add(name, getattr(verdict, name, math.nan))
+        table = Table.of(result)
+        if not np.array_equal(self._columns, table.workers):
+            self._fold()
+            self._columns = table.workers
+            self._totals, self._counts = (
+                np.zeros((3, len(table.workers))),
+                np.zeros((3, len(table.workers)), np.int64),
+            )
+        values = np.stack([table.weights, table.distances, table.norms])
+        measured = np.isfinite(values)
+        np.add(self._totals, values, out=self._totals, where=measured)
+        self._counts += measured
         for phase, seconds in getattr(result, "timings", {}).items():
             self._phases.add(phase, seconds)
         for pace in getattr(result, "paces", ()):
             self._pace(pace)
+
+    def _fold(self) -> None:
+        for worker, totals, counts in zip(
+            self._columns.tolist(), self._totals.T.tolist(), self._counts.T.tolist(), strict=True
+        ):
+            means = self._workers.setdefault(worker, Means())
+            for name, total, count in zip(_NUMBERS, totals, counts, strict=True):
+                if count:
+                    means.totals[name] += total
+                    means.counts[name] += count
+        self._columns, self._totals = self._columns[:0], self._totals[:, :0]
+        self._counts = self._counts[:, :0]
 
     def _pace(self, pace: Any) -> None:
         means = self._ranks.setdefault(pace.rank, Means())
@@ -99,6 +128,7 @@ class Window:
             time: seconds since the run started.
             suspicion: log10 of a worker's e-value, or None where it has none.
         """
+        self._fold()
         return {
             "record": "window",
             "first": self.first,
@@ -115,7 +145,7 @@ class Window:
     def _worker(self, worker: int, means: Means, suspicion: Callable[[int], float | None]) -> dict[str, Any]:
         return {
             "worker": worker,
-            **{name: means.mean(name) for name in ("weight", "distance", "norm")},
+            **{name: means.mean(name) for name in _NUMBERS},
             "measured": means.counts["distance"],
             "proofs": self._proofs[worker],
             "suspicion": suspicion(worker),

@@ -51,26 +51,12 @@ template <class T> constexpr auto trimmed_mean = dropping<T, &Blocks<T>::trimmed
 template <class T> constexpr auto mean_around_median = dropping<T, &Blocks<T>::mean_around_median>;
 template <class T> constexpr auto sign_majority = by_column<T, &Blocks<T>::sign_majority>;
 
-// Rows of weight 0 are left out here, so that whatever they hold (NaN, Inf) is never read.
 template <class T>
 static int weighted_sum(const T *const *rows, ptrdiff_t n, ptrdiff_t d, const double *weights, T *out, int threads) {
-  Memory memory(n * (sizeof(T *) + sizeof(double)) + 64);
-  if (!memory.start) return HB_NO_MEMORY;
-  Arena arena(memory.start);
-  double *weight = arena.take<double>(n);
-  const T **row = reinterpret_cast<const T **>(weight + n);
-  ptrdiff_t active = 0;
-  for (ptrdiff_t i = 0; i < n; i++)
-    if (weights[i] != 0) {
-      row[active] = rows[i];
-      weight[active++] = weights[i];
-    }
-  return over_columns<T>(active, d, threads, [&](ptrdiff_t begin, ptrdiff_t end, Work<T> work) {
-    if (active == 1 && weight[0] == 1)
-      blocks<T>()->copy(row[0], begin, end, out);
-    else
-      blocks<T>()->weighted_sum(row, active, weight, begin, end, out, work);
-  });
+  const Summands<T> sum(rows, n, weights);
+  if (!sum.memory.start) return HB_NO_MEMORY;
+  return over_columns<T>(sum.active, d, threads,
+                         [&](ptrdiff_t begin, ptrdiff_t end, Work<T> work) { sum.add(begin, end, out, work); });
 }
 
 // Which rows are equal, by refining one partition tile by tile: a row is only compared with the representative of its

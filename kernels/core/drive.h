@@ -59,6 +59,31 @@ template <class T> Work<T> take_work(Arena &arena, ptrdiff_t n) {
   return work;
 }
 
+// The rows of a weighted sum whose weights are not 0: whatever the others hold (NaN, Inf) is never read.
+template <class T> struct Summands {
+  Summands(const T *const *rows, ptrdiff_t n, const double *weights) : memory(n * (sizeof(T *) + sizeof(double)) + 64) {
+    if (!memory.start) return;
+    Arena arena(memory.start);
+    weight = arena.take<double>(n);
+    row = reinterpret_cast<const T **>(weight + n);
+    for (ptrdiff_t i = 0; i < n; i++)
+      if (weights[i] != 0) {
+        row[active] = rows[i];
+        weight[active++] = weights[i];
+      }
+  }
+  void add(ptrdiff_t begin, ptrdiff_t end, T *out, Work<T> work) const {
+    if (active == 1 && weight[0] == 1)
+      blocks<T>()->copy(row[0], begin, end, out);
+    else
+      blocks<T>()->weighted_sum(row, active, weight, begin, end, out, work);
+  }
+  Memory memory;
+  double *weight = nullptr;
+  const T **row = nullptr;
+  ptrdiff_t active = 0;
+};
+
 inline int team(int threads, ptrdiff_t chunks) {
   return static_cast<int>(std::max<ptrdiff_t>(1, std::min<ptrdiff_t>(threads, chunks)));
 }

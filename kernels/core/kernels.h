@@ -32,6 +32,10 @@ typedef struct HbStage {
 #define HB_ARGS_WEIGHTED(T) (const T *const *rows, ptrdiff_t n, ptrdiff_t d, const double *weights, T *out, int threads)
 #define HB_ARGS_PAIRS(T) (const T *const *rows, ptrdiff_t n, ptrdiff_t d, double *n_by_n, int threads)
 #define HB_ARGS_TO_POINT(T) (const T *const *rows, ptrdiff_t n, ptrdiff_t d, const T *point, double *n_values, int threads)
+#define HB_ARGS_LENGTHS(T) (const T *const *rows, ptrdiff_t n, ptrdiff_t d, const T *point, double *twice, int threads)
+#define HB_ARGS_COMBINED(T)                                                                                          \
+  (const T *const *rows, ptrdiff_t n, ptrdiff_t d, int rule, ptrdiff_t f, const double *weights, T *out, double *twice, \
+   int threads)
 #define HB_ARGS_BRSGD(T) (const T *const *rows, ptrdiff_t n, ptrdiff_t d, int64_t *scores, double *l1, int threads)
 #define HB_ARGS_COUNTS(T) (const T *const *rows, ptrdiff_t n, ptrdiff_t d, int64_t *n_values, int threads)
 #define HB_ARGS_STAGES(T) \
@@ -49,6 +53,9 @@ typedef struct HbStage {
  *             that equals row i, -1 where it was not read. HB_UNDECIDED: a group without a majority, or a mean of
  *             values that are not finite; then `out` holds nothing of use. Where `out` is null only the vote is held,
  *             and never undecided.
+ *   to_point_and_norms  2 (n + 1) sums: squared distances to `point` of the rows and of itself, 0; squared norms of them
+ *   combined  a rule's result, and these sums with the result as the point, tile by tile while the rows are in cache.
+ *             HB_MEAN: the sum of rows with `weights`, which no other rule reads
  *   bit_majority     signs packed into `bytes` bytes per row, a set bit for a negative one: bits of more than half of
  *             the rows, and of exactly half of them
  *   bit_differences  n numbers of bits in which a row differs from `point` where `mask` is set */
@@ -79,7 +86,9 @@ typedef struct HbStage {
   X(int, bit_majority, bit_majority, (const uint8_t *const *rows, ptrdiff_t n, ptrdiff_t bytes, uint8_t *negative,      \
                                       uint8_t *tied, int threads))                                                     \
   X(int, bit_differences, bit_differences, (const uint8_t *const *rows, ptrdiff_t n, ptrdiff_t bytes,                  \
-                                            const uint8_t *point, const uint8_t *mask, int64_t *n_values, int threads))
+                                            const uint8_t *point, const uint8_t *mask, int64_t *n_values, int threads)) \
+  HB_BOTH(X, to_point_and_norms, HB_ARGS_LENGTHS)                                                                      \
+  HB_BOTH(X, combined, HB_ARGS_COMBINED)
 
 typedef struct HbKernels {
 #define HB_FIELD(RESULT, FIELD, FUNCTION, ARGUMENTS) RESULT (*FIELD) ARGUMENTS;

@@ -119,6 +119,61 @@ int to_point(const T *const *rows, ptrdiff_t n, ptrdiff_t d, const T *point, dou
       });
 }
 
+// A tile's sums: squared distances of n rows to a point and 0, then squared norms of the rows and of the point.
+template <class T>
+void lengths(const T *const *rows, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, const T *point, double *result,
+             const Scratch<T> &s) {
+  const T *const origin = s.middle;  // zeros: nobody writes medians here
+  memset(s.lanes, 0, 2 * (n + 1) * LANES<T> * sizeof(double));
+  over_blocks<T, BLOCK>(rows, n, begin, end, s, [&](ptrdiff_t c, ptrdiff_t width, ptrdiff_t padding) {
+    const T *here = point + c;
+    if (padding) {
+      memcpy(s.point, here, (width - padding) * sizeof(T));
+      memset(s.point + width - padding, 0, padding * sizeof(T));
+      here = s.point;
+    }
+    blocks<T>()->to_point_and_norms(s.block, n, width, here, s.lanes);
+  });
+  blocks<T>()->reduce(s.lanes, 2 * (n + 1), result);
+  for (ptrdiff_t i = 0; i <= n; i++) {
+    const T *const row = i < n ? rows[i] : point;
+    result[i] = i < n ? settle(result[i], row, point, begin, end) : 0;
+    result[n + 1 + i] = settle(result[n + 1 + i], row + begin, origin, 0, end - begin);
+  }
+}
+
+template <class T>
+int to_point_and_norms(const T *const *rows, ptrdiff_t n, ptrdiff_t d, const T *point, double *out, int threads) {
+  const ptrdiff_t count = 2 * (n + 1);
+  return over_tiles(
+      d, count, threads, out, [&](Arena &arena) { return take_scratch<T>(arena, n, count, false); },
+      [&](ptrdiff_t begin, ptrdiff_t end, double *result, const Scratch<T> &s) {
+        lengths(rows, n, begin, end, point, result, s);
+      });
+}
+
+// A rule, and the lengths with its result as the point: each tile's rows are read a second time from a cache.
+template <class T>
+int combined(const T *const *rows, ptrdiff_t n, ptrdiff_t d, int rule, ptrdiff_t f, const double *weights, T *out,
+             double *twice, int threads) {
+  const ptrdiff_t count = 2 * (n + 1);
+  const Summands<T> sum(rows, rule == HB_MEAN ? n : 0, weights);
+  if (!sum.memory.start) return HB_NO_MEMORY;
+  return over_tiles(
+      d, count, threads, twice, [&](Arena &arena) { return take_scratch<T>(arena, n, count, false); },
+      [&](ptrdiff_t begin, ptrdiff_t end, double *result, const Scratch<T> &s) {
+        const Blocks<T> *const kernels = blocks<T>();
+        switch (rule) {
+          case HB_MEDIAN: kernels->median(rows, n, begin, end, out, s.work); break;
+          case HB_TRIMMED_MEAN: kernels->trimmed_mean(rows, n, begin, end, f, out, s.work); break;
+          case HB_MEAN_AROUND_MEDIAN: kernels->mean_around_median(rows, n, begin, end, f, out, s.work); break;
+          case HB_SIGN_MAJORITY: kernels->sign_majority(rows, n, begin, end, out, s.work); break;
+          default: sum.add(begin, end, out, s.work);
+        }
+        lengths(rows, n, begin, end, out, result, s);
+      });
+}
+
 template <class T> int gram(const T *const *rows, ptrdiff_t n, ptrdiff_t d, double *out, int threads) {
   const ptrdiff_t pairs = n * (n + 1) / 2;
   Memory packed(pairs * sizeof(double));
