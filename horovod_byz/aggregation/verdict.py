@@ -104,7 +104,8 @@ class Table:
     @property
     def outvoted(self) -> npt.NDArray[np.bool_]:
         """(n,) whether a finite row lost a vote in its redundancy group."""
-        return self.why == REASONS.index("outvoted")
+        lost: npt.NDArray[np.bool_] = self.why == REASONS.index("outvoted")
+        return lost
 
     @property
     def notable(self) -> list[tuple[int, str]]:
