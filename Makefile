@@ -146,7 +146,7 @@ bench-quick: setup ## The same over a small grid, in two minutes; writes nothing
 # FULL=1: 2, 4 and 8 ranks, Gloo, MPI and torch.distributed, three models, emulated hosts; over an hour.
 .PHONY: bench-step
 bench-step: setup ## A training step beside Horovod's own, in two minutes; FULL=1 for all; writes results/bench/step
-	$(BIN)/python $(if $(FULL),tools/bench_step.py,-m horovod_byz.bench step) --folder results/bench/step $(ARGS)
+	$(BIN)/$(if $(FULL),python tools/bench_step.py,horovod-byz bench step) --folder results/bench/step $(ARGS)
 
 .PHONY: bench-peers
 bench-peers: ## Install byzfl and byzpy beside this package, for make bench

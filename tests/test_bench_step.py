@@ -143,6 +143,10 @@ def test_a_loaded_machine_is_refused_or_said(monkeypatch, capsys):
     with pytest.raises(ExplainedError, match=r"use 1\.50 cores .* --anyway"):
         step.measure([Job()], None, start=started.append)
     assert started == []
+    loads = iter([1.5, 0.0])
+    monkeypatch.setattr(step_jobs, "load", lambda: {"average": [3.0] * 3, "cores": next(loads)})
+    assert not step.measure([Job()], None, start=lambda planned: job())[0]["loaded"]
+    monkeypatch.setattr(step_jobs, "load", lambda: {"average": [3.0, 2.0, 1.0], "cores": 1.5})
     (result,) = step.measure([Job()], None, anyway=True, start=lambda planned: job())
     assert result["loaded"]
     assert "no results" in capsys.readouterr().out

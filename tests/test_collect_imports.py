@@ -20,6 +20,8 @@ NO_COLLECTIVES = {
     *("is_initialized", "init", "rank", "size", "local_rank", "local_size"),
     *("mpi_enabled", "gloo_enabled", "mpi_built", "gloo_built"),
 }
+# The step benchmark compares ours with Horovod's own optimizer, so it has to make one.
+EXCEPTIONS = {"bench/step_variants.py": {"DistributedOptimizer"}}
 
 
 def imports(source, names):
@@ -65,8 +67,9 @@ def test_one_module_chooses_the_transport(graph):
 def test_nothing_outside_collect_calls_a_collective():
     for path in ROOT.rglob("*.py"):
         if ROOT / "collect" not in path.parents:
-            used = calls_of_horovod(path.read_text()) - NO_COLLECTIVES
-            assert not used, f"{path.relative_to(ROOT)} uses {used}"
+            name = path.relative_to(ROOT).as_posix()
+            used = calls_of_horovod(path.read_text()) - NO_COLLECTIVES - EXCEPTIONS.get(name, set())
+            assert not used, f"{name} uses {used}"
 
 
 def test_imports_are_seen_wherever_they_stand():

@@ -19,6 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
 from emulated_hosts import Cluster
 from horovod_byz.bench import step, step_jobs
 from horovod_byz.bench.step_jobs import Job
+from horovod_byz.common.errors import ExplainedError
 
 RATES = ("1gbit", "10gbit")
 HOSTS = 4
@@ -58,10 +59,12 @@ def main():
     options = step.parser()
     options.add_argument("--hosts-only", action="store_true", help="only the emulated hosts")
     given = options.parse_args()
-    if not given.hosts_only:
-        step.measure(step.full(given.rounds), given.folder, anyway=given.anyway)
     try:
+        if not given.hosts_only:
+            step.measure(step.full(given.rounds), given.folder, anyway=given.anyway)
         emulated(given)
+    except ExplainedError as error:
+        return f"bench_step: {error}"
     except pytest.skip.Exception as reason:
         print(f"not measured on emulated hosts: {reason}")
     return 0

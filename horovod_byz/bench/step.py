@@ -21,6 +21,8 @@ from horovod_byz.common.extras import require
 
 __all__ = ["folder_of", "full", "main", "measure", "parser", "write"]
 
+_PATIENCE = 10  # seconds to wait for a quiet machine
+
 
 def full(rounds: int) -> list[Job]:
     """The jobs of the long form on loopback; every rule by every way to collect in one of them."""
@@ -55,6 +57,10 @@ def measure(
     results = []
     for job in jobs:
         now = step_jobs.load()
+        for _ in range(0 if anyway else _PATIENCE):  # the ranks of the job before may be ending
+            if now["cores"] <= QUIET:
+                break
+            now = step_jobs.load()
         if now["cores"] > QUIET and not anyway:
             raise ExplainedError(
                 f"other processes use {now['cores']:.2f} cores of this machine (load average "
