@@ -479,7 +479,8 @@ class TestOnRanks:
             assert [(e.step, e.reason, e.rank) for e in optimizer.ledger.evidence] == [(1, "aggregate", 2)]
 
     def test_a_rank_that_lies_to_itself_has_another_model(self, monkeypatch):
-        results = job(3, hb.Faults().lie_as_aggregator(rank=2, at=1), monkeypatch, rule=hb.Median())
+        options = {"rule": hb.Median(), "on_state_mismatch": "stop"}
+        results = job(3, hb.Faults().lie_as_aggregator(rank=2, at=1), monkeypatch, **options)
         assert {type(error).__name__ for error in results} == {"StateMismatchError"}
         assert {error.ranks for error in results} == {(2,)}
 
@@ -502,6 +503,14 @@ class TestOnRanks:
 
     @pytest.mark.parametrize("fault", ["flip_parameter", "flip_state"])
     def test_a_flipped_bit_of_the_state_is_noticed(self, monkeypatch, fault):
-        results = job(3, getattr(hb.Faults(), fault)(rank=1, at=2), monkeypatch)
+        faults = getattr(hb.Faults(), fault)(rank=1, at=2)
+        results = job(3, faults, monkeypatch, on_state_mismatch="stop")
         assert {type(error).__name__ for error in results} == {"StateMismatchError"}
         assert {error.ranks for error in results} == {(1,)}
+
+    @pytest.mark.parametrize("fault", ["flip_parameter", "flip_state"])
+    def test_a_flipped_bit_of_the_state_is_repaired(self, monkeypatch, fault):
+        results = succeeded(job(3, getattr(hb.Faults(), fault)(rank=1, at=2), monkeypatch))
+        for optimizer, parameters in results:
+            assert torch.equal(parameters, results[0][1])
+            assert {(e.reason, e.rank) for e in optimizer.ledger.evidence} == {("state", 1)}
