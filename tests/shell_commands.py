@@ -73,6 +73,22 @@ def horovodrun(arguments: list[str]) -> None:
         check(arguments[at:])
 
 
+def torchrun(arguments: list[str]) -> None:
+    """The options before the script are torch's; the script is checked as Python's."""
+    parser = pytest.importorskip("torch.distributed.run").get_args_parser()
+    known = {option for action in parser._actions for option in action.option_strings}
+    takes_value = {
+        option for action in parser._actions if action.nargs != 0 for option in action.option_strings
+    }
+    while arguments and arguments[0].startswith("-"):
+        option, *arguments = arguments
+        options_exist([option], known)
+        if "=" not in option and option in takes_value:
+            arguments = arguments[1:]
+    if arguments and not PLACEHOLDERS.fullmatch(arguments[0]):
+        (check if arguments[0] in CHECKS else python)(arguments)
+
+
 @cache
 def horovods_options() -> frozenset[str]:
     """As horovodrun's source has them: its parser lives inside a function that also parses."""
@@ -131,6 +147,7 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     "make": make,
     "horovod-byz": horovod_byz,
     "horovodrun": horovodrun,
+    "torchrun": torchrun,
     "sbatch": sbatch,
     "python": python,
     "pip": pip,

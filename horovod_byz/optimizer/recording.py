@@ -121,9 +121,11 @@ def terminated(reason: str, ranks: Sequence[int] = ()) -> None:
 def _evidence(ledger: Ledger, error: TransportError, step: int) -> Iterator[Evidence]:
     """Proof against the ranks that the error names, unless it does not know which of them is wrong."""
     reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), "")
-    is_proof = 2 * len(error.ranks) < ranks()[1] or reason == "late"
-    if not reason or not is_proof or isinstance(error, JoinedRanksError):
+    if not reason or isinstance(error, JoinedRanksError):
         return  # a script that joins early is a mistake of the script on all ranks
+    size = len(ledger.places) or ranks()[1]  # which cannot be asked once the job was shut down
+    if reason != "late" and 2 * len(error.ranks) >= size:
+        return
     workers = {place.rank: place.workers for place in ledger.places}
     for rank in error.ranks:
         own = workers.get(rank, ())

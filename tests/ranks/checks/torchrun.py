@@ -103,7 +103,7 @@ def check_messages_of_any_length():
     for length in (0, 1, 511, 512, 513, 5000):
         lengths = [length + 300 * rank if length else 0 for rank in range(hvd.size())]
         sent = [np.full(n, rank + 1, np.uint8) for rank, n in enumerate(lengths)]
-        received = transport.exchange_any(sent[transport.rank], "messages")
+        received = transport.exchange_any(sent[transport.rank], "messages", 8000)
         equal = transport.exchange(np.full(length, transport.rank, np.uint8), "equal messages")
         right = all(np.array_equal(a, b) for a, b in zip(received, sent, strict=True))
         if not right or equal.shape != (hvd.size(), length) or (length and equal[:, 0].tolist() != _ranks()):
