@@ -321,9 +321,9 @@ class TestAggregators:
             np.testing.assert_array_equal(value(result), RULE(ROWS))
             ledger = hb.Ledger()
             ledger.add(result)
-            found = [(e.reason, e.rank, e.worker) for e in ledger.evidence if e.kind == "proof"]
-            assert ("aggregate", LIAR, None) in found
-            assert {rank for reason, rank, _ in found if reason == "aggregate"} == {LIAR}
+            proofs = [(e.reason, e.rank, e.worker) for e in ledger.evidence if e.kind == "proof"]
+            assert ("aggregate", LIAR, None) in proofs
+            assert {rank for reason, rank, _ in proofs if reason == "aggregate"} == {LIAR}
 
     @pytest.mark.parametrize(("collector", "about"), [(Symmetric(), [0, 2, 3]), (Sharded(), [0, 2, 3, 4])])
     def test_a_false_complaint_is_a_notice_of_the_complainer(self, collector, about):

@@ -119,7 +119,7 @@ class Watchdog:
         Args:
             phase: the operation that cannot begin.
             why: what happened, and the remedy.
-            reason: what the other ranks are told.
+            reason: what the other ranks read.
         """
         self._phase = phase
         self.leave(reason)

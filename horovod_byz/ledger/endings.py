@@ -43,7 +43,7 @@ def end_all(reason: str = "", ranks: Sequence[int] = ()) -> None:
 
 
 def ledgers() -> list[Ledger]:
-    """The ledgers that are told."""
+    """The ledgers that hear how the process ends."""
     return list(_Process.ledgers.values()) if _Process.owner == os.getpid() else []
 
 

@@ -111,7 +111,7 @@ class Enforcer:
             evidence: what was entered in the ledger for it.
             rules: the rules, over all rows, that must hold without an excluded worker; the gradients' first.
             groups: the redundancy groups of all workers, or None.
-            ledger: is told of actions.
+            ledger: records actions.
 
         Raises:
             PolicyStopError: if the policy stops the run; on all ranks.

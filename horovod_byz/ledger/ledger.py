@@ -67,7 +67,7 @@ class Ledger:
         evidence: the last proofs, suspicions and notices.
         places: where each rank runs.
         rank: this process's rank; None for a ledger that belongs to no optimizer.
-        listeners: what is told of every entry. A copied or pickled ledger takes them along: files are opened
+        listeners: what hears of every entry. A copied or pickled ledger takes them along: files are opened
             anew, and appended to; a function must be one that pickle can name.
 
     Raises:

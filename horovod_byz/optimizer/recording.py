@@ -1,4 +1,4 @@
-"""What a ledger is told of a session: who takes part, and the errors between ranks."""
+"""What a ledger records of a session: who takes part, and the errors between ranks."""
 
 from __future__ import annotations
 
