@@ -24,7 +24,7 @@ def artefacts() -> dict[str, Artefact]:
     """What is shown, by folder, also in a form that a command reduced (`empires-fig1-steps600`)."""
     names = "|".join(sorted(map(re.escape, NAMES), key=len, reverse=True))
     form = re.compile(rf"({names})(?:-repeats(\d+))?(?:-steps(\d+))?")
-    matches = {path.name: form.fullmatch(path.name) for path in sorted(RESULTS.iterdir()) if path.is_dir()}
+    matches = {path.name: form.fullmatch(path.name) for path in sorted(RESULTS.glob("*")) if path.is_dir()}
     return {
         name: CATALOGUE.artefact(
             match[1], repeats=match[2] and int(match[2]), steps=match[3] and int(match[3])
