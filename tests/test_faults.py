@@ -252,8 +252,8 @@ class TestRows:
     def test_an_attack_by_name(self):
         _, after = struck(rows.Attack(worker=0, attack="constant:value=-2"))
         np.testing.assert_array_equal(after, np.full(D, -2, np.float32))
-        one, other = (struck(rows.Attack(worker=0, attack="gaussian", seed=s))[1] for s in (0, 1))
-        assert not np.array_equal(one, other)
+        first, second = (struck(rows.Attack(worker=0, attack="gaussian", seed=s))[1] for s in (0, 1))
+        assert not np.array_equal(first, second)
 
 
 class TestBits:

@@ -38,7 +38,7 @@ def rows(seed=0):
 
 
 class Board:
-    """A listener that keeps the actions that it is told of."""
+    """A listener that keeps the actions."""
 
     def __init__(self):
         self.actions = []

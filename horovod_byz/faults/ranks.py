@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -39,12 +40,12 @@ class RankFault(Fault):
         self._count("rank")
 
 
-class ProcessFault(RankFault):
+class ProcessFault(RankFault, ABC):
     """A fault of a rank's process."""
 
+    @abstractmethod
     def happen(self) -> None:
         """Carries it out on this process."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +132,7 @@ class Fail(ProcessFault):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemoryFault(RankFault, Drawn):
+class MemoryFault(RankFault, Drawn, ABC):
     """A flipped bit in the rank's memory.
 
     Args:
@@ -152,9 +153,9 @@ class MemoryFault(RankFault, Drawn):
             if getattr(self, name) is not None:
                 self._count(name)
 
+    @abstractmethod
     def tensors(self, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
         """The tensors in which the bit may lie."""
-        raise NotImplementedError
 
     def flip(self, optimizer: torch.optim.Optimizer, step: int) -> tuple[int, int]:
         """Flips the bits; returns the numbers of the tensor and of the element.

@@ -6,6 +6,7 @@ the digest then belongs to the wrong row, and replicas disagree.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,7 +21,7 @@ from horovod_byz.faults.bits import Floats
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowFault(Fault):
+class RowFault(Fault, ABC):
     """A fault of one worker's row.
 
     Args:
@@ -38,9 +39,9 @@ class RowFault(Fault):
         """How many of the worker's earlier rows it needs."""
         return 0
 
+    @abstractmethod
     def strike(self, row: Floats, step: int, earlier: Sequence[Floats]) -> None:
         """Hits `row`, (d,), in place; `earlier`: rows that the worker computed before, oldest first."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

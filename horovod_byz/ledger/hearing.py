@@ -41,4 +41,4 @@ def books_of(ledger: Any) -> tuple[Ledger, ...]:
     """The ledger itself, or those of a `GroundTruth`, an operator's first."""
     if not isinstance(ledger, GroundTruth):
         return (ledger,)
-    return tuple(getattr(ledger, name) for name in ("whole", "byzantine", "honest") if hasattr(ledger, name))
+    return ledger.whole, ledger.byzantine, ledger.honest
