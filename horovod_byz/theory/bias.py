@@ -7,6 +7,7 @@ of the honest values; this is why the median converges to bad solutions under th
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,13 @@ from horovod_byz.theory import checks
 from horovod_byz.theory.normal import log_cdf
 
 _REACH = 9.0  # standard deviations; the density beyond is below 1e-18
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(400)
+
+
+@cache
+def _quadrature() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Nodes and weights of Gauss and Legendre on (-1, 1); an import that computed them would take 0.4 s."""
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    return nodes, weights
 
 
 def order_statistic(n: int, k: int) -> float:
@@ -27,9 +34,10 @@ def order_statistic(n: int, k: int) -> float:
     """
     if not 1 <= k <= n:
         raise ValueError(f"an order statistic of {n} values needs 1 <= k <= {n}, got k = {k}")
-    x = _REACH * _NODES
+    nodes, weights = _quadrature()
+    x = _REACH * nodes
     log_density = _log_ways(n, k - 1, n - k) + (k - 1) * log_cdf(x) + (n - k) * log_cdf(-x) + _log_phi(x)
-    return float(_REACH * np.sum(_WEIGHTS * x * np.exp(log_density)))
+    return float(_REACH * np.sum(weights * x * np.exp(log_density)))
 
 
 def median_bias(n: int, f: int) -> float:
@@ -78,20 +86,22 @@ def geometric_median_bias(n: int, f: int) -> float:
 
 
 def _odd_variance(n: int) -> float:
-    half, x = n // 2, _REACH * _NODES
+    nodes, weights = _quadrature()
+    half, x = n // 2, _REACH * nodes
     log_density = _log_ways(n, half, half) + half * (log_cdf(x) + log_cdf(-x)) + _log_phi(x)
-    return float(_REACH * np.sum(_WEIGHTS * x**2 * np.exp(log_density)))
+    return float(_REACH * np.sum(weights * x**2 * np.exp(log_density)))
 
 
 def _even_variance(n: int) -> float:
     # E[((X + Y) / 2)^2] over the joint density of the middle two order statistics X <= Y
+    nodes, weights = _quadrature()
     below = n // 2 - 1
-    x = _REACH * _NODES[:, None]
+    x = _REACH * nodes[:, None]
     length = (_REACH - x) / 2
-    y = x + length * (1 + _NODES[None, :])
+    y = x + length * (1 + nodes[None, :])
     log_density = _log_ways(n, below, below) + below * (log_cdf(x) + log_cdf(-y)) + _log_phi(x) + _log_phi(y)
-    weights = _REACH * _WEIGHTS[:, None] * length * _WEIGHTS[None, :]
-    return float(np.sum(weights * ((x + y) / 2) ** 2 * np.exp(log_density)))
+    areas = _REACH * weights[:, None] * length * weights[None, :]
+    return float(np.sum(areas * ((x + y) / 2) ** 2 * np.exp(log_density)))
 
 
 def _log_ways(n: int, below: int, above: int) -> float:
