@@ -14,9 +14,14 @@ from horovod_byz.ledger.ledger import Ledger
 from horovod_byz.ledger.policy import Policy, PolicyStopError
 from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules import (
+    CAF,
+    CGE,
+    MDA,
+    SMEA,
     BrSGD,
     Bulyan,
     Detox,
+    DnC,
     Draco,
     GeometricMedian,
     Hierarchical,
@@ -26,7 +31,9 @@ from horovod_byz.rules import (
     MeanAroundMedian,
     Median,
     Medoid,
+    MoNNA,
     MultiKrum,
+    NormBoundedMean,
     Rule,
     SignMajority,
     TrimmedMean,
@@ -41,11 +48,16 @@ if TYPE_CHECKING:
     from horovod_byz.optimizer.start import broadcast_majority
 
 __all__ = [
+    "CAF",
+    "CGE",
+    "MDA",
+    "SMEA",
     "Aggregate",
     "BrSGD",
     "Bulyan",
     "Detox",
     "DistributedOptimizer",
+    "DnC",
     "Draco",
     "Evidence",
     "Faults",
@@ -58,7 +70,9 @@ __all__ = [
     "MeanAroundMedian",
     "Median",
     "Medoid",
+    "MoNNA",
     "MultiKrum",
+    "NormBoundedMean",
     "Policy",
     "PolicyStopError",
     "Redundancy",

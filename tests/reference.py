@@ -196,3 +196,121 @@ def draco_cyclic(rows, coefficients, f, rounding=1e-5):
             if np.abs(wrong).max() <= rounding * np.median(np.abs(exact[left])):
                 return gradients.mean(axis=0), erased
     return None
+
+
+# The rules of the peers: ByzFL, ByzPy, Blades, DnC's authors.
+
+
+def average(rows, chosen):
+    return guarded(rows[sorted(chosen)].astype(np.float64).mean(axis=0))
+
+
+def cge(rows, f):
+    """Gupta, Liu, Vaidya 2020: the n - f rows of least norm."""
+    rows, f = without_nonfinite(rows, f)
+    if len(rows) == 0:
+        return np.zeros(rows.shape[1])
+    norms = (rows.astype(np.float64) ** 2).sum(axis=1)
+    return average(rows, np.argsort(norms, kind="stable")[: len(rows) - f])
+
+
+def norm_bounded_mean(rows, factor, weights=None):
+    """sum_i p_i min(1, factor m / |x_i|) x_i, with m the median norm and p the shares of the finite rows."""
+    keep = finite_rows(rows)
+    exact = rows[keep].astype(np.float64)
+    given = np.ones(len(keep)) if weights is None else np.asarray(weights, np.float64)[keep]
+    if len(keep) == 0 or given.sum() == 0:
+        return np.zeros(rows.shape[1])
+    norms = np.sqrt((exact**2).sum(axis=1))
+    limit = factor * np.median(norms)
+    cut = [1.0 if norm <= limit else limit / norm for norm in norms]
+    return sum(share * scale * row for share, scale, row in zip(given / given.sum(), cut, exact, strict=True))
+
+
+def diameter(distances, chosen):
+    return distances[np.ix_(chosen, chosen)].max()
+
+
+def mda(rows, f):
+    """El Mhamdi et al. 2018: the first n - f rows, in lexicographic order, of least diameter."""
+    rows, f = without_nonfinite(rows, f)
+    if len(rows) == 0:
+        return np.zeros(rows.shape[1])
+    distances = squared_distances(rows)
+    subsets = list(itertools.combinations(range(len(rows)), len(rows) - f))
+    return average(rows, min(subsets, key=lambda chosen: diameter(distances, chosen)))
+
+
+def covariance_eigenvalue(rows):
+    centred = rows.astype(np.float64) - rows.astype(np.float64).mean(axis=0)
+    return np.linalg.svd(centred, compute_uv=False).max() ** 2 / len(rows)
+
+
+def smea(rows, f):
+    """Allouah et al. 2023: the first n - f rows whose covariance has the least largest eigenvalue."""
+    rows, f = without_nonfinite(rows, f)
+    if len(rows) == 0:
+        return np.zeros(rows.shape[1])
+    subsets = list(itertools.combinations(range(len(rows)), len(rows) - f))
+    values = np.array([covariance_eigenvalue(rows[list(chosen)]) for chosen in subsets])
+    return average(rows, subsets[int(np.flatnonzero(values <= values.min() * (1 + 1e-9))[0])])
+
+
+def monna(rows, f, pivot):
+    """Farhadkhani et al. 2023: the n - f rows nearest to the pivot, or to the next finite row after it."""
+    keep = finite_rows(rows)
+    if len(keep) == 0:
+        return np.zeros(rows.shape[1])
+    pivot = next(i for i in [*range(pivot, len(rows)), *range(pivot)] if i in keep)
+    f = max(f - (len(rows) - len(keep)), 0)
+    away = ((rows[keep].astype(np.float64) - rows[pivot].astype(np.float64)) ** 2).sum(axis=1)
+    return average(rows[keep], np.argsort(away, kind="stable")[: len(keep) - f])
+
+
+def leading(rows, shares):
+    """The largest eigenvalue of the weighted covariance, and the squared projections on its direction.
+
+    Of several directions the one towards the row farthest out in their space.
+    """
+    centred = rows - shares @ rows
+    values, vectors = np.linalg.eigh((centred * shares[:, None]).T @ centred)
+    top = centred @ vectors[:, values >= values[-1] * (1 - 1e-9)]
+    out = np.where(shares > 0, (top**2).sum(axis=1), 0.0)
+    if out.max() == 0:
+        return 0.0, out
+    farthest = top[np.flatnonzero(out >= out.max() * (1 - 1e-9))[0]]
+    return values[-1], np.where(shares > 0, (top @ farthest) ** 2 / (farthest @ farthest), 0.0)
+
+
+def caf(rows, f):
+    """Allouah, Guerraoui, Stephan 2025, Algorithm 2, on the rows themselves."""
+    rows, f = without_nonfinite(rows, f)
+    if len(rows) == 0:
+        return np.zeros(rows.shape[1])
+    exact, c, least = rows.astype(np.float64), np.ones(len(rows)), np.inf
+    best = exact.mean(axis=0)  # for f = 0
+    while c.sum() > len(rows) - 2 * f + 1e-9:
+        value, squares = leading(exact, c / c.sum())
+        if value < least * (1 - 1e-9):
+            least, best = value, c @ exact / c.sum()
+        if squares.max() <= 1e-14 * np.abs(exact[c > 0]).max() ** 2:  # equal rows, but for rounding
+            break
+        c = c * (1 - squares / squares.max())
+        c[c < 1e-9] = 0.0
+    return guarded(best)
+
+
+def dnc(rows, f, c=1.0, iterations=1):
+    """Shejwalkar, Houmansadr 2021, Algorithm 2, with all coordinates, each iteration on what is left."""
+    rows, f = without_nonfinite(rows, f)
+    if len(rows) == 0:
+        return np.zeros(rows.shape[1])
+    kept, dropped = list(range(len(rows))), math.ceil(c * f)
+    for _ in range(iterations):
+        if not 0 < dropped < len(kept):
+            break
+        part = rows[kept].astype(np.float64)
+        _, squares = leading(part, np.full(len(kept), 1 / len(kept)))
+        ranks = np.round(squares / max(squares.max(), 1e-300), 9)
+        kept = sorted(kept[i] for i in np.argsort(ranks, kind="stable")[: len(kept) - dropped])
+    return average(rows, kept)

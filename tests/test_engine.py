@@ -24,6 +24,13 @@ RULES = [
     hb.Bulyan(f=2),
     hb.BrSGD(),
     hb.SignMajority(),
+    hb.CGE(f=2),
+    hb.NormBoundedMean(),
+    hb.MDA(f=2),
+    hb.SMEA(f=2),
+    hb.MoNNA(f=2, pivot=4),
+    hb.CAF(f=2),
+    hb.DnC(f=2),
 ]
 
 

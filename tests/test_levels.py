@@ -22,6 +22,10 @@ RULES = [
     hb.Bulyan(f=5),
     hb.BrSGD(),
     hb.SignMajority(),
+    hb.CGE(f=10),
+    hb.MDA(f=10),
+    hb.CAF(f=10),
+    hb.DnC(f=10),
     hb.Detox(REDUNDANCY, inner=hb.Mean(), outer=hb.Median(), groups=5),
     hb.Detox(REDUNDANCY, inner=hb.MultiKrum(f=2), outer=hb.Mean(), groups=2),
 ]

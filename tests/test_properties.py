@@ -20,6 +20,11 @@ EQUIVARIANT = [
     hb.MultiKrum(f=1),
     hb.Bulyan(f=1),
     hb.BrSGD(),
+    hb.MDA(f=1),
+    hb.SMEA(f=1),
+    hb.MoNNA(f=1, pivot=5),
+    hb.CAF(f=1),
+    hb.DnC(f=1),
 ]
 
 

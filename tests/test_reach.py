@@ -51,6 +51,11 @@ RULES = [
     hb.MultiKrum(f=2, m=9),
     hb.Bulyan(f=2),
     hb.BrSGD(),
+    hb.MDA(f=2),
+    hb.SMEA(f=2),
+    hb.MoNNA(f=2, pivot=6),
+    hb.CAF(f=2),
+    hb.DnC(f=2, iterations=2),
     OnItsOwn(f=2),
     hb.Hierarchical(hb.Median(), hb.GeometricMedian(), groups=12),
     hb.Hierarchical(hb.MultiKrum(f=2), hb.Mean(), groups=1),
@@ -92,7 +97,9 @@ def test_rows_that_overflow_do_not_win(rule, dtype, first, second):
 
 
 @pytest.mark.parametrize("power", [600, 950, 1015])
-@pytest.mark.parametrize("rule", [hb.Mean(), hb.BrSGD(threshold=300.0), *RULES], ids=repr)
+@pytest.mark.parametrize(
+    "rule", [hb.Mean(), hb.BrSGD(threshold=300.0), hb.CGE(2), hb.NormBoundedMean(), *RULES], ids=repr
+)
 def test_huge_rows_are_treated_as_small_ones(rule, power):
     rows = honest(n=12)
     rows[5] = -8.0

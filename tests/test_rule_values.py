@@ -24,7 +24,15 @@ ALL = [
     hb.Bulyan(f=1),
     hb.BrSGD(beta=0.25, threshold=3.0),
     hb.SignMajority(),
+    hb.CGE(f=1),
+    hb.NormBoundedMean(weights=(1, 2, 3, 4, 5, 6, 7, 8, 9), factor=1.5, cap=0.25),
+    hb.MDA(f=1),
+    hb.SMEA(f=1),
+    hb.MoNNA(f=1, pivot=2),
+    hb.CAF(f=1),
+    hb.DnC(f=1, c=0.5, iterations=2),
 ]
+PEERS = [hb.CGE, hb.MDA, hb.SMEA, hb.MoNNA, hb.CAF, hb.DnC]
 ROWS = np.random.default_rng(0).normal(size=(9, 4))
 
 
@@ -42,7 +50,9 @@ def test_rules_state_their_facts(rule):
     assert "Reference" in type(rule).__doc__
 
 
-@pytest.mark.parametrize("kind", [hb.TrimmedMean, hb.MeanAroundMedian, hb.Krum, hb.MultiKrum, hb.Bulyan])
+@pytest.mark.parametrize(
+    "kind", [hb.TrimmedMean, hb.MeanAroundMedian, hb.Krum, hb.MultiKrum, hb.Bulyan, *PEERS]
+)
 @pytest.mark.parametrize("f", [-1, 1.5, "2", True, None, np.float64(1)])
 def test_f_must_be_a_whole_number(kind, f):
     with pytest.raises((TypeError, ValueError), match=rf"{kind.__name__}: f must be"):

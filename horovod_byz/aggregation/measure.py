@@ -52,6 +52,8 @@ class Statistics:
         part = self.over(self.source.take(chosen.tolist()), excluded)
         if "distances" in self._cached:  # a pair's distance depends on no other row
             part._cached["distances"] = self._cached["distances"][np.ix_(chosen, chosen)]
+        if "squared_norms" in self._cached:
+            part._cached["squared_norms"] = self._cached["squared_norms"][chosen]
         part._shown_finite = self._shown_finite[chosen]
         if self._checked_as is not None:
             part._checked_as = self._checked_as[chosen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
 from typing import Any
@@ -38,6 +39,26 @@ def flag(owner: object, name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{type(owner).__name__}: {name} must be True or False, got {value!r}")
     return bool(value)
+
+
+def positive(owner: object, name: str, value: Any, most: float = math.inf) -> float:
+    """Checks that a parameter is a finite number over 0 and at most `most`, and returns it as a float.
+
+    Args:
+        owner: the object with the parameter, for the message.
+        name: the parameter.
+        value: the given value.
+        most: the largest number allowed.
+
+    Raises:
+        TypeError, ValueError: if it is not.
+    """
+    kind, bound = type(owner).__name__, "" if math.isinf(most) else f" and at most {most:g}"
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{kind}: {name} must be a number over 0{bound}, got {value!r}")
+    if not 0 < float(value) <= most or math.isinf(float(value)):
+        raise ValueError(f"{kind}: {name} must be a finite number over 0{bound}, got {value!r}")
+    return float(value)
 
 
 def fraction(owner: object, name: str, value: Any) -> float:

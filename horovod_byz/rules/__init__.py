@@ -9,6 +9,7 @@ from horovod_byz.rules.condition import Condition
 from horovod_byz.rules.coordinatewise import MeanAroundMedian, Median, SignMajority, TrimmedMean
 from horovod_byz.rules.detox import Detox, worst_case_votes
 from horovod_byz.rules.draco import Draco
+from horovod_byz.rules.filters import CAF, DnC
 from horovod_byz.rules.geometric import GeometricMedian, Medoid
 from horovod_byz.rules.hierarchical import Hierarchical
 from horovod_byz.rules.krum import Bulyan, Krum, MultiKrum
@@ -23,17 +24,25 @@ from horovod_byz.rules.naming import (
     register,
     with_condition,
 )
+from horovod_byz.rules.norms import CGE, NormBoundedMean
+from horovod_byz.rules.pivot import MoNNA
+from horovod_byz.rules.subsets import MDA, SMEA
 from horovod_byz.rules.vote import MajorityVote
 from horovod_byz.rules.without import Without, excluding, whole
 
 __all__ = [
+    "CAF",
+    "CGE",
+    "MDA",
     "PRESETS",
     "RULES",
+    "SMEA",
     "BoundedRule",
     "BrSGD",
     "Bulyan",
     "Condition",
     "Detox",
+    "DnC",
     "Draco",
     "Facts",
     "GeometricMedian",
@@ -44,7 +53,9 @@ __all__ = [
     "MeanAroundMedian",
     "Median",
     "Medoid",
+    "MoNNA",
     "MultiKrum",
+    "NormBoundedMean",
     "Rule",
     "SignMajority",
     "StatedRule",
@@ -63,7 +74,9 @@ __all__ = [
 
 for _kind in (
     *(Mean, Median, TrimmedMean, MeanAroundMedian, GeometricMedian, Medoid, Krum, MultiKrum, Bulyan),
-    *(BrSGD, SignMajority, MajorityVote, Draco, Hierarchical, Detox),
+    *(BrSGD, SignMajority, CGE, NormBoundedMean, MDA, SMEA, MoNNA, CAF, DnC),
+    *(MajorityVote, Draco, Hierarchical, Detox),
 ):
-    register(_kind, "brsgd" if _kind is BrSGD else None)
+    # Names with capitals inside, such as BrSGD and DnC, are one word.
+    register(_kind, _kind.__name__.lower() if _kind in (BrSGD, MoNNA, DnC) else None)
 PRESETS.update((f"detox-{preset}", preset) for preset in detox.PRESETS)

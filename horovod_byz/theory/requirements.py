@@ -7,9 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from horovod_byz.rules import (
+    CAF,
+    CGE,
+    MDA,
+    SMEA,
     BoundedRule,
     BrSGD,
     Bulyan,
+    DnC,
     Draco,
     GeometricMedian,
     Krum,
@@ -18,7 +23,9 @@ from horovod_byz.rules import (
     MeanAroundMedian,
     Median,
     Medoid,
+    MoNNA,
     MultiKrum,
+    NormBoundedMean,
     SignMajority,
     StatedRule,
     TrimmedMean,
@@ -98,6 +105,13 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(Bulyan, "classic", _pairs),
     Requirement(BrSGD, "classic", _linear),
     Requirement(SignMajority, "dimensional", _linear),
+    Requirement(CGE, "classic", _linear),
+    Requirement(NormBoundedMean, "none", _linear),
+    Requirement(MDA, "classic", _pairs),
+    Requirement(SMEA, "classic", _pairs),
+    Requirement(MoNNA, "classic", _pairs),
+    Requirement(CAF, "classic", _pairs),
+    Requirement(DnC, "classic", _pairs),
     Requirement(MajorityVote, "classic", _linear),
     Requirement(Draco, "classic", _linear),
 )
