@@ -14,12 +14,16 @@ from horovod_byz.ledger.ledger import Ledger
 from horovod_byz.ledger.policy import Policy, PolicyStopError
 from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules import (
+    ARC,
     CAF,
     CGE,
     MDA,
+    NNM,
     SMEA,
     BrSGD,
+    Bucketing,
     Bulyan,
+    Clipping,
     Detox,
     DnC,
     Draco,
@@ -34,6 +38,7 @@ from horovod_byz.rules import (
     MoNNA,
     MultiKrum,
     NormBoundedMean,
+    Pipeline,
     Rule,
     SignMajority,
     TrimmedMean,
@@ -48,13 +53,17 @@ if TYPE_CHECKING:
     from horovod_byz.optimizer.start import broadcast_majority
 
 __all__ = [
+    "ARC",
     "CAF",
     "CGE",
     "MDA",
+    "NNM",
     "SMEA",
     "Aggregate",
     "BrSGD",
+    "Bucketing",
     "Bulyan",
+    "Clipping",
     "Detox",
     "DistributedOptimizer",
     "DnC",
@@ -73,6 +82,7 @@ __all__ = [
     "MoNNA",
     "MultiKrum",
     "NormBoundedMean",
+    "Pipeline",
     "Policy",
     "PolicyStopError",
     "Redundancy",

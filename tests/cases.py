@@ -9,7 +9,7 @@ import numpy as np
 DTYPES = (np.float32, np.float64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A matrix and what is true of it: the indices of its planted rows, and whether sums are exact."""
 

@@ -314,3 +314,42 @@ def dnc(rows, f, c=1.0, iterations=1):
         ranks = np.round(squares / max(squares.max(), 1e-300), 9)
         kept = sorted(kept[i] for i in np.argsort(ranks, kind="stable")[: len(kept) - dropped])
     return average(rows, kept)
+
+
+# Pre-aggregation: n rows in, mixtures out. Rows that are not finite are left out.
+
+
+def nnm(rows, f):
+    """Allouah et al. 2023: the mean of the n - f rows nearest to each row, itself included."""
+    rows, f = without_nonfinite(rows, f)
+    distances, mixed = squared_distances(rows), []
+    for i in range(len(rows)):
+        others = sorted((j for j in range(len(rows)) if j != i), key=lambda j: distances[i, j])
+        mixed.append(average(rows, [i, *others[: len(rows) - f - 1]]))
+    return np.array(mixed).reshape(len(rows), rows.shape[1])
+
+
+def bucketing(rows, s, order):
+    """Karimireddy et al. 2022: means of s rows in a random order, the last of fewer."""
+    rows, _ = without_nonfinite(rows, 0)
+    buckets = [order[begin : begin + s] for begin in range(0, len(rows), s)]
+    return np.array([average(rows, bucket) for bucket in buckets]).reshape(len(buckets), rows.shape[1])
+
+
+def clipping(rows, norm):
+    """x min(1, norm / |x|)."""
+    rows, _ = without_nonfinite(rows, 0)
+    exact = rows.astype(np.float64)
+    norms = np.sqrt((exact**2).sum(axis=1))
+    scales = [1.0 if length <= norm else norm / length for length in norms]
+    return exact * np.array(scales).reshape(-1, 1)
+
+
+def arc(rows, f):
+    """Allouah et al. 2024: the floor(2 f (n - f) / n) longest rows, cut to the norm of the next."""
+    rows, f = without_nonfinite(rows, f)
+    n = len(rows)
+    if n == 0:
+        return rows.astype(np.float64)
+    norms = np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1))
+    return clipping(rows, sorted(norms, reverse=True)[2 * f * (n - f) // n])

@@ -28,6 +28,8 @@ RULES = [
     hb.MoNNA(f=2, pivot=1),
     hb.CAF(f=2),
     hb.DnC(f=2),
+    hb.Pipeline(hb.NNM(f=2), hb.TrimmedMean(f=2)),
+    hb.Pipeline(hb.ARC(f=2), hb.Krum(f=2)),
     hb.MajorityVote(),
     hb.Hierarchical(hb.Mean(), hb.Median(), groups=3),
     hb.Detox(hb.Redundancy(3), hb.Mean(), hb.Median(), groups=3),

@@ -59,6 +59,17 @@ INDEPENDENT = {
     hb.DnC(3): "near",
     hb.DnC(3, iterations=3): "near",
     hb.DnC(7, c=1 / 7, iterations=7): "near",
+    hb.Pipeline(hb.NNM(1), hb.TrimmedMean(1)): "near",
+    hb.Pipeline(hb.NNM(7), hb.TrimmedMean(7)): "near",
+    hb.Pipeline(hb.NNM(7), hb.Median()): "near",
+    hb.Pipeline(hb.NNM(6), hb.Krum(6)): "near",
+    hb.Pipeline(hb.NNM(7), hb.CAF(7)): "near",
+    hb.Pipeline(hb.NNM(7), hb.GeometricMedian()): "near",
+    hb.Pipeline(hb.NNM(7), hb.Mean()): "hull",
+    hb.Pipeline(hb.ARC(7), hb.Median()): "near",
+    hb.Pipeline(hb.ARC(4), hb.NNM(4), hb.MultiKrum(4)): "near",
+    hb.Pipeline(hb.Bucketing(2), hb.Median()): "hull",
+    hb.Pipeline(hb.Bucketing(3), hb.TrimmedMean(2)): "hull",
     hb.Hierarchical(hb.TrimmedMean(0), hb.Median(), groups=5): "hull",
     hb.Hierarchical(hb.Mean(), hb.TrimmedMean(0), groups=5): "hull",
     hb.Hierarchical(hb.Mean(), hb.TrimmedMean(1), groups=4): "hull",
@@ -127,6 +138,9 @@ def placements(rule, n, f):
 
 
 def groupings(rule, n):
+    if isinstance(rule, hb.Pipeline) and isinstance(rule.maps[0], hb.Bucketing):
+        mixed = rule.maps[0](np.eye(n))
+        yield [np.flatnonzero(bucket).tolist() for bucket in mixed]
     if isinstance(rule, hb.Hierarchical):
         yield [part.tolist() for part in rule.split(n, 0)]
     redundancy = REPLICATED.get(rule)

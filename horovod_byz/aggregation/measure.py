@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.aggregation import reach, statistic
-from horovod_byz.aggregation.decision import Decision, virtual_rows
+from horovod_byz.aggregation import mixing, reach, statistic
+from horovod_byz.aggregation.decision import Decision, Weighted, virtual_rows
 from horovod_byz.aggregation.reduction import reduced
 from horovod_byz.aggregation.shard import Shard
 from horovod_byz.aggregation.source import Floats, Groups, Ints, Source
@@ -83,6 +83,22 @@ class Statistics:
         """The statistics of the rows that decisions about these rows give."""
         return self.over(virtual_rows(self.source, decisions, self.shard.offset))
 
+    def mixed(self, weights: Floats, *, from_distances: bool) -> Statistics:
+        """The statistics of mixtures of these rows, all of which are finite.
+
+        Args:
+            weights: (k, n) weights of the rows in each mixture.
+            from_distances: whether to derive distances and inner products from those of these rows, which
+                needs weights of sum 1; else they are measured if they are read.
+        """
+        part = self.virtual([Weighted(row) for row in weights])
+        part.excluded = self.excluded
+        part._shown_finite[:] = True  # a value that would overflow is written as 0
+        if from_distances:
+            part._cached["distances"] = mixing.mixed_distances(self.distances, weights)
+            part._cached["gram"] = mixing.centred(part._cached["distances"])
+        return part
+
     @property
     def nonfinite(self) -> Ints:
         """The number of NaN or infinite values in each row; shape (n,).
@@ -113,7 +129,10 @@ class Statistics:
 
     @property
     def gram(self) -> Floats:
-        """Inner products of the rows minus their coordinate-wise median; shape (n, n)."""
+        """Inner products of the rows minus a centre of the bulk of them; shape (n, n).
+
+        The centre is the coordinate-wise median, or where distances of mixtures are derived, a row.
+        """
         return self.get(statistic.GRAM)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from horovod_byz.rules import detox
 from horovod_byz.rules.base import BoundedRule, Facts, Rule, StatedRule
 from horovod_byz.rules.brsgd import BrSGD
+from horovod_byz.rules.composed import MAPS, Pipeline
 from horovod_byz.rules.condition import Condition
 from horovod_byz.rules.coordinatewise import MeanAroundMedian, Median, SignMajority, TrimmedMean
 from horovod_byz.rules.detox import Detox, worst_case_votes
@@ -26,20 +27,26 @@ from horovod_byz.rules.naming import (
 )
 from horovod_byz.rules.norms import CGE, NormBoundedMean
 from horovod_byz.rules.pivot import MoNNA
+from horovod_byz.rules.preaggregation import ARC, NNM, Bucketing, Clipping, PreAggregation
 from horovod_byz.rules.subsets import MDA, SMEA
 from horovod_byz.rules.vote import MajorityVote
 from horovod_byz.rules.without import Without, excluding, whole
 
 __all__ = [
+    "ARC",
     "CAF",
     "CGE",
+    "MAPS",
     "MDA",
+    "NNM",
     "PRESETS",
     "RULES",
     "SMEA",
     "BoundedRule",
     "BrSGD",
+    "Bucketing",
     "Bulyan",
+    "Clipping",
     "Condition",
     "Detox",
     "DnC",
@@ -56,6 +63,8 @@ __all__ = [
     "MoNNA",
     "MultiKrum",
     "NormBoundedMean",
+    "Pipeline",
+    "PreAggregation",
     "Rule",
     "SignMajority",
     "StatedRule",
@@ -75,7 +84,7 @@ __all__ = [
 for _kind in (
     *(Mean, Median, TrimmedMean, MeanAroundMedian, GeometricMedian, Medoid, Krum, MultiKrum, Bulyan),
     *(BrSGD, SignMajority, CGE, NormBoundedMean, MDA, SMEA, MoNNA, CAF, DnC),
-    *(MajorityVote, Draco, Hierarchical, Detox),
+    *(MajorityVote, Draco, Hierarchical, Detox, Pipeline),
 ):
     # Names with capitals inside, such as BrSGD and DnC, are one word.
     register(_kind, _kind.__name__.lower() if _kind in (BrSGD, MoNNA, DnC) else None)

@@ -197,8 +197,8 @@ class StatedRule(Rule):
 
 
 @dataclass(frozen=True)
-class RowRule(StatedRule):
-    """A rule that weighs whole rows; rows with NaN or Inf are removed before it runs.
+class FiniteRule(Rule):
+    """A rule for finite rows; rows with NaN or Inf are removed before it runs.
 
     A finite row is removed too if the square of its distance to the others would overflow float64. If most
     rows are that large, the rule reads statistics of the rows divided by `statistics.unit`. See `reach`.
@@ -207,6 +207,8 @@ class RowRule(StatedRule):
     # The statistic that the rule always needs, if any. It is measured first, which saves the pass over the
     # rows that counts non-finite values; see `Statistics.nonfinite`.
     measures: ClassVar[Statistic | None] = None
+    # Whether a parameter names rows by their workers; `renumbered` then follows them.
+    names_rows: ClassVar[bool] = False
 
     def decide(self, statistics: Statistics) -> Decision:
         if self.measures is not None:
@@ -220,16 +222,29 @@ class RowRule(StatedRule):
         n, part = statistics.n, statistics
         if len(kept) < n:
             part = statistics.take(kept, excluded=statistics.excluded + n - len(kept))
+        rule = self.renumbered(kept, n)
         try:
-            return self.decide_finite(part.checked).expand(n, kept)
+            return rule.decide_finite(part.checked).expand(n, kept)
         except OutOfReachError as error:
             lost = error.rows  # handled outside: the recursion must not nest exceptions
         if len(lost):
-            return self._decide_on(part, np.setdiff1d(np.arange(part.n), lost)).expand(n, kept)
-        return self.decide_finite(part.scaled).expand(n, kept)
+            return rule._decide_on(part, np.setdiff1d(np.arange(part.n), lost)).expand(n, kept)
+        return rule.decide_finite(part.scaled).expand(n, kept)
 
+    def renumbered(self, kept: Ints, n: int) -> FiniteRule:
+        """The rule for the kept of n rows, numbered anew: itself, unless a parameter names rows."""
+        return self
+
+    @abstractmethod
     def decide_finite(self, statistics: Statistics) -> Decision:
         """Like `decide`, for finite rows only; `statistics.excluded` rows were certainly Byzantine."""
+
+
+@dataclass(frozen=True)
+class RowRule(FiniteRule, StatedRule):
+    """A rule that weighs whole rows; rows with NaN or Inf are removed before it runs."""
+
+    def decide_finite(self, statistics: Statistics) -> Decision:
         return Weighted(checked_weights(self.weigh(statistics), statistics.n, f"{self!r}: weigh"))
 
     @abstractmethod

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from horovod_byz.aggregation.decision import Decision, Weighted
+from horovod_byz.aggregation.decision import Weighted
 from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.source import Floats, Ints
 from horovod_byz.aggregation.statistic import SQUARED_NORMS, Statistic
@@ -68,7 +68,8 @@ class NormBoundedMean(RowRule):
 
     Args:
         weights: one number of at least 0 for each worker, such as sizes of its data, decided by whoever
-            aggregates and not sent by the workers; None means equal ones.
+            aggregates and not sent by the workers; None means equal ones. The zero vector is the result where
+            all weights are 0.
         factor: largest norm of a row, in median norms, over 0.
         cap: largest share of a worker, over 0 and at most 1. What a capped worker loses is dealt out
             to the others by their weights; if too few are left to take it, all have equal shares.
@@ -104,14 +105,17 @@ class NormBoundedMean(RowRule):
         """Whether no row has a special place."""
         return self.weights is None
 
+    @property
+    def names_rows(self) -> bool:  # type: ignore[override]
+        """Whether there is a weight for each worker."""
+        return self.weights is not None
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", positive(self, "factor", self.factor))
         object.__setattr__(self, "cap", positive(self, "cap", self.cap, most=1.0))
         if self.weights is None:
             return
         weights = tuple(_weight(worker, weight) for worker, weight in enumerate(_listed(self.weights)))
-        if not sum(weights) > 0:
-            raise ValueError(f"NormBoundedMean: the weights must not all be 0, got {self.weights!r}")
         object.__setattr__(self, "weights", weights)
 
     def check(self, n: int) -> None:
@@ -121,34 +125,26 @@ class NormBoundedMean(RowRule):
             )
 
     def without(self, workers: Sequence[int], n: int) -> Rule:
-        if self.weights is None:
-            return self
-        left = [self.weights[i] for i in range(n) if i not in set(workers)]
-        if not sum(left) > 0:
-            raise ValueError("NormBoundedMean: the workers that remain all have weight 0: give them weights")
-        return replace(self, weights=tuple(left))
+        return self.renumbered(np.setdiff1d(np.arange(n), workers), n)
 
-    def _decide_on(self, statistics: Statistics, kept: Ints) -> Decision:
-        """As for every rule over rows; the weights are those of the rows that are kept."""
-        if self.weights is None or len(kept) == len(self.weights):
-            return super()._decide_on(statistics, kept)
-        weights = tuple(self.weights[i] for i in kept)
-        if not sum(weights) > 0:  # only rows that do not count are left
-            return Weighted(np.zeros(statistics.n))
-        return RowRule._decide_on(replace(self, weights=weights), statistics, kept)
+    def renumbered(self, kept: Ints, n: int) -> NormBoundedMean:
+        """The weights are those of the rows that are kept."""
+        if self.weights is None or len(kept) == n:
+            return self
+        return replace(self, weights=tuple(self.weights[i] for i in kept))
 
     def weigh(self, statistics: Statistics) -> Floats:
         norms = np.sqrt(statistics.squared_norms)
         limit = self.factor * float(np.median(norms))
         cut = np.where(norms > limit, limit / np.where(norms > limit, norms, 1.0), 1.0)
         given = np.ones(statistics.n) if self.weights is None else np.array(self.weights)
-        shares: Floats = _capped(given / given.max(), self.cap) * cut
+        shares: Floats = _capped(given, self.cap) * cut if given.any() else given
         return shares
 
 
 def _capped(weights: Floats, cap: float) -> Floats:
     """Shares in proportion to the weights, none over `cap`, of sum 1; equal ones where cap is too small."""
-    counted = int(np.count_nonzero(weights))
+    weights, counted = weights / weights.max(), int(np.count_nonzero(weights))
     if cap * counted <= 1:
         return Weighted.uniform(len(weights), np.flatnonzero(weights)).weights
     shares: Floats = weights / weights.cumsum()[-1]

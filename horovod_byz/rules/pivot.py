@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from horovod_byz.aggregation.decision import Decision, Weighted
+from horovod_byz.aggregation.decision import Weighted
 from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.source import Floats, Ints
 from horovod_byz.aggregation.statistic import DISTANCES, Statistic
@@ -51,6 +51,7 @@ class MoNNA(BoundedRule, RowRule):
         f"{condition}, the pivot being honest", "O(n^2 d)", "lowest rows", ROW_EXCLUDED
     )
     measures: ClassVar[Statistic | None] = DISTANCES
+    names_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,14 +63,11 @@ class MoNNA(BoundedRule, RowRule):
             raise ValueError(f"{self!r} has a pivot beyond the last of n = {n} rows: use pivot <= {n - 1}")
 
     def without(self, workers: Sequence[int], n: int) -> Rule:
-        return self._among(np.setdiff1d(np.arange(n), workers))
+        return self.renumbered(np.setdiff1d(np.arange(n), workers), n)
 
-    def _among(self, kept: Ints) -> MoNNA:
-        """The rule over the kept rows, numbered anew: the pivot, or the next row after it that is kept."""
+    def renumbered(self, kept: Ints, n: int) -> MoNNA:
+        """The pivot stays, or the next row after it that is kept takes its place."""
         return replace(self, pivot=int(np.searchsorted(kept, self.pivot)) % max(len(kept), 1))
-
-    def _decide_on(self, statistics: Statistics, kept: Ints) -> Decision:
-        return RowRule._decide_on(self._among(kept), statistics, kept)
 
     def weigh(self, statistics: Statistics) -> Floats:
         n = statistics.n
