@@ -120,7 +120,7 @@ def check_accounts():
 def check_pieces():
     """Operations that would exceed Horovod's counts are split; the value stays the same."""
     rng = np.random.default_rng(0)
-    d = 20000
+    d = 80_000  # long enough for four ranks to gather a root's result in pieces
     rows = rng.standard_normal((WORKERS, d)).astype(np.float32)
     results = {}
     for collector in (Symmetric(), Root(), Sharded()):
