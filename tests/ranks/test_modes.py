@@ -14,6 +14,9 @@ BITWISE = [
     "Krum(f=2)",
     "MultiKrum(f=2",
     "Bulyan(f=2)",
+    "CAF(f=2)",
+    "Pipeline(NNM(f=2)",
+    "Pipeline(Bucketing(s=2",
     "Detox(",
 ]
 

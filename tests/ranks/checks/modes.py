@@ -22,6 +22,9 @@ RULES = [
     hb.Krum(f=2),
     hb.MultiKrum(f=2),
     hb.Bulyan(f=2),
+    hb.CAF(f=2),
+    hb.Pipeline(hb.NNM(f=2), hb.TrimmedMean(f=2)),
+    hb.Pipeline(hb.Bucketing(s=2), hb.Krum(f=1)),
     hb.GeometricMedian(),
     hb.Detox(hb.Redundancy(r=3), inner=hb.Mean(), outer=hb.Median(), groups=2),
 ]
