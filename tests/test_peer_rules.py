@@ -14,7 +14,7 @@ import horovod_byz as hb
 import reference
 from cases import DTYPES, random_case
 from horovod_byz import rules
-from horovod_byz.rules.diameter import closest
+from horovod_byz.rules.diameter import closest, coverable
 from horovod_byz.rules.spectrum import leading
 
 CASES = 1000
@@ -162,6 +162,24 @@ def test_the_search_for_the_least_diameter_is_exact(seed):
     subsets = list(itertools.combinations(range(n), size))
     best = min(subsets, key=lambda chosen: reference.diameter(distances, chosen))
     assert closest(distances, size).tolist() == list(best)
+
+
+def test_the_smallest_cover_of_pairs_is_found():
+    """On sparse graphs too, where the row with the most pairs need not be in any smallest cover."""
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        n = 11
+        pairs = [
+            pair for pair in itertools.combinations(range(n), 2) if rng.random() < rng.choice([0.2, 0.3, 0.5])
+        ]
+        apart = [sum(1 << (set(pair) - {row}).pop() for pair in pairs if row in pair) for row in range(n)]
+        sets = np.arange(1 << n)
+        meets = np.ones(1 << n, bool)
+        for a, b in pairs:
+            meets &= ((sets >> a) | (sets >> b)) & 1 == 1
+        least = min(int(chosen).bit_count() for chosen in sets[meets])
+        assert coverable(apart, (1 << n) - 1, least)
+        assert not coverable(apart, (1 << n) - 1, least - 1)
 
 
 def test_the_least_diameter_of_many_rows():

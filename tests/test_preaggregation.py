@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 import re
 
 import numpy as np
@@ -16,6 +17,7 @@ from horovod_byz import rules
 from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.mixing import mixed_distances
 from horovod_byz.kernels.rows import TILE
+from horovod_byz.training import config as configs
 from sharding import run_sharded
 
 CASES = 1000
@@ -244,8 +246,6 @@ def test_shards_give_the_same_bits(rule, dtype):
 
 @pytest.mark.parametrize("rule", CHAINS, ids=repr)
 def test_a_pipeline_is_a_value(rule):
-    import pickle
-
     assert eval(repr(rule), vars(hb)) == rule
     assert pickle.loads(pickle.dumps(rule)) == rule
     assert hash(eval(repr(rule), vars(hb))) == hash(rule)
@@ -372,7 +372,8 @@ def test_pipelines_by_name():
     assert rules.as_rule("pipeline:chain=clipping:norm=1e+2+mean") == hb.Pipeline(
         hb.Clipping(100.0), hb.Mean()
     )
-    assert rules.RULES["pipeline"] is hb.Pipeline
+    made = configs.make({"workers": 9, "byzantine": 2, "rule": "pipeline:chain=nnm:f=2+multi-krum:f=2"})
+    assert made.make_rule() == hb.Pipeline(hb.NNM(f=2), hb.MultiKrum(f=2))
 
 
 def test_tensors_and_half_precision_come_back_as_they_were():
