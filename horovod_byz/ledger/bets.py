@@ -49,6 +49,8 @@ class Bets:
     def __init__(self, events: int) -> None:
         self.events, self.step = events, 0
         self._money = np.zeros((0, events * len(STAKES)))  # (workers, experts)
+        self._most = 0.0  # no expert has more
+        self._total: Floats | None = None  # what `money` returns, until the next bet
 
     def bet(self, workers: npt.NDArray[np.intp], hits: Hits, chances: Floats) -> None:
         """One step.
@@ -59,19 +61,27 @@ class Bets:
             chances: (events,) the largest probability of each event for an honest worker; 1 means no bet.
         """
         self.step += 1
+        self._total = None
         self._grow(int(workers[-1]) + 1 if len(workers) else 0)
-        self._money += entering(self.step) / self._money.shape[1]
-        factors = np.where(hits[:, :, None], *_factors(chances.tobytes())).reshape(len(workers), -1)
+        enters = entering(self.step) / self._money.shape[1]
+        self._money += enters
+        won, lost, most = _factors(chances.tobytes())
+        factors = np.where(hits[:, :, None], won, lost).reshape(len(workers), -1)
         if len(workers) == len(self._money):  # all of them: no copy of the money
             self._money *= factors
-            np.minimum(self._money, _MOST, out=self._money)
         else:
-            self._money[workers] = np.minimum(self._money[workers] * factors, _MOST)
+            self._money[workers] *= factors
+        self._most = (self._most + enters) * most
+        if self._most >= _MOST / 2:  # rounding is far below a half
+            np.minimum(self._money, _MOST, out=self._money)
+            self._most = float(self._money.max(initial=0.0))
 
     def money(self) -> Floats:
         """(workers,) what each worker's bettors have: the e-value."""
-        total: Floats = self._money.sum(axis=1) + 1 / math.log2(self.step + 2)
-        return total
+        if self._total is None:
+            self._total = np.add.reduce(self._money, axis=1)
+            self._total += 1 / math.log2(self.step + 2)
+        return self._total
 
     def of(self, worker: int) -> float:
         """The money of one worker."""
@@ -83,6 +93,7 @@ class Bets:
             # A worker that comes later has not lost what was entered before; it was not bet.
             entered = (1 - 1 / math.log2(self.step + 1)) / self._money.shape[1]
             self._money = np.vstack([self._money, np.full((missing, self._money.shape[1]), entered)])
+            self._most = max(self._most, entered)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -92,15 +103,21 @@ class Bets:
         """Takes up what `state_dict` gave; leaves aside a state with other events."""
         money = np.asarray(state["money"], np.float64)
         if money.ndim == 2 and money.shape[1] == self._money.shape[1]:
-            self.step, self._money = int(state["step"]), money
+            self.step, self._money, self._total = int(state["step"]), money, None
+            self._most = float(money.max(initial=0.0))
 
 
 @functools.lru_cache(maxsize=128)
-def _factors(chances: bytes) -> tuple[Floats, Floats]:
-    """What a win and a loss multiply the money of each event and stake by, given the bytes of the chances."""
+def _factors(chances: bytes) -> tuple[Floats, Floats, float]:
+    """What a win and a loss multiply the money of each event and stake by, and the largest of the factors.
+
+    Args:
+        chances: the bytes of the events' chances.
+    """
     chance = np.frombuffer(chances)[:, None]
     stakes = np.where(chance < 1, STAKES, 0.0)  # (events, stakes)
-    return 1 - stakes + stakes / chance, 1 - stakes
+    won = 1 - stakes + stakes / chance
+    return won, 1 - stakes, float(won.max(initial=1.0))
 
 
 def entering(step: int) -> float:

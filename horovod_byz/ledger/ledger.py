@@ -98,6 +98,7 @@ class Ledger:
         self.suspicion = None if test is None else Suspicion(alpha, test)
         self._accounts: dict[int, Account] = {}
         self._sums: Sums | None = None  # what tables added to the accounts, until somebody reads them
+        self._grouped: Groups | None = None  # the groups that the accounts have
         self._outvoted_ranks: Counter[int] = Counter()
         self._complainers: Counter[int] = Counter()
         self.places: tuple[Place, ...] = ()
@@ -175,9 +176,11 @@ class Ledger:
         self._tally(result, Table.of(result), step, groups)
 
     def _tally(self, result: Any, table: Table, step: int, groups: Groups | None) -> None:
-        for k, group in enumerate(groups or ()):
-            for worker in group:
-                self._account(worker).group = k
+        if groups and groups != self._grouped:
+            self._grouped = groups
+            for k, group in enumerate(groups):
+                for worker in group:
+                    self._account(worker).group = k
         if self._sums is None or not self._sums.is_of(table):
             self._settle()
             self._sums = Sums([self._account(worker) for worker in table.workers.tolist()])
@@ -271,7 +274,7 @@ class Ledger:
         """
         accounts = [Account.from_state(kept) for kept in state["accounts"]]
         self._accounts = {account.worker: account for account in accounts}
-        self._sums = None
+        self._sums = self._grouped = None
         self.steps, self._outvoted_ranks = state["steps"], Counter(state["outvoted_ranks"])
         self._complainers = Counter(state.get("complainers", {}))  # 0.1.0 kept none
         if self.suspicion is not None:

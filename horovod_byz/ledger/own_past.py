@@ -60,7 +60,7 @@ class OwnPast:
         """One step."""
         workers = seen.workers
         now = _relative(seen.scores)
-        if not seen.all_units:
+        if seen.unit is not None:
             # A last column without scores, for the unit -1.
             scores = np.full((len(MARGINS), now.shape[1] + 1), np.nan)
             scores[:, :-1] = now
@@ -80,7 +80,7 @@ class OwnPast:
             if small:
                 chances[k] = small / (length + 1)
         met = hits.reshape(-1, len(workers)).T
-        if not seen.all_units:
+        if seen.unit is not None:
             met = met & (seen.unit >= 0)[:, None]
         self.bets.bet(workers, met, chances.ravel())
         slot = self._past[self.step % BLOCK]

@@ -43,6 +43,9 @@ class Finding:
     camps: str = ""
 
 
+_NOTHING = Finding()
+
+
 class Suspicion:
     """A test over the steps of a run.
 
@@ -104,13 +107,15 @@ class Suspicion:
 
     def _judged(self, step: int) -> Finding:
         if self.undecided:
-            return Finding()
+            return _NOTHING
         if self._camps.money >= 1 / self.alpha:
             self.undecided = True
             return Finding(camps="many workers differ from one another in the same way at each step")
         if self._steps < _PATIENCE:
-            return Finding()
+            return _NOTHING
         money = self._test.bets.money()
+        if not money.max(initial=0.0) >= self._workers / self.alpha:
+            return _NOTHING
         over = [int(worker) for worker in np.flatnonzero(money >= self._workers / self.alpha)]
         fresh = {worker: float(money[worker]) for worker in over if worker not in self.named}
         if fresh and len(self.named) + len(fresh) > most(self._workers):
@@ -143,18 +148,21 @@ class Suspicion:
 
 def _observed(table: Table, groups: Groups | None, named: Collection[int]) -> Observed:
     """The rows that are compared: without those that have proof against them, and those of named workers."""
-    scores = np.stack([table.distances * table.comparable, table.norms, table.cosines * table.comparable])
+    workers, alike = table.workers, np.logical_and.reduce(table.comparable)
+    if alike and table.scored and not (named or groups or table.proven):
+        return Observed(table.numbers[1:], workers, None)
+    scores = table.numbers[1:].copy()
     # An outvoted row, like one that was not measured or is not finite, is no part of the comparison. Equal
     # scores are ties, which never count as evidence.
+    scores[::2] *= table.comparable
     scores[2, table.outvoted] = np.nan
-    workers = table.workers
     if named:
         tested = np.array([worker not in named for worker in workers.tolist()], np.bool_)
         scores, workers = scores[:, tested], workers[tested]
     fit = np.isfinite(scores.sum(axis=0))
     if not groups:
         if fit.all():
-            return Observed(scores, workers, np.arange(len(workers)))
+            return Observed(scores, workers, None)
         unit = np.full(len(workers), -1, np.intp)
         unit[fit] = np.arange(np.count_nonzero(fit))
         return Observed(scores[:, fit], workers, unit)

@@ -85,16 +85,13 @@ class Window:
         self.first, self.last = (step if self.steps == 0 else self.first), step
         self.steps += 1
         table = Table.of(result)
-        if not np.array_equal(self._columns, table.workers):
+        if self._columns is not table.workers and not np.array_equal(self._columns, table.workers):
             self._fold()
-            self._columns = table.workers
-            self._totals, self._counts = (
-                np.zeros((3, len(table.workers))),
-                np.zeros((3, len(table.workers)), np.int64),
-            )
-        values = np.stack([table.weights, table.distances, table.norms])
-        measured = np.isfinite(values)
-        np.add(self._totals, values, out=self._totals, where=measured)
+            self._totals = np.zeros((3, len(table.workers)))
+            self._counts = np.zeros((3, len(table.workers)), np.int64)
+        self._columns = table.workers
+        measured = table.measured[:3]
+        np.add(self._totals, table.numbers[:3], out=self._totals, where=measured)
         self._counts += measured
         for phase, seconds in getattr(result, "timings", {}).items():
             self._phases.add(phase, seconds)
