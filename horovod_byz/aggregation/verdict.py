@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,22 @@ class Verdict:
         return bool(self.reason)
 
 
+class Seen(Protocol):
+    """What a step says of its rows; the table is made when somebody reads it."""
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+
+    @property
+    def table(self) -> Table:
+        """The verdicts in columns."""
+
+    @property
+    def proven(self) -> bool:
+        """Whether some row is proof against its worker."""
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """The verdicts of one step in columns, without an object per worker.
@@ -73,10 +89,10 @@ class Table:
     comparable: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, result: Any) -> Table:
-        """That of a result: of its outcome, or else of its verdicts."""
-        table = getattr(getattr(result, "outcome", None), "table", None)
-        return table if isinstance(table, Table) else cls.of_verdicts(result.verdicts)
+    def seen(cls, result: Any) -> Seen:
+        """What a result says of its rows: its outcome, or else the table of its verdicts."""
+        outcome: Seen | None = getattr(result, "outcome", None)
+        return outcome if outcome is not None else cls.of_verdicts(result.verdicts)
 
     @classmethod
     def of_verdicts(cls, verdicts: Sequence[Verdict]) -> Table:
@@ -92,24 +108,38 @@ class Table:
         )
 
     @property
+    def n(self) -> int:
+        """Number of rows."""
+        return len(self.workers)
+
+    @property
+    def table(self) -> Table:
+        """Itself."""
+        return self
+
+    @property
     def weights(self) -> Floats:
         """(n,) weight in the result; NaN where it was not measured."""
-        return self.numbers[0]
+        weights: Floats = self.numbers[0]
+        return weights
 
     @property
     def distances(self) -> Floats:
         """(n,) L2 distance to the result; NaN where it was not measured or the row is not finite."""
-        return self.numbers[1]
+        distances: Floats = self.numbers[1]
+        return distances
 
     @property
     def norms(self) -> Floats:
         """(n,) L2 norm; NaN as for `distances`."""
-        return self.numbers[2]
+        norms: Floats = self.numbers[2]
+        return norms
 
     @property
     def cosines(self) -> Floats:
         """(n,) of the angle to the result; NaN as for `distances`."""
-        return self.numbers[3]
+        cosines: Floats = self.numbers[3]
+        return cosines
 
     @functools.cached_property
     def measured(self) -> npt.NDArray[np.bool_]:

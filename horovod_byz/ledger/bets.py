@@ -25,13 +25,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["STAKES", "Bets", "entering"]
+__all__ = ["STAKES", "TOGETHER", "Bets", "entering", "steps_below"]
 
 Floats = npt.NDArray[np.float64]
 Hits = npt.NDArray[np.bool_]
 
 # Shares of its money that an expert stakes: small ones win against rare events, large ones are quick.
 STAKES = np.array([0.1, 0.4, 0.9])
+# Steps that a test looks at together at most, where nobody can be named in between.
+TOGETHER = 20
+# Of a limit that money must stay below: far more than rounding adds to a sum.
+_SAFE = 1 - 1e-6
 # Money beyond this is forgotten, which only lowers it: a product of a billion steps stays finite.
 _MOST = 1e200
 
@@ -83,6 +87,17 @@ class Bets:
             self._total += 1 / math.log2(self.step + 2)
         return self._total
 
+    def steps_below(self, limit: float, growth: Floats) -> int:
+        """The number of further steps, up to `TOGETHER`, after which no worker can have `limit`.
+
+        Args:
+            limit: what nobody reaches.
+            growth: (experts,) by how much a step multiplies an expert's money at most.
+        """
+        # A worker that is new has what entered so far, at most 1.
+        most = self._money.max(axis=0, initial=1 / self._money.shape[1])
+        return steps_below(limit, most, growth, self.step)
+
     def of(self, worker: int) -> float:
         """The money of one worker."""
         return float(self.money()[worker]) if worker < len(self._money) else 1.0
@@ -118,6 +133,23 @@ def _factors(chances: bytes) -> tuple[Floats, Floats, float]:
     stakes = np.where(chance < 1, STAKES, 0.0)  # (events, stakes)
     won = 1 - stakes + stakes / chance
     return won, 1 - stakes, float(won.max(initial=1.0))
+
+
+def steps_below(limit: float, money: Floats, growth: Floats, step: int) -> int:
+    """The number of steps after `step`, up to `TOGETHER`, at which all the money must stay below a limit.
+
+    Args:
+        limit: what is not reached.
+        money: (experts,) what each has.
+        growth: (experts,) by how much a step multiplies it at most.
+        step: steps bet on.
+    """
+    enters, rest = entering(step + 1) / money.size, 1 / math.log2(step + 2)  # both become less
+    for ahead in range(TOGETHER):
+        money = (money + enters) * growth
+        if not money.sum() + rest < limit * _SAFE:
+            return ahead
+    return TOGETHER
 
 
 def entering(step: int) -> float:

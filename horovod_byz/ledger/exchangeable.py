@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.ledger.bets import STAKES, Bets, entering
+from horovod_byz.ledger.bets import STAKES, Bets, entering, steps_below
 
 __all__ = ["Camps", "Exchangeable", "Observed", "most"]
 
@@ -35,7 +35,6 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 # What is bet on: which statistics are counted from above and from below, and how many c.
 _SCORES, _COUNTS = 3, 3
-
 
 
 def most(units: int) -> int:
@@ -91,6 +90,10 @@ class Exchangeable:
             missed[:, :m] = hits
             hits = missed[:, seen.unit]
         self.bets.bet(seen.workers, hits.T, chances)
+
+    def growth(self, n: int) -> Floats:
+        """(experts,) by how much a step multiplies the money of each expert at most, with n rows at most."""
+        return _growth(n)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -148,6 +151,10 @@ class Camps:
         else:
             self._ranks[:, first] += place
 
+    def steps_below(self, limit: float) -> int:
+        """See `Bets.steps_below`."""
+        return steps_below(limit, self._money, 1 + STAKES, self.step)
+
     @property
     def money(self) -> float:
         """The e-value against "at most a third of the workers differ"."""
@@ -171,6 +178,14 @@ def _bets_on(m: int) -> tuple[Ints, Floats]:
     counts = np.array([1, -(-third // 3), third])
     bounds = np.stack([_begins(m) + (m - 1 - counts), _begins(m) + counts])
     return bounds[..., None], np.tile(counts / honest, 2 * _SCORES)
+
+
+@functools.lru_cache(maxsize=32)
+def _growth(n: int) -> Floats:
+    largest = np.ones(2 * _SCORES * _COUNTS)
+    for m in range(3, n + 1):  # fewer rows than n are compared where some are left out
+        largest = np.maximum(largest, 1 / _bets_on(m)[1])
+    return (1 - STAKES + STAKES * largest[:, None]).ravel()
 
 
 @functools.lru_cache(maxsize=32)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.ledger.bets import Bets
+from horovod_byz.ledger.bets import STAKES, Bets
 from horovod_byz.ledger.exchangeable import Observed
 
 __all__ = ["BLOCK", "CHANCE", "LAYOUTS", "MARGINS", "OwnPast"]
@@ -109,6 +109,11 @@ class OwnPast:
         missing = n - self._past.shape[2]
         if missing > 0:
             self._past = np.pad(self._past, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
+
+    def growth(self, n: int) -> Floats:
+        """(experts,) by how much a step multiplies the money of each expert at most."""
+        # No event has a chance below 1/5: the smallest of int(CHANCE * t) / t is that of t = 5.
+        return np.tile(1 - STAKES + 5 * STAKES, self.bets.events)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 
 from horovod_byz.aggregation.source import Groups
-from horovod_byz.aggregation.verdict import Table, Verdict
+from horovod_byz.aggregation.verdict import Seen, Table, Verdict
+from horovod_byz.ledger.bets import TOGETHER
 from horovod_byz.ledger.exchangeable import Camps, Exchangeable, Observed, most
 from horovod_byz.ledger.own_past import OwnPast
 
@@ -71,6 +72,8 @@ class Suspicion:
         self.undecided = False
         self._test, self._camps = TESTS[test](), Camps()
         self._steps = self._workers = 0
+        self._pending: list[tuple[Seen, Groups | None]] = []
+        self._free = (0, 0)  # further steps, with so many rows, after which no e-value can have crossed
 
     @property
     def reason(self) -> str:
@@ -84,11 +87,10 @@ class Suspicion:
 
     def log10(self, worker: int) -> float:
         """The logarithm of a worker's e-value, 0 at first; it is named at log10(n / alpha)."""
+        self.settle()
         return math.log10(self._test.bets.of(worker))
 
-    def observe(
-        self, step: int, verdicts: Table | Sequence[Verdict], groups: Groups | None = None
-    ) -> Finding:
+    def observe(self, step: int, verdicts: Seen | Sequence[Verdict], groups: Groups | None = None) -> Finding:
         """One step.
 
         Args:
@@ -96,14 +98,36 @@ class Suspicion:
             verdicts: one per worker.
             groups: redundancy groups; the rows of one are one observation.
         """
-        table = verdicts if isinstance(verdicts, Table) else Table.of_verdicts(verdicts)
+        seen = Table.of_verdicts(verdicts) if isinstance(verdicts, Sequence) else verdicts
         self._steps += 1
-        self._workers = max(self._workers, len(table.workers))
-        seen = _observed(table, groups, self.named)
-        self._test.observe(seen)
-        if self.test == "exchangeable":
-            self._camps.observe(seen)
-        return self._judged(step)
+        self._workers = max(self._workers, seen.n)
+        self._pending.append((seen, groups))
+        steps, n = self._free
+        if steps and n == seen.n:  # nobody can be named at this step: a few in a row cost less than each
+            self._free = steps - 1, n
+            return _NOTHING
+        self.settle()
+        finding = self._judged(step)
+        self._free = self._steps_ahead(seen.n), seen.n
+        return finding
+
+    def _steps_ahead(self, n: int) -> int:
+        """The number of further steps, with n rows, in which no e-value can cross its limit."""
+        if self.undecided:
+            return TOGETHER
+        below = self._test.bets.steps_below(self._workers / self.alpha, self._test.growth(n))
+        return min(max(below, _PATIENCE - 1 - self._steps), self._camps.steps_below(1 / self.alpha), TOGETHER)
+
+    def settle(self) -> None:
+        """Takes the steps into account that wait."""
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        for seen, groups in pending:
+            observed = _observed(seen.table, groups, self.named)
+            self._test.observe(observed)
+            if self.test == "exchangeable":
+                self._camps.observe(observed)
 
     def _judged(self, step: int) -> Finding:
         if self.undecided:
@@ -126,6 +150,7 @@ class Suspicion:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
+        self.settle()
         return {
             "test": self.test,
             "named": dict(self.named),
@@ -140,10 +165,12 @@ class Suspicion:
         """Takes up what `state_dict` gave; leaves aside the state of another test."""
         if state["test"] != self.test:
             return
+        self._pending.clear()
         self.named = {int(worker): int(step) for worker, step in state["named"].items()}
         self.undecided, self._steps, self._workers = state["undecided"], state["steps"], state["workers"]
         self._test.load_state_dict(state["state"])
         self._camps.load_state_dict(state["camps"])
+        self._free = (0, 0)
 
 
 def _observed(table: Table, groups: Groups | None, named: Collection[int]) -> Observed:
