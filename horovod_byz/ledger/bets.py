@@ -87,6 +87,12 @@ class Bets:
             self._total += 1 / math.log2(self.step + 2)
         return self._total
 
+    def restart(self, worker: int) -> None:
+        """Gives a worker's bettors what one that comes now has."""
+        if worker < len(self._money):
+            self._money[worker] = (1 - 1 / math.log2(self.step + 2)) / self._money.shape[1]
+            self._most, self._total = max(self._most, float(self._money[worker, 0])), None
+
     def steps_below(self, limit: float, growth: Floats) -> int:
         """The number of further steps, up to `TOGETHER`, after which no worker can have `limit`.
 

@@ -91,6 +91,10 @@ class Exchangeable:
             hits = missed[:, seen.unit]
         self.bets.bet(seen.workers, hits.T, chances)
 
+    def forget(self, worker: int) -> None:
+        """Tests a worker as if it came now."""
+        self.bets.restart(worker)
+
     def growth(self, n: int) -> Floats:
         """(experts,) by how much a step multiplies the money of each expert at most, with n rows at most."""
         return _growth(n)

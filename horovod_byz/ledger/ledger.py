@@ -65,6 +65,7 @@ class Ledger:
 
     Attributes:
         steps: steps entered.
+        loads: how often `load_state_dict` replaced its history.
         evidence: the last proofs, suspicions and notices.
         places: where each rank runs.
         rank: this process's rank; None for a ledger that belongs to no optimizer.
@@ -95,6 +96,7 @@ class Ledger:
         listeners: Sequence[Listener] = (),
     ) -> None:
         self.steps = 0
+        self.loads = 0
         self.alpha, self.test = alpha, test
         self.suspicion = None if test is None else Suspicion(alpha, test)
         self._accounts: dict[int, Account] = {}
@@ -234,6 +236,21 @@ class Ledger:
         if finding.camps:
             self._enter(step, "notice", "two camps", detail=finding.camps)
 
+    def readmit(self, worker: int) -> None:
+        """Tests a worker anew that takes part again: a suspicion that was acted on may be entered again."""
+        if self.suspicion is not None:
+            self.suspicion.readmit(worker)
+
+    def forget_suspicion(self) -> None:
+        """Begins the test anew, as where worker i may be another machine from here on; accounts stay."""
+        if self.suspicion is not None:
+            self.suspicion = Suspicion(self.alpha, self.suspicion.test)
+
+    @property
+    def history(self) -> str:
+        """What a policy decides from beside the steps to come, in words for ranks to compare."""
+        return "" if self.suspicion is None else self.suspicion.history
+
     def absent(self, workers: Any, step: int | None = None) -> None:
         """Enters that workers did not arrive in time for a step."""
         self._add_up()  # whose steps are earlier
@@ -285,6 +302,7 @@ class Ledger:
 
         The evidence of another test is left aside; this ledger's own test then starts anew.
         """
+        self.loads += 1
         accounts = [Account.from_state(kept) for kept in state["accounts"]]
         self._accounts = {account.worker: account for account in accounts}
         self._sums = self._grouped = None

@@ -110,6 +110,11 @@ class OwnPast:
         if missing > 0:
             self._past = np.pad(self._past, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
 
+    def forget(self, worker: int) -> None:
+        """Tests a worker as if it came now, without a past."""
+        self.bets.restart(worker)
+        self._past[:, :, worker : worker + 1] = np.nan
+
     def growth(self, n: int) -> Floats:
         """(experts,) by how much a step multiplies the money of each expert at most."""
         # No event has a chance below 1/5: the smallest of int(CHANCE * t) / t is that of t = 5.

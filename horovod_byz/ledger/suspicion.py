@@ -2,7 +2,8 @@
 
 Each worker has an e-value, the money that `Bets` won on the claim that it is honest. Over n workers and all
 steps of a run, any honest worker's e-value reaches n / alpha with probability alpha at most (Ville's
-inequality, and a union over workers). At that step the worker is named, once.
+inequality, and a union over workers). At that step the worker is named, once; and again where it was
+readmitted, with an e-value that began anew.
 
 Nobody's weight enters: a rule has no say in who is suspected.
 """
@@ -147,6 +148,25 @@ class Suspicion:
             return Finding(camps=f"{len(fresh) + len(self.named)} workers are unlike the others")
         self.named.update(dict.fromkeys(fresh, step))
         return Finding(fresh)
+
+    def readmit(self, worker: int) -> None:
+        """Tests a worker anew that was named, or excluded for another reason: its evidence has been used."""
+        self.settle()
+        self.named.pop(worker, None)
+        self._test.forget(worker)
+        self._free = (0, 0)
+
+    @property
+    def history(self) -> str:
+        """What the steps so far come to, in words that ranks can compare; "" before the first step.
+
+        Of e-values three digits: ranks on other processors may round otherwise.
+        """
+        if not self._steps:
+            return ""
+        self.settle()
+        values = np.log10(self._test.bets.money()).round(3).tolist()
+        return f"{self._steps} steps, named {sorted(self.named.items())}, {self.undecided}, {values}"
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
