@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 
 import numpy as np
@@ -12,7 +13,10 @@ import torch
 import horovod_byz as hb
 from horovod_byz.collect import HeaderMismatchError, Symmetric
 from horovod_byz.collect.session import Job
+from horovod_byz.host.place import Place
+from horovod_byz.ledger import endings
 from horovod_byz.ledger.log import LOGGER
+from horovod_byz.optimizer import recording
 from horovod_byz.optimizer.synchronizer import Synchronizer
 from test_policy import N, Run, nan
 from thread_ranks import on_ranks_that_fail
@@ -147,6 +151,36 @@ class TestHistory:
             pair[1].rebind()
             assert (pair[1].ledger.history == "") == begins
             assert pair[1].ledger.steps == 4
+
+
+class TestTerminated:
+    """A rank that failed at the process's end was entered in the ledgers of runs that were over."""
+
+    def test_only_a_ledger_in_use_learns_who_failed(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(endings._Process, "ledgers", {})
+        done, dropped, used = (wrapped(ledger=tmp_path / name) for name in ("done", "dropped", "used"))
+        for pair in (done, dropped, used):
+            step(pair)
+        ledgers = [pair[1].ledger for pair in (done, dropped, used)]
+        done[1].remove_hooks()
+        dropped[1].ledger = hb.Ledger()
+        recording.terminated("Terminated: it was ended by SIGTERM", [3])
+        assert [[e.rank for e in ledger.evidence] for ledger in ledgers] == [[], [], [3]]
+        for name, ranks in (("done", []), ("dropped", []), ("used", [3])):
+            (end,) = [r for r in lines(tmp_path / name / "ledger.rank0.jsonl") if r["record"] == "end"]
+            assert end["reason"].startswith("Terminated")
+            assert end["ranks"] == ranks
+
+    def test_a_ledger_that_a_program_bound_itself_is_in_use(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(endings._Process, "ledgers", {})
+        ledger = hb.Ledger(tmp_path)
+        ledger.bind([Place(rank, (rank,)) for rank in range(4)], rank=0)
+        recording.terminated("Terminated", [3])
+        assert [(e.reason, e.worker) for e in ledger.evidence] == [("late", 3)]
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def seasoned(steps):

@@ -92,6 +92,14 @@ def _uses(owner: Any, ledger: Ledger, other: Any) -> bool:
     return session is not None and session.is_current and owner._hooks.attached
 
 
+def _is_in_use(ledger: Ledger) -> bool:
+    """Whether an optimizer may still step with it; True for a ledger that another program has bound."""
+    if ledger not in _OWNERS:
+        return True
+    owner = _owner_of(ledger)
+    return owner is not None and owner.ledger is ledger and owner._hooks.attached
+
+
 def introduce(ledger: Ledger, session: Session, rule: Rule) -> None:
     """Tells a ledger who takes part in a session."""
     redundancy = getattr(rule, "redundancy", None)
@@ -143,14 +151,21 @@ def recorded(ledger: Ledger, step: Callable[[], int]) -> Iterator[None]:
 
 
 def terminated(reason: str, ranks: Sequence[int] = ()) -> None:
-    """Tells the ledgers with a file that the launcher ends this process, and which ranks failed before."""
+    """Tells the ledgers with a file that the launcher ends this process, and which ranks failed before.
+
+    A ledger whose optimizer is done, or gone, hears the reason only: ranks that fail after its run are not
+    its culprits.
+    """
     for ledger in endings.ledgers():
+        if not _is_in_use(ledger):
+            ledger.end(reason)
+            continue
         known = {entry.rank for entry in ledger.evidence if entry.reason == "late"}
         for rank in sorted(set(ranks) - known):
             workers = next((place.workers for place in ledger.places if place.rank == rank), ())
             worker = workers[0] if len(workers) == 1 else None
             ledger.enter(Evidence(ledger.steps, "proof", "late", worker, rank, _GONE))
-    endings.end_all(reason, ranks)
+        ledger.end(reason, ranks)
 
 
 def _evidence(ledger: Ledger, error: TransportError, step: int) -> Iterator[Evidence]:
