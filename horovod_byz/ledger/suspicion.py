@@ -206,7 +206,8 @@ def _observed(table: Table, groups: Groups | None, named: Collection[int]) -> Ob
     if named:
         tested = np.array([worker not in named for worker in workers.tolist()], np.bool_)
         scores, workers = scores[:, tested], workers[tested]
-    fit = np.isfinite(scores.sum(axis=0))
+    with np.errstate(over="ignore"):
+        fit = np.isfinite(scores.sum(axis=0))
     if not groups:
         if fit.all():
             return Observed(scores, workers, None)
