@@ -166,6 +166,20 @@ class TestExclusion:
         assert run.enforcer.excluded == ()
         assert "Krum(f=2) needs n > 2f + 2 = 6 rows, got n = 6" in run.board.actions[0]["detail"]
 
+    @pytest.mark.parametrize(
+        ("rule", "excluded"), [(hb.Median(), (2,)), (hb.TrimmedMean(f=1), ()), (hb.MultiKrum(f=0), ())]
+    )
+    def test_the_rules_least_number_of_rows_decides_in_a_small_job(self, rule, excluded):
+        session = bind("symmetric", D, np.float32, 3)
+        enforcer = Enforcer(hb.Policy("exclude"))
+        sync = Synchronizer(session, rule, hb.Ledger(), enforcer=enforcer)
+        for worker in (2, 1):  # the second is one too many in any case
+            x = rows()[:3].copy()
+            x[worker, 0] = np.nan
+            sync.step(x)
+            assert enforcer.excluded == excluded
+        assert sync.step(rows()[:3]).excluded == excluded
+
     def test_fewer_than_half_are_excluded_by_default(self):
         run = Run(hb.Policy("exclude"), hb.Mean())
         for worker in range(4):
