@@ -143,7 +143,7 @@ class TestExclusion:
         np.testing.assert_array_equal(result.value, hb.Median()(np.delete(x, 2, axis=0)))
         assert result.weights[2] == 0
         assert run.actions() == [(0, "exclude", 2)]
-        assert "worker 2 sent NaN or infinite values (1 values); excluded" in run.board.actions[0]["detail"]
+        assert "worker 2 sent NaN or infinite values (1 value); excluded" in run.board.actions[0]["detail"]
 
     def test_so_many_proofs_in_so_many_steps(self):
         run = Run(hb.Policy("exclude", after=3, within=10))

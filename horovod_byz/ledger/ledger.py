@@ -223,7 +223,8 @@ class Ledger:
                 self._enter(step, "notice", "no majority", detail=detail)
         for verdict in verdicts:
             if verdict.reason in PROOFS and verdict.worker not in split:
-                detail = f"{verdict.nonfinite} of the values" if verdict.nonfinite else ""
+                count = verdict.nonfinite
+                detail = f"{count} value{'s' * (count > 1)}" if count else ""
                 self._enter(step, "proof", verdict.reason, verdict.worker, detail=detail)
 
     def _suspect(self, seen: Seen, step: int, groups: Groups | None) -> None:
