@@ -156,6 +156,10 @@ bench-quick: setup ## The same over a small grid, in two minutes; writes nothing
 bench-step: setup ## A training step beside Horovod's own, in two minutes; FULL=1 for all; writes results/bench/step
 	$(BIN)/$(if $(FULL),python tools/bench_step.py,horovod-byz bench step) --folder results/bench/step $(ARGS)
 
+.PHONY: calibrate
+calibrate: setup ## Fit the constants of `horovod-byz plan` to results/bench again
+	$(BIN)/python -m horovod_byz.bench calibrate --results results/bench --write horovod_byz/plan/constants.json
+
 .PHONY: bench-peers
 bench-peers: ## Install byzfl and byzpy beside this package, for make bench
 	@test -x $(PEERS) || $(PYTHON) -m venv $(CURDIR)/.venv-peers

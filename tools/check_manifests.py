@@ -4,7 +4,8 @@
 
 The schemas are the part that our files use of four others, written down by hand: the MPI operator's MPIJob
 (v2beta1), the training operator's PyTorchJob (v1), Kubernetes' own kinds, and AWS ParallelCluster's
-configuration. A field that a schema does not know is an error: a cluster may accept it, and ignore it, where it is misspelt.
+configuration. A field that a schema does not know is an error: a cluster may accept a misspelt one and
+ignore it.
 """
 
 from __future__ import annotations

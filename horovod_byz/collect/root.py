@@ -30,7 +30,7 @@ class RootSession(Session):
         with step.clock("collect"):
             self.transport.gather(rows, self._rows, self.layout)
         with step.clock("aggregate"):
-            report = np.zeros(8 * (_TABLE * self.n + 1) + digest.SIZE, np.uint8)
+            report = np.zeros(8 * (TABLE * self.n + 1) + digest.SIZE, np.uint8)
             if self._rows is not None:
                 outcome = self._run(step, self._rows, self._value)
                 report = _pack(outcome, digest.digest(self._value))
@@ -43,7 +43,7 @@ class RootSession(Session):
         return Collected(self._value, outcome, (), step.clock.seconds, step.number)
 
 
-_TABLE = 5  # numbers per row in the root's report
+TABLE = 5  # numbers per row in the root's report
 
 
 def _pack(outcome: engine.Outcome, stated: bytes) -> Array:
@@ -55,8 +55,8 @@ def _pack(outcome: engine.Outcome, stated: bytes) -> Array:
 
 
 def _unpack(report: Array, n: int, symmetric: bool) -> tuple[engine.Outcome, bytes]:
-    data, end = report.tobytes(), 8 * _TABLE * n
-    weights, nonfinite, distances, lost, norms = np.frombuffer(data, np.float64, _TABLE * n).reshape(-1, n)
+    data, end = report.tobytes(), 8 * TABLE * n
+    weights, nonfinite, distances, lost, norms = np.frombuffer(data, np.float64, TABLE * n).reshape(-1, n)
     norm = float(np.frombuffer(data, np.float64, 1, end)[0])
     counts, outvoted = nonfinite.astype(np.int64), np.flatnonzero(lost)
     outcome = engine.Outcome(weights, counts, outvoted, distances, norms, norm, symmetric)
