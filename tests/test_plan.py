@@ -278,6 +278,8 @@ class TestCommand:
             ({"workers": "0"}, "--workers must be a whole number of at least 1, got '0'"),
             ({"workers": "4.5"}, "--workers must be a whole number"),
             ({"workers": "-3"}, "--workers='-3' cannot be read"),
+            ({"workers": "1M"}, "--workers may be 20,000 at most, got '1M'"),
+            ({"parameters": "1e15"}, "--parameters may be 10,000,000,000,000 at most"),
             ({"parameters": "11.2Q"}, "--parameters='11.2Q' cannot be read: give it such as"),
             ({"parameters": "many"}, "--parameters='many' cannot be read"),
             ({"parameters": "1e400"}, "--parameters='1e400' is too large"),

@@ -20,6 +20,7 @@ from horovod_byz.rules.base import Rule
 
 __all__ = ["Asked", "show"]
 
+_MOST_WORKERS = 20_000
 _OWN = {"horovod": "Horovod's own mean", "torch": "DDP's own mean"}
 
 
@@ -57,7 +58,7 @@ class Asked:
         """
         known(self.transport, _OWN, "transport")
         return Cluster(
-            workers=units.number(self.workers, "--workers"),
+            workers=units.number(self.workers, "--workers", _MOST_WORKERS),
             d=units.number(self.parameters, "--parameters"),
             cores=units.number(self.cores, "--cores"),
             ranks_per_host=units.number(self.ranks_per_host, "--ranks-per-host"),

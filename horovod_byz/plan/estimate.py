@@ -120,7 +120,8 @@ def of_collector(
     size = bound.layout.size
     messages = _messages(way, bound, made, cluster.transport)
     replicas = way.replicas if isinstance(way, Sharded) else 1
-    width = bound.d * replicas / size if isinstance(way, Sharded) else bound.d
+    # The widest shard: shards are whole tiles, so that with very many ranks some have one and others none.
+    width = max(bound.widths) * replicas if isinstance(way, Sharded) else bound.d
     seconds = {part: transfer(messages, part, size, cluster, constants) for part in PARTS}
     seconds["aggregate"] += arithmetic(made, width, cluster, constants)
     seconds |= _beside(cluster, constants, around=constants.around)

@@ -17,15 +17,17 @@ _RATES = {**_BYTES, **_BITS}
 _SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0}
 
 
-def number(text: str, what: str) -> int:
+def number(text: str, what: str, most: int = 10**13) -> int:
     """A count, such as 11.2M, 1e7 or 45.
 
     Raises:
-        ValueError: if it is none, or below 1.
+        ValueError: if it is none, below 1, or above `most`.
     """
     value = _read(text, what, _COUNTS, "such as 11200000, 11.2M or 1.12e7")
     if value < 1 or value != round(value):
         raise ValueError(f"{what} must be a whole number of at least 1, got {text!r}: such as 11.2M or 1e7")
+    if value > most:
+        raise ValueError(f"{what} may be {most:,} at most, got {text!r}: the model does not reach further")
     return round(value)
 
 
