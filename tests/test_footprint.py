@@ -137,8 +137,9 @@ class TestWarning:
     @pytest.fixture
     def room(self, monkeypatch):
         def give(size, ranks=1):
+            monkeypatch.setattr(memory, "_SAID", set())
             monkeypatch.setattr(memory, "free", lambda: size)
-            monkeypatch.setattr(memory.launchers, "local_size", lambda: ranks)
+            monkeypatch.setattr(memory.process, "local_size", lambda: ranks)
 
         return give
 
@@ -164,6 +165,7 @@ class TestWarning:
             "Symmetric() with n = 4 rows of d = 1,000,000 will hold 0.02 GB on a machine with 1 rank, and "
             "0.01 GB are free here: use collect=Sharded(replicas=1), which holds 0.01 GB there"
         }
+        assert self.bound(monkeypatch, "symmetric") == []  # said before
         assert self.bound(monkeypatch, "root")  # rank 0 holds as much
         assert self.bound(monkeypatch, "sharded") == []
 

@@ -126,7 +126,8 @@ class Collector(ABC):
             segments=ends,
             start=start,
         )
-        memory.warn_if_short(self, (Sharded(), Root()), Bound(job.layout, d, dtype, job.compression))
+        bound = Bound(job.layout, d, dtype, job.compression)
+        memory.warn_if_short(self, (Sharded(), Root()), bound, transport.rank)
         return self.session(job)
 
     def workers_of(self, size: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from horovod_byz.collect.footprint import Bound
-from horovod_byz.host import launchers, machine
+from horovod_byz.host import machine, process
 
 __all__ = ["free", "warn_if_short"]
 
@@ -27,8 +27,14 @@ def free() -> int | None:
         return None
 
 
-def warn_if_short(way: Holder, others: Sequence[Holder], bound: Bound, stacklevel: int = 4) -> None:
-    """Warns if the ranks of a machine would hold more than this machine has free.
+# What this process's ranks said: Python's own record of it is lost whenever code changes the filters.
+_SAID: set[tuple[str, int]] = set()
+
+
+def warn_if_short(
+    way: Holder, others: Sequence[Holder], bound: Bound, rank: int = 0, stacklevel: int = 3
+) -> None:
+    """Warns, once, if the ranks of a machine would hold more than this machine has free.
 
     Every rank judges by its own machine, and as if it were the one with rank 0, which holds most under a
     root; so all ranks of like machines warn.
@@ -37,13 +43,16 @@ def warn_if_short(way: Holder, others: Sequence[Holder], bound: Bound, stackleve
         way: the way to collect that is about to be bound.
         others: those to name in its place, the most wanted first.
         bound: what is bound.
+        rank: this rank.
         stacklevel: of the warning.
     """
     room = free()
-    ranks = min(launchers.local_size(), bound.layout.size)
+    ranks = min(process.local_size(), bound.layout.size)
     needed = _on_a_machine(way, bound, ranks)
-    if room is None or needed <= room:
+    about = f"{way!r} with n = {bound.n} rows of d = {bound.d:,}"
+    if room is None or needed <= room or (about, rank) in _SAID:
         return
+    _SAID.add((about, rank))
     fitting = next((other for other in others if _on_a_machine(other, bound, ranks) <= room), None)
     if fitting is not None:
         held = _gigabytes(_on_a_machine(fitting, bound, ranks))
@@ -54,8 +63,8 @@ def warn_if_short(way: Holder, others: Sequence[Holder], bound: Bound, stackleve
             "use SignCompression(), which holds a bit per coordinate"
         )
     warnings.warn(
-        f"{way!r} with n = {bound.n} rows of d = {bound.d:,} will hold {_gigabytes(needed)} on a machine "
-        f"with {ranks} rank{'s' * (ranks > 1)}, and {_gigabytes(room)} are free here: {remedy}",
+        f"{about} will hold {_gigabytes(needed)} on a machine with {ranks} rank{'s' * (ranks > 1)}, and "
+        f"{_gigabytes(room)} are free here: {remedy}",
         RuntimeWarning,
         stacklevel=stacklevel,
     )
