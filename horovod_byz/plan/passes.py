@@ -2,7 +2,7 @@
 
 Any rule can be asked, also a user's own. A rule that sees all rows makes equally many passes for every n, and
 the size of each statistic is a polynomial of at most second degree in n (a number per row, or per pair of
-rows), which three small runs determine. A pipeline is run as it is: its groups keep its statistics small.
+rows), which three small runs determine and a fourth confirms. A pipeline is run as it is: its groups keep its statistics small.
 """
 
 from __future__ import annotations
@@ -92,10 +92,19 @@ def passes(rule: Rule, n: int) -> list[Pass]:
     if n <= _FEW or any(isinstance(getattr(rule, field.name), Rule) for field in fields(rule)):
         return _run(rule, n)
     small = replace(rule, f=1) if getattr(rule, "f", 0) else rule  # type: ignore[call-arg]
-    sizes = [size for size in range(6, _FEW) if small.defined_for(size)][:3]
-    if len(sizes) < 3:
+    sizes = [size for size in range(6, _FEW) if small.defined_for(size)]
+    sizes = [*sizes[:3], *sizes[-1:]]
+    if len(sizes) < 4:
         return _run(rule, n)
-    runs = [_run(small, size) for size in sizes]
+    *runs, check = [_run(small, size) for size in sizes]
+    last = sizes.pop()
+    # Groups of its own make a rule's statistics uneven, as Draco's do: it is run as it is.
+    if any(len(run) != len(check) for run in runs) or _larger(last, sizes, runs) != check:
+        return _run(rule, n)
+    return _larger(n, sizes, runs)
+
+
+def _larger(n: int, sizes: Sequence[int], runs: Sequence[Sequence[Pass]]) -> list[Pass]:
     return [_at(n, sizes, parts) for parts in zip(*runs, strict=True)]
 
 
