@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from horovod_byz.aggregation.arena import empty_rows
 from horovod_byz.aggregation.verdict import Verdict
-from horovod_byz.collect import Root, Sharded, SignCompression, Symmetric
+from horovod_byz.collect import HalfCompression, Root, Sharded, SignCompression, Symmetric
 from horovod_byz.faults import Faults
 from horovod_byz.host.include import get_include
 from horovod_byz.ledger.evidence import Evidence
@@ -50,6 +50,7 @@ __all__ = [
     "Evidence",
     "Faults",
     "GeometricMedian",
+    "HalfCompression",
     "Hierarchical",
     "Krum",
     "Ledger",

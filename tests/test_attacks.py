@@ -23,16 +23,23 @@ EXAMPLES = [
     attacks.Gambler(probability=0.3, servers=2, server=1),
     attacks.Gaussian(),
     attacks.GradientScale(),
+    attacks.Infinite(),
     attacks.InnerProduct(epsilon=0.1),
     attacks.LabelFlip(),
     attacks.MeanCounterExample(),
+    attacks.Mimic(),
+    attacks.MinMax(),
+    attacks.MinSum(direction="deviation"),
     attacks.ModelNegation(),
     attacks.NotANumber(),
     attacks.Omniscient(),
     attacks.ReversedGradient(),
     attacks.SelectionCounterExample(),
+    attacks.SignFlip(),
+    attacks.SignFlip(of="mean"),
     attacks.Zero(),
 ]
+BY_TILES = [attack for attack in EXAMPLES if not attack.needs_whole_rows]
 every_attack = pytest.mark.parametrize("attack", EXAMPLES, ids=repr)
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
@@ -64,7 +71,7 @@ def test_examples_cover_the_registry():
 
 
 @every_dtype
-@every_attack
+@pytest.mark.parametrize("attack", BY_TILES, ids=repr)
 def test_split_invariance(attack, dtype):
     """Ragged ranges, single columns among them (where NumPy would sum pairwise), give the same bits."""
     n, d = 20, 2 * TILE + 517
@@ -79,7 +86,7 @@ def test_split_invariance(attack, dtype):
     assert same_bits(parts, whole)
 
 
-@every_attack
+@pytest.mark.parametrize("attack", BY_TILES, ids=repr)
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_split_invariance_on_any_split(attack, data):
@@ -239,6 +246,11 @@ def test_registering_a_name_twice_is_refused():
         (lambda: attacks.ALittleIsEnough(sign=0), "sign"),
         (lambda: attacks.ALittleIsEnough(z="max"), "zmax"),
         (lambda: attacks.InnerProduct(epsilon=float("inf")), "epsilon"),
+        (lambda: attacks.MinMax(direction="up"), "MinMax: direction must be"),
+        (lambda: attacks.Mimic(worker=-1), "counted from 0"),
+        (lambda: attacks.Mimic(worker=True), "counted from 0"),
+        (lambda: attacks.SignFlip(of="none"), "SignFlip: of must be"),
+        (lambda: attacks.Infinite(sign=2), "Infinite: sign"),
     ],
 )
 def test_bad_options(make, message):
@@ -275,6 +287,13 @@ def test_bad_calls(attack, rows, byzantine, options, error, message):
 def test_gambler_needs_d_on_a_part():
     with pytest.raises(ValueError, match="pass d="):
         attacks.Gambler()(np.zeros((2, 2)), [0], offset=2)
+
+
+@pytest.mark.parametrize("attack", [attacks.MinMax(), attacks.MinSum()], ids=repr)
+def test_attacks_on_whole_rows_refuse_a_part(attack):
+    for options in ({"d": 3}, {"offset": 1}):
+        with pytest.raises(ValueError, match='got 2 of 3 coordinates: collect rows "symmetric"'):
+            attack(np.zeros((4, 2)), [0], **options)
 
 
 def test_byzantine_may_be_a_numpy_array_in_any_order():

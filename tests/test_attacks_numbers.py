@@ -258,3 +258,74 @@ def test_labels_of_a_tensor():
     torch = pytest.importorskip("torch")
     flipped = attacks.LabelFlip().labels(torch.tensor([[0, 9], [4, 5]]), 10)
     assert torch.equal(flipped, torch.tensor([[9, 0], [5, 4]]))
+
+
+def distance(a, b):
+    return np.linalg.norm(a - b)
+
+
+@pytest.mark.parametrize("direction", ["unit", "deviation", "sign"])
+@pytest.mark.parametrize("kind", [attacks.MinMax, attacks.MinSum])
+def test_hidden_rows_go_as_far_as_the_honest_ones_allow(kind, direction):
+    """From the definitions: the row keeps the bound, and breaks it where it goes 0.1 % farther."""
+    for seed in range(20):
+        rows = gradients(9, 300, seed=seed) + 0.3
+        honest = rows[2:].copy()
+        kind(direction)(rows, (0, 1))
+        assert np.array_equal(rows[0], rows[1])
+        assert np.array_equal(rows[2:], honest)
+        mean = honest.mean(axis=0)
+
+        def spread(row, honest=honest):
+            away = np.array([distance(row, other) for other in honest])
+            between = np.array([[distance(a, b) for b in honest] for a in honest])
+            if kind is attacks.MinMax:
+                return away.max() / between.max()
+            return (away**2).sum() / (between**2).sum(axis=1).max()
+
+        assert spread(rows[0]) == pytest.approx(1, abs=1e-9)
+        assert spread(mean + 1.001 * (rows[0] - mean)) > 1
+        push = rows[0] - mean
+        want = {"unit": -mean, "deviation": -honest.std(axis=0, ddof=1), "sign": -np.sign(mean)}[direction]
+        cosine = push @ want / np.linalg.norm(push) / np.linalg.norm(want)
+        assert cosine == pytest.approx(1, abs=1e-9)
+
+
+def test_min_max_by_hand():
+    """H = (0, 1), (2, 1): mu = (1, 1), the two are 2 apart; along -sign(mu) each is met at distance 2."""
+    rows = np.array([[0.0, 1.0], [2.0, 1.0], [9.0, 9.0]])
+    attacks.MinMax("sign")(rows, (2,))
+    # |(1 - g - 2, -g)|^2 = (1 + g)^2 + g^2 = 4
+    g = (-1 + np.sqrt(7)) / 2
+    np.testing.assert_allclose(rows[2], [1 - g, 1 - g])
+
+
+def test_hidden_rows_without_room_are_the_mean():
+    rows = np.array([[1.0, 2.0], [1.0, 2.0], [5.0, 5.0]])
+    attacks.MinMax()(rows, (2,))
+    np.testing.assert_allclose(rows[2], [1.0, 2.0], rtol=1e-15)
+    rows[1] = np.nan
+    attacks.MinSum()(rows, (2,))
+    assert np.isnan(rows[2]).all()  # their mean
+
+
+def test_mimic_copies_the_worker_or_the_next_honest_one():
+    rows = gradients(6, 10)
+    before = rows.copy()
+    attacks.Mimic(worker=4)(rows, (4, 5, 1))
+    for byzantine in (1, 4, 5):
+        np.testing.assert_array_equal(rows[byzantine], before[0])
+    with pytest.raises(ValueError, match=r"worker 6 is not among the 6 workers 0\.\.5"):
+        attacks.Mimic(worker=6)(rows, (0,))
+
+
+def test_sign_flip_and_infinite():
+    rows = gradients(5, 10)
+    for of, like in (("own", attacks.ReversedGradient(c=1)), ("mean", attacks.InnerProduct(epsilon=1))):
+        flipped, wanted = rows.copy(), rows.copy()
+        attacks.SignFlip(of)(flipped, (0, 3))
+        like(wanted, (0, 3))
+        np.testing.assert_allclose(flipped, wanted, rtol=1e-15)
+    attacks.Infinite(sign=-1)(rows, (2,))
+    assert (rows[2] == -np.inf).all()
+    assert np.isfinite(np.delete(rows, 2, axis=0)).all()

@@ -27,6 +27,7 @@ from horovod_byz.kernels.rows import TILE
 from thread_ranks import AT, collect, matrix, on_ranks_that_fail, value
 
 SIZE, LIAR, D = 5, 1, 30_000
+LONG = 90_001  # a root's result of this length is gathered in pieces
 HONEST = [rank for rank in range(SIZE) if rank != LIAR]
 ROWS = matrix(SIZE, D)
 RULE = hb.Krum(f=1)
@@ -305,6 +306,58 @@ class TestRoot:
         for rank in (3,) if part == "value" else range(1, SIZE):
             assert isinstance(results[rank], EquivocationError), results[rank]
             assert results[rank].ranks == (0,)
+
+    @pytest.mark.parametrize("tampered", [False, True])
+    def test_a_long_result_is_gathered_in_pieces_and_checked(self, tampered):
+        """Rank 4 complains about all pieces without a reason; to rank 2 all arrive rewritten."""
+        rows = np.random.default_rng(5).standard_normal((SIZE, LONG)).astype(np.float32)
+        sent = []
+
+        def work(transport):
+            session = Root().session(Job(transport, LONG, np.float32))
+            transport.hand_out = None  # not used
+            alltoall, exchange = transport.alltoall, transport.exchange
+
+            def counting(send, splits, out, expected, phase):
+                sent.append((transport.rank, phase, sum(splits)))
+                alltoall(send, splits, out, expected, phase)
+
+            def complaining(message, phase):
+                return exchange(np.ones_like(message) if phase == "check of the digests" else message, phase)
+
+            transport.alltoall = counting
+            if transport.rank == 2 and tampered:
+                transport.tamper = lambda out: out.__iadd__(1)
+            if transport.rank == 4:
+                transport.exchange = complaining
+            return session.step(rows[transport.rank : transport.rank + 1], RULE)
+
+        for result in on_ranks_that_fail(SIZE, work):
+            np.testing.assert_array_equal(value(result), RULE(rows))
+            # Either confirms the other, but about the piece of the other itself.
+            assert result.complainers == ((2, 4) if tampered else (4,))
+        first = [count for rank, phase, count in sent if (rank, phase) == (0, "scatter of the result")]
+        again = [
+            count for rank, phase, count in sent if (rank, phase) == (0, "direct exchange of the result")
+        ]
+        assert first == [LONG]
+        assert sum(again) == (2 if tampered else 1) * LONG
+
+    def test_a_root_that_sends_other_pieces_than_it_stated_is_named(self):
+        def work(transport):
+            session = Root().session(Job(transport, LONG, np.float32))
+            if transport.rank == 0:
+                alltoall = transport.alltoall
+
+                def disturbed(send, splits, out, expected, phase):
+                    alltoall(send + 1 if "result" in phase else send, splits, out, expected, phase)
+
+                transport.alltoall = disturbed
+            return session.step(np.ones((1, LONG), np.float32), RULE)
+
+        for error in on_ranks_that_fail(SIZE, work)[1:]:
+            assert isinstance(error, EquivocationError), error
+            assert error.ranks == (0,)
 
 
 def flip(message):

@@ -222,12 +222,121 @@ class TestOptimizer:
         assert pickle.loads(pickle.dumps((net, optimizer)))[1].compression == SIGNS
 
     def test_refuses_other_compressions(self):
-        with pytest.raises(ValueError, match=r"compression='fp16' is not supported.*hb\.SignCompression"):
+        with pytest.raises(ValueError, match=r"compression='fp16' is not supported.*hb\.HalfCompression"):
             self.make(compression="fp16")
-        with pytest.raises(TypeError, match="must be SignCompression"):
-            bind("root", 3, np.float32, 1, compression="sign")
+        with pytest.raises(ValueError, match=r"compression=16 is not supported.*hb\.SignCompression"):
+            bind("root", 3, np.float32, 1, compression=16)
+        with pytest.raises(ValueError, match="bfloat16 or float16, got 'float8'"):
+            hb.HalfCompression("float8")
+
+    @pytest.mark.parametrize("given", ["bfloat16", hb.HalfCompression()], ids=repr)
+    def test_sixteen_bits_by_name(self, given):
+        net, optimizer = self.make(rule=hb.Mean(), compression=given)
+        before = net.weight.detach().clone()
+        net(torch.randn(4, 9)).square().sum().backward()
+        rounded = net.weight.grad.bfloat16().float()
+        optimizer.step()
+        assert torch.equal(net.weight, before - 0.125 * rounded)
+        assert copy.deepcopy((net, optimizer))[1].compression == hb.HalfCompression("bfloat16")
+
+
+def rounded(rows, name):
+    """Rows as 16 bits hold them, by torch, with finite values kept finite."""
+    dtype = getattr(torch, name)
+    limit = torch.finfo(dtype).max
+    values = torch.from_numpy(rows)
+    halves = torch.where(values.isfinite(), values.clamp(-limit, limit), values).to(dtype)
+    return halves.to(values.dtype).numpy()
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+class TestSixteenBits:
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize("d", [0, 1, 9, 4097, 70_000])
+    def test_values_are_rounded_and_stay_finite(self, name, dtype, d):
+        half = hb.HalfCompression(name)
+        rows = matrix(3, d, dtype)
+        rows[1, :8] = [np.finfo(dtype).max, -3.4e38, 1e5, -65_519, 65_504, 1e-8, 1e-45, 2e-41][:d]
+        packed = half.pack(rows)
+        assert (packed.dtype, packed.shape) == (np.uint8, (3, 2 * d))
+        source = half.read(packed, d, np.dtype(dtype), None)
+        values = source.values(0, d)
+        assert values.dtype == dtype
+        np.testing.assert_array_equal(values, rounded(rows, name))
+        np.testing.assert_array_equal(np.isfinite(values), np.isfinite(rows))
+        np.testing.assert_array_equal(source.take([2, 0]).values(0, d), values[[2, 0]])
+        np.testing.assert_array_equal(half.pack(values), packed)
+
+    def test_the_stated_error(self, name):
+        small, large, relative, absolute = {
+            "bfloat16": (1.2e-38, 3e38, 2.0**-8, 0.0),
+            "float16": (6.2e-5, 65_504.0, 2.0**-11, 2.0**-25),
+        }[name]
+        rng = np.random.default_rng(1)
+        size = np.exp(rng.uniform(np.log(small), np.log(large), (1, 100_000)))
+        rows = (size * rng.choice([-1, 1], size.shape)).astype(np.float32)
+        half = hb.HalfCompression(name)
+        values = half.read(half.pack(rows), rows.shape[1], rows.dtype, None).values(0, rows.shape[1])
+        error = np.abs(values.astype(np.float64) - rows)
+        assert (error <= relative * np.abs(rows.astype(np.float64))).all()
+        assert error.max() > 0  # it does round
+        tiny = np.full((1, 50), 3e-6, np.float32) * np.arange(50, dtype=np.float32)
+        got = half.read(half.pack(tiny), 50, tiny.dtype, None).values(0, 50)
+        assert (np.abs(got - tiny) <= np.maximum(absolute, relative * tiny)).all()
+
+    @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+    @pytest.mark.parametrize("collector", COLLECTORS, ids=str)
+    def test_every_mode_gives_the_bits_of_rounded_rows(self, name, rule, collector):
+        half, rows = hb.HalfCompression(name), matrix(7, 9001)
+        want = hb.aggregate(rounded(rows, name), rule)
+        check(thread_ranks.collect(collector, rule, rows, (2, 2, 3), compression=half), want)
+
+    @pytest.mark.parametrize("collector", COLLECTORS, ids=str)
+    def test_a_replica_that_lies_by_one_bit_is_outvoted(self, name, collector):
+        redundancy = hb.Redundancy(3, seed=4)
+        rule = hb.Detox(redundancy, hb.Mean(), hb.Median())
+        rows = replicated(redundancy.groups_of(15), 9001)
+        liar = redundancy.groups_of(15)[2][1]
+        rows[liar, 17] += 1.0
+        half = hb.HalfCompression(name)
+        for result in succeeded(thread_ranks.collect(collector, rule, rows, (5, 5, 5), compression=half)):
+            assert result.outcome.outvoted.tolist() == [liar]
+
+    def test_an_attack_sees_rounded_values_and_is_rounded(self, name):
+        half, rows = hb.HalfCompression(name), matrix(7, 70_000)
+        received = rounded(rows, name)
+        ReversedGradient(100.3)(received, (1, 4), seed=3, step=0)
+        want = hb.aggregate(rounded(received, name), hb.Median())
+        wire = Wire(Fixed((1, 4)), ReversedGradient(100.3), seed=3)
+        for collector in COLLECTORS:
+            check(thread_ranks.collect(collector, hb.Median(), rows, (3, 2, 2), wire, compression=half), want)
+
+    def test_memory_is_used_again_and_rows_are_not_written(self, name):
+        half, rows = hb.HalfCompression(name), matrix(2, 5000)
+        before = rows.copy()
+        session = bind("root", 5000, np.float32, 2, compression=half)
+        first = session.step(rows, hb.Mean()).value.copy()
+        packed = session._packed
+        second = session.step(rows[::-1], hb.Mean())
+        assert session._packed is packed
+        np.testing.assert_array_equal(second.value, first)  # the mean of the same rows in another order
+        np.testing.assert_array_equal(rows, before)
+
+
+def test_names_of_compressions_are_those_of_the_configuration():
+    from horovod_byz.collect.compression import COMPRESSIONS, as_compression
+    from horovod_byz.training.config import RunConfig
+
+    for name, compression in COMPRESSIONS.items():
+        assert RunConfig(compression=name).make_compression() == as_compression(name) == compression
+    dtypes = [np.dtype(np.float32), np.dtype(np.float64)]
+    labels = {each.label(dtype) for each in COMPRESSIONS.values() for dtype in dtypes}
+    assert len(labels) == 2 * len(COMPRESSIONS)
+    assert max(map(len, labels)) <= 8
 
 
 def test_compressions_are_values():
     assert eval(repr(SIGNS)) == SIGNS
     assert {SIGNS, SignCompression(), Uncompressed()} == {SIGNS, Uncompressed()}
+    half = hb.HalfCompression("float16")
+    assert eval(repr(half), {"HalfCompression": hb.HalfCompression}) == half != hb.HalfCompression()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import horovod_byz as hb
 import reference
+from horovod_byz.aggregation.decision import Weighted
 from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.source import Source
 from horovod_byz.kernels.rows import Rows
@@ -270,3 +273,48 @@ class TestDetox:
             rule(np.zeros((12, 3)))
         with pytest.raises(TypeError, match="redundancy must be"):
             hb.Detox(3, hb.Mean(), hb.Median())
+
+
+def test_plans_that_are_kept_fit_n_the_step_and_the_rule():
+    """Against shards, which have no plan of one pass and decide anew."""
+    rng = np.random.default_rng(3)
+    rules = [
+        hb.Detox(hb.Redundancy(3, seed=seed), inner, hb.Median(), groups=2, partition=partition)
+        for seed in (0, 1)
+        for partition in ("fixed", "step")
+        for inner in (hb.Mean(), hb.Median())
+    ]
+    for _ in range(100):
+        rule, n, step = rules[rng.integers(len(rules))], int(rng.integers(9, 17)), int(rng.integers(3))
+        rows = np.empty((n, 8200), np.float32)
+        for group in rule.redundancy.groups_of(n):
+            rows[list(group)] = rng.standard_normal(8200)
+            rows[group[rng.integers(len(group))]] += rng.integers(2)  # a minority at most
+        result = hb.aggregate(rows, rule, step=step)
+        value, outcomes = run_sharded(rule, rows, 2, step=step)
+        np.testing.assert_array_equal(result.value, value)
+        np.testing.assert_array_equal(result.weights, outcomes[0].weights)
+        assert repr(result.verdicts) == repr(outcomes[0].verdicts)  # NaN equals NaN
+
+
+def test_a_rule_without_a_hash_may_be_inside():
+    @dataclasses.dataclass(frozen=True)
+    class Listed(hb.Rule):
+        options: list = dataclasses.field(default_factory=list)
+
+        def max_byzantine(self, n):
+            return 0
+
+        def decide(self, statistics):
+            return Weighted.uniform(statistics.n, range(statistics.n))
+
+    rule = hb.Detox(hb.Redundancy(3), Listed(), hb.Median(), groups=2)
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(rule)
+    rows = np.repeat(np.arange(6, dtype=np.float32)[:, None], 4, axis=1)
+    for group in rule.redundancy.groups_of(6):
+        rows[list(group)] = rows[group[0]]
+    plain = hb.Detox(hb.Redundancy(3), hb.Mean(), hb.Median(), groups=2)
+    np.testing.assert_array_equal(rule(rows), plain(rows))
+    with pytest.raises(ValueError, match="got 2: use r <= 2"):
+        rule.check(2)

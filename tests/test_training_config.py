@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from horovod_byz import Detox, Krum, MultiKrum, Redundancy, SignCompression
-from horovod_byz.collect import Root
+from horovod_byz.collect import Root, as_compression
 from horovod_byz.training import config as configs
 from horovod_byz.training.config import ConfigError, Named, Optimizer, make, parse_literal, write
 
@@ -120,9 +120,9 @@ def test_learning_rates_decay_at_milestones_and_at_multiples():
 
 
 def test_compression_by_name():
-    assert make({}).make_compression() is None
+    assert make({}).make_compression() == as_compression(None)
     assert make({"compression": "sign"}).make_compression() == SignCompression()
-    with pytest.raises(ConfigError, match=r"compression: .*'none' or 'sign'"):
+    with pytest.raises(ConfigError, match=r"compression: .*'none', 'sign', 'bfloat16' or 'float16'"):
         make({"compression": "fp16"})
 
 

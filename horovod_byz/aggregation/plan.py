@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -44,7 +44,7 @@ class Stages:
 
     groups: Groups
     inner: ByValue
-    parts: Sequence[Sequence[int]]
+    parts: tuple[tuple[int, ...], ...]
     outer: ByValue
     lazy: bool = False
 
@@ -67,17 +67,32 @@ def plan(rule: Rule, n: int, step: int) -> Fused | None:
     stages = rule.stages(n, step)
     if stages is None or stages.inner.kernel == stages.outer.kernel == "mean":
         return None  # a mean of means is a single sum over the rows: `compose` folds it
-    return Fused(stages)
+    return _fused(stages)
 
 
 class Fused:
-    """One pass over whole rows: it votes, and aggregates the votes."""
+    """One pass over whole rows: it votes, and aggregates the votes.
+
+    What does not depend on the rows is prepared here, since a short call costs less than preparing it.
+    """
 
     def __init__(self, stages: Stages) -> None:
         self._stages, self._parts = stages, [list(part) for part in stages.parts]
+        votes = len(stages.groups)
         if stages.inner.kernel == "mean":  # `linear` adds rows in ascending order, and order decides the bits
             for part in self._parts:
                 part.sort(key=lambda vote: stages.groups[vote][0])
+        self._group = np.empty(sum(map(len, stages.groups)), np.int64)  # of each row
+        for index, group in enumerate(stages.groups):
+            self._group[list(group)] = index
+        self._order = np.concatenate([np.array(part, np.int64) for part in self._parts])
+        ends = np.cumsum([len(part) for part in self._parts])
+        # Which neighbours in `order` are of one part.
+        self._within = np.ones(len(self._order) - 1, bool)
+        self._within[ends[:-1] - 1] = False
+        below = [stages.inner.decide(np.array(sorted(part), np.int64), votes) for part in self._parts]
+        top = stages.outer.decide(np.arange(len(below), dtype=np.int64), len(below))
+        self._of_votes = compose(below, top, votes)
 
     def run(self, rows: Rows, out: npt.NDArray[Any], threads: int, *, lazy: bool) -> Decision | None:
         """Writes the result of whole rows to `out`.
@@ -98,31 +113,29 @@ class Fused:
         first = vote.voted(rows, groups, names[0], self._parts, names[1], out, lazy, threads)
         if first is None:
             return None
-        votes = _winners(first, groups)
+        elected = _elected(first, self._group, len(groups))
         # The general way sums elected rows in row order. Parts are sorted by each group's first row, so the
         # orders differ if a group elected a later one.
-        elected = [int(np.argmax(decision.weights)) for decision in votes]
-        if inner.kernel == "mean" and any(
-            np.diff([elected[vote] for vote in part]).min(initial=1) < 0 for part in self._parts
-        ):
+        if inner.kernel == "mean" and (np.diff(elected[self._order])[self._within] < 0).any():
             return None
-        below = [inner.decide(np.array(sorted(part), np.int64), len(votes)) for part in self._parts]
-        top = outer.decide(np.arange(len(below), dtype=np.int64), len(below))
-        return compose(votes, compose(below, top, len(votes)), rows.n)
+        outvoted = np.flatnonzero((first >= 0) & (first != elected[self._group]))
+        return replace(self._of_votes.expand(rows.n, elected), outvoted=outvoted)
 
 
-def _winners(first: Ints, groups: Groups) -> list[Weighted]:
-    """One decision per group, given that every group has a majority.
+_fused = lru_cache(maxsize=16)(Fused)  # stages are made of names and numbers
+
+
+def _elected(first: Ints, group: Ints, votes: int) -> Ints:
+    """The elected row of each group, given that every group has a majority.
 
     Args:
         first: for each row the first equal row of its group, or -1 if the row was not read.
-        groups: the rows of each vote.
+        group: the group of each row.
+        votes: number of groups.
     """
-    decisions = []
-    for group in map(np.asarray, groups):
-        read = first[group]
-        compared = read[read >= 0]
-        winner = int(compared[(compared[:, None] == compared[None, :]).sum(axis=1).argmax()])
-        outvoted = group[(read >= 0) & (read != winner)]
-        decisions.append(Weighted.uniform(len(first), [winner], outvoted))
-    return decisions
+    count = np.bincount(first[first >= 0])
+    ascending = np.argsort(count, kind="stable")
+    ascending = ascending[count[ascending] > 0]
+    elected = np.empty(votes, np.int64)
+    elected[group[ascending]] = ascending  # of a group's rows the last stays, which has most votes
+    return elected

@@ -16,15 +16,16 @@ from horovod_byz.attacks.counterexamples import (
     MeanCounterExample,
     SelectionCounterExample,
 )
-from horovod_byz.attacks.faults import Constant, NotANumber, Zero
+from horovod_byz.attacks.faults import Constant, Infinite, NotANumber, Zero
 from horovod_byz.attacks.gambler import Gambler
+from horovod_byz.attacks.hidden import Mimic, MinMax, MinSum
 from horovod_byz.attacks.inner_product import InnerProduct
 from horovod_byz.attacks.labels import LabelFlip
 from horovod_byz.attacks.little import ALittleIsEnough
 from horovod_byz.attacks.noise import Gaussian
 from horovod_byz.attacks.omniscient import ModelNegation, Omniscient
 from horovod_byz.attacks.registry import by_name, from_data, names, register, to_data
-from horovod_byz.attacks.scaling import GradientScale, ReversedGradient
+from horovod_byz.attacks.scaling import GradientScale, ReversedGradient, SignFlip
 from horovod_byz.attacks.schedule import Fixed, FixedAtRandom, Redrawn, Schedule, draw
 from horovod_byz.attacks.script import Event, Script
 from horovod_byz.attacks.wire import Wire
@@ -40,9 +41,13 @@ __all__ = [
     "Gambler",
     "Gaussian",
     "GradientScale",
+    "Infinite",
     "InnerProduct",
     "LabelFlip",
     "MeanCounterExample",
+    "Mimic",
+    "MinMax",
+    "MinSum",
     "ModelNegation",
     "NotANumber",
     "Omniscient",
@@ -51,6 +56,7 @@ __all__ = [
     "Schedule",
     "Script",
     "SelectionCounterExample",
+    "SignFlip",
     "Wire",
     "Zero",
     "by_name",

@@ -33,7 +33,8 @@ class Tile:
         byzantine: sorted rows that are Byzantine at this step.
         honest: sorted rows that are not.
         targets: sorted rows that this attack may write.
-        begin, end: global coordinates; both lie in one tile of `TILE` coordinates.
+        begin, end: global coordinates; both lie in one tile of `TILE` coordinates, but for an attack that
+            `needs_whole_rows`.
         d: number of coordinates of the whole matrix.
         seed, step, purpose: the address of the random numbers.
     """
@@ -85,12 +86,15 @@ class Attack(ABC):
         knows: the rows that the simulated attacker reads: "nothing", its "own row", or "all rows"
             (omniscient).
         acts_on: "rows", or "labels" for attacks on the training data, which leave the rows alone.
+        needs_d: whether a part of the coordinates is rewritten only if it is known of how many.
+        needs_whole_rows: whether the attack looks at lengths of rows, so that a part of them is not enough.
     """
 
     threat: ClassVar[Threat]
     knows: ClassVar[Knowledge]
     acts_on: ClassVar[Literal["rows", "labels"]] = "rows"
     needs_d: ClassVar[bool] = False
+    needs_whole_rows: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -129,7 +133,8 @@ class Attack(ABC):
         Raises:
             TypeError: if `rows` is not a NumPy array.
             ValueError: if `rows` is not a writable 2-D float array, an index is out of range, `only` names a
-                row that the attack cannot reach, or `d` is missing or too small.
+                row that the attack cannot reach, `d` is missing or too small, or the attack needs whole rows
+                and got a part of them.
         """
         _check_rows(rows, self.name)
         n, width = rows.shape
@@ -143,8 +148,9 @@ class Attack(ABC):
         if not targets:
             return
         # Attacks overflow on purpose; a warning at every step would bury the user's own.
+        ranges = [(0, width)] if self.needs_whole_rows else _tiles(offset, offset + width)
         with np.errstate(over="ignore", invalid="ignore"):
-            for begin, end in _tiles(offset, offset + width):
+            for begin, end in ranges:
                 block = rows[:, begin - offset : end - offset]
                 self.strike(Tile(block, active, honest, targets, begin, end, *address))
 
@@ -182,11 +188,16 @@ class Attack(ABC):
                     f"{self.name} needs d, the number of coordinates of the whole matrix, when offset > 0 "
                     f"(got offset = {offset}): pass d="
                 )
-            return offset + width
+            d = offset + width
         if d < offset + width:
             raise ValueError(
                 f"{self.name}: rows hold the coordinates [{offset}, {offset + width}) but d = {d}: "
                 f"pass the d of the whole matrix, at least {offset + width}"
+            )
+        if self.needs_whole_rows and (offset or d != width):
+            raise ValueError(
+                f"{self.name} measures distances between whole rows, and got {width} of {d} coordinates: "
+                'collect rows "symmetric" or at the "root", without compression'
             )
         return int(d)
 

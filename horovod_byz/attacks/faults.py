@@ -73,4 +73,32 @@ class NotANumber(Attack):
             tile.block[row] = np.nan
 
 
+@register
+@dataclass(frozen=True)
+class Infinite(Attack):
+    """An overflowing worker: its row is infinite.
+
+    row_i[j] := sign * Inf
+
+    Args:
+        sign: +1 or -1.
+
+    Raises:
+        ValueError: for another sign.
+    """
+
+    sign: int = 1
+
+    threat: ClassVar[Threat] = "classic"
+    knows: ClassVar[Knowledge] = "nothing"
+
+    def __post_init__(self) -> None:
+        if self.sign not in (1, -1):
+            raise ValueError(f"Infinite: sign must be 1 or -1, got {self.sign!r}")
+
+    def strike(self, tile: Tile) -> None:
+        for row in tile.targets:
+            tile.block[row] = self.sign * np.inf
+
+
 alias("nan", "not-a-number")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -78,3 +78,35 @@ class ReversedGradient(Attack):
 
     def strike(self, tile: Tile) -> None:
         _scale_rows(tile, -self.c)
+
+
+@register
+@dataclass(frozen=True)
+class SignFlip(Attack):
+    """Each Byzantine row is a gradient with its sign flipped, as long as an honest one.
+
+        row_i := -row_i, or minus the mean of the honest rows
+
+    Args:
+        of: "own" (`ReversedGradient(c=1)`) or "mean" (`InnerProduct(epsilon=1)`).
+
+    Raises:
+        ValueError: for another `of`.
+    """
+
+    of: Literal["own", "mean"] = "own"
+
+    threat: ClassVar[Threat] = "classic"
+    knows: ClassVar[Knowledge] = "all rows"
+
+    def __post_init__(self) -> None:
+        if self.of not in ("own", "mean"):
+            raise ValueError(f'SignFlip: of must be "own" or "mean", got {self.of!r}')
+
+    def strike(self, tile: Tile) -> None:
+        if self.of == "own":
+            _scale_rows(tile, -1.0)
+            return
+        value = -tile.sum(tile.honest) / max(len(tile.honest), 1)
+        for row in tile.targets:
+            tile.block[row] = value

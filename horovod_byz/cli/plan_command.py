@@ -161,7 +161,7 @@ def _notes(asked: Asked, cluster: Cluster, constants: Constants, best: Estimate 
     elif not asked.memory:
         notes.append("Without --memory it is not known which ways fit a machine.")
     where = ", ".join(constants.fit.machines)
-    notes.append(f"Times come from measurements on {where}, which they give back {constants.fit}.")
+    notes.append(f"Times are fitted to measurements on {where}, and lie {constants.fit}.")
     return notes
 
 

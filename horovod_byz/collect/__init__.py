@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from horovod_byz.collect import footprint, memory
-from horovod_byz.collect.compression import Compression, SignCompression, Uncompressed
+from horovod_byz.collect.compression import Compression, HalfCompression, SignCompression, as_compression
 from horovod_byz.collect.errors import (
     EquivocationError,
     HeaderMismatchError,
@@ -36,6 +36,7 @@ __all__ = [
     "Collector",
     "Compression",
     "EquivocationError",
+    "HalfCompression",
     "HeaderMismatchError",
     "JoinedRanksError",
     "LateRanksError",
@@ -48,6 +49,7 @@ __all__ = [
     "Symmetric",
     "TransportError",
     "Wire",
+    "as_compression",
     "bind",
     "ranks",
     "resolve",
@@ -69,7 +71,7 @@ class Collector(ABC):
         layout: str = "",
         threads: int | None = None,
         timeout: float | None = None,
-        compression: Compression | None = None,
+        compression: Compression | str | None = None,
         segments: Sequence[int] | None = None,
         start: int = 0,
     ) -> Session:
@@ -87,7 +89,8 @@ class Collector(ABC):
             timeout: seconds that one wait between ranks may take (default: the environment's
                 HOROVOD_BYZ_TIMEOUT, or 300); the error comes after a grace of at most 3 s more, or
                 0.12 s for each rank where there are over 25.
-            compression: how rows are packed for sending, such as `SignCompression()`; default not at all.
+            compression: how rows are packed for sending, such as `HalfCompression()`, or its name; default
+                not at all.
             segments: the coordinate after each tensor's last, equal on all ranks, for rules that treat
                 tensors separately, such as `MajorityVote(scope="tensor")`.
             start: number of the first step, for a session that replaces another. If the ranks give different
@@ -105,14 +108,14 @@ class Collector(ABC):
             EquivocationError: if a rank announces different things to different ranks.
             LateRanksError: if a rank does not arrive in time.
             ValueError: if the collector does not fit the job, or the segments do not fit d.
-            TypeError: if `compression` is not a `Compression`, or a number of workers is not whole.
+            ValueError: if `compression` is not as `as_compression` takes it.
+            TypeError: if a number of workers is not whole.
         """
         from horovod_byz.aggregation.engine import checked_segments, default_threads
         from horovod_byz.collect.transport import connect
 
         timeout = time_limit(timeout)
-        if compression is not None and not isinstance(compression, Compression):
-            raise TypeError(f"compression must be SignCompression() or None, got {compression!r}")
+        compression = as_compression(compression)
         transport = connect(name, timeout)
         ends = None if segments is None else checked_segments(segments, d)
         job = Job(
@@ -122,7 +125,7 @@ class Collector(ABC):
             local_workers,
             threads=default_threads() if threads is None else threads,
             shared=layout if ends is None else f"{layout} segments={ends}",
-            compression=Uncompressed() if compression is None else compression,
+            compression=compression,
             segments=ends,
             start=start,
         )

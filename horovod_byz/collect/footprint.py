@@ -14,8 +14,12 @@ import numpy as np
 from horovod_byz.aggregation.tiles import shards
 from horovod_byz.collect.compression import Compression, Uncompressed
 from horovod_byz.collect.layout import Layout
+from horovod_byz.collect.protocol import MOST_ELEMENTS
 
-__all__ = ["Bound", "of_replicas", "of_root", "of_symmetric"]
+__all__ = ["Bound", "gathers", "of_replicas", "of_root", "of_symmetric"]
+
+# Least coordinates of a piece of the root's result: to gather shorter ones takes longer than to send it all.
+_LEAST = 2**14
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class Bound:
         packed = self.compression.packed_dtype(np.dtype(self.dtype))
         return int(n * self.compression.cut(0, width)[1] * packed.itemsize)
 
+    def packed(self, rank: int) -> int:
+        """Bytes of a rank's own rows, packed; 0 where they are sent as they are."""
+        plain = isinstance(self.compression, Uncompressed)
+        return 0 if plain else self.rows(self.layout.rows[rank], self.d)
+
     def values(self, width: int) -> int:
         """Bytes of `width` coordinates."""
         return int(width * np.dtype(self.dtype).itemsize)
@@ -56,16 +65,23 @@ class Bound:
 
 def of_symmetric(bound: Bound, rank: int) -> int:
     """All rows, and the result."""
-    return bound.rows(bound.n, bound.d) + bound.values(bound.d)
+    return bound.rows(bound.n, bound.d) + bound.values(bound.d) + bound.packed(rank)
 
 
 def of_root(bound: Bound, rank: int) -> int:
-    """The result; on rank 0 all rows too."""
-    return (bound.rows(bound.n, bound.d) if rank == 0 else 0) + bound.values(bound.d)
+    """The result, and this rank's piece of it where those are gathered; on rank 0 all rows too."""
+    piece = bound.values(bound.widths[rank]) if gathers(bound.layout.size, bound.d) else 0
+    rows = bound.rows(bound.n, bound.d) if rank == 0 else 0
+    return rows + bound.values(bound.d) + piece + bound.packed(rank)
+
+
+def gathers(size: int, d: int, most: int = MOST_ELEMENTS) -> bool:
+    """Whether the ranks gather the root's result in pieces; else the root sends all of it to each."""
+    return size >= 3 and size * _LEAST <= d <= most
 
 
 def of_replicas(bound: Bound, rank: int, replicas: int) -> int:
     """All rows over the shards of each role, their results, and the whole result."""
     mine = [bound.widths[(rank - role) % bound.layout.size] for role in range(replicas)]
     blocks = sum(bound.rows(bound.n, width) + bound.values(width) for width in mine)
-    return blocks + bound.values(bound.d)
+    return blocks + bound.values(bound.d) + bound.packed(rank)

@@ -60,7 +60,7 @@ def warn_if_short(
     else:
         remedy = (
             "no way to collect holds so little: start fewer ranks on a machine, give them more memory, or "
-            "use SignCompression(), which holds a bit per coordinate"
+            "use HalfCompression() or SignCompression(), which hold 16 bits and one per coordinate"
         )
     warnings.warn(
         f"{about} will hold {_gigabytes(needed)} on a machine with {ranks} rank{'s' * (ranks > 1)}, and "

@@ -8,7 +8,7 @@ The same exchange repeats to all ranks the digests that each rank received. That
 different digests to different ranks (equivocation), or lied about a digest that it received; see `echoes`.
 
 Only the complaining rank knows what it received, so every complaint is served. Whether it is believed is
-another question; see `_judge`.
+another question; see `judge`.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ def gather(
     wrong = [r for r in np.flatnonzero(rewritten).tolist() if digest(slots[r]) != given[r]]
     if wrong:
         raise EquivocationError(f"{names(wrong)} sent a row that does not have the digest it gave", wrong)
-    return _judge(complaints)
+    return judge(complaints)
 
 
-def _judge(complaints: Array) -> Relayed:
+def judge(complaints: Array) -> Relayed:
     """Decides which complaints are believed, by their number only.
 
     Two ranks that complain about the same piece confirm one another. A rank with unconfirmed complaints is

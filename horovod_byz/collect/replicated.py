@@ -25,7 +25,7 @@ from horovod_byz.collect import digest, partials
 from horovod_byz.collect.errors import EquivocationError, names
 from horovod_byz.collect.protocol import Array
 from horovod_byz.collect.session import Collected, Job, Session, Step
-from horovod_byz.collect.sharded import scatter
+from horovod_byz.collect.sharded import room, scatter
 
 _NOBODY = 255
 
@@ -49,9 +49,11 @@ class ReplicatedSession(Session):
         self.shards = shards(self.d, size)
         mine = [self.shards[self._shard(rank, role)] for role in range(replicas)]
         self._cuts = [self.compression.cut(*shard) for shard in self.shards]
-        self._blocks = [self.compression.room(self.n, end - begin, self.dtype) for begin, end in mine]
-        self._results = [np.empty(end - begin, self.dtype) for begin, end in mine]
-        self._value = np.empty(self.d, self.dtype)
+        widths = [end - begin for begin, end in mine]
+        first, self._value = room(self.compression, self.n, widths[0], self.d, self.dtype)
+        others = [self.compression.room(self.n, width, self.dtype) for width in widths[1:]]
+        self._blocks = [first, *others]
+        self._results = [np.empty(width, self.dtype) for width in widths]
         self._lengths = partials.lengths(self.shards, self.d)
 
     def _shard(self, rank: int, role: int) -> int:

@@ -67,6 +67,7 @@ class Session(ABC):
         self.compression, self.segments, self.threads = job.compression, job.segments, job.threads
         self._shared, self.layout = job.shared, job.layout
         self.places: tuple[Place, ...] = ()
+        self._packed: Array | None = None  # the last step's packed rows, whose memory the next ones get
         self.pace = Pace()
         joining.watch(self)
         self._when_bound: list[Callable[[Transport, Rule], None]] = []
@@ -204,7 +205,7 @@ class Session(ABC):
         checked = self._checked(rows)
         clock = Stopwatch()
         with clock("collect"):
-            packed = self.compression.pack(checked)
+            packed = self._packed = self.compression.pack(checked, self._packed)
             number, received = self._announce(packed, rule, step, state)
             if header.any_binds(received):
                 # A new rank knows of nobody that was excluded, and worker i may be on another host now.

@@ -8,6 +8,7 @@ trusted: no other rank checks its shard.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from horovod_byz.collect import digest, partials, relay
 from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.protocol import Array, Transport, pieces
 from horovod_byz.collect.session import Collected, Job, Session, Step
+
+if TYPE_CHECKING:
+    from horovod_byz.collect.compression import Compression
 
 
 class ShardedSession(Session):
@@ -29,9 +33,8 @@ class ShardedSession(Session):
         self.shards = shards(self.d, self.layout.size)
         begin, end = self.shards[self.transport.rank]
         self._cuts = [self.compression.cut(*shard) for shard in self.shards]
-        self._block = self.compression.room(self.n, end - begin, self.dtype)
+        self._block, self._value = room(self.compression, self.n, end - begin, self.d, self.dtype)
         self._result = np.empty(end - begin, self.dtype)
-        self._value = np.empty(self.d, self.dtype)
         self._lengths = partials.lengths(self.shards, self.d)
 
     def _aggregate(self, rows: Array, step: Step) -> Collected:
@@ -57,6 +60,18 @@ class ShardedSession(Session):
         self.transport.allgather(self._result, self._value, "allgather of results")
         slots = [self._value[begin:end] for begin, end in self.shards]
         return relay.gather(self.transport, self._result, slots, given, self.threads).complainers
+
+
+def room(compression: Compression, n: int, width: int, d: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Memory for a block of n packed rows, and for the whole result, (d,).
+
+    The result arrives when the block is used up. So they are the same memory, unless rows travel packed.
+    """
+    block = compression.room(n, width, dtype)
+    if block.dtype != dtype:
+        return block, np.empty(d, dtype)
+    shared = np.empty(max(block.size, d), dtype)
+    return shared[: block.size].reshape(block.shape), shared[:d]
 
 
 def scatter(

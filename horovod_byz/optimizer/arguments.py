@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-from horovod_byz.collect import Compression
-
 # hvd.Average, hvd.Sum and hvd.Adasum are the numbers 0, 1 and 2 of Horovod's core.
 _AVERAGE = 0
 
@@ -31,22 +29,6 @@ def check_optimizer(optimizer: Any, wrapper: type) -> None:
             "optimizer is wrapped by hvd.DistributedOptimizer, which would average the gradients first: "
             "wrap the plain torch optimizer instead"
         )
-
-
-def resolve_compression(compression: Any) -> Compression | None:
-    """The compression of this library, or None for none and for Horovod's `Compression.none`.
-
-    Raises:
-        ValueError: for any other.
-    """
-    if isinstance(compression, Compression):
-        return compression
-    if compression is not None and getattr(compression, "__name__", "") != "NoneCompressor":
-        raise ValueError(
-            f"compression={compression!r} is not supported, since rows are compared bit for bit: leave it "
-            "out, or use hb.SignCompression() for one bit per coordinate"
-        )
-    return None
 
 
 def check_horovod_arguments(op: Any, gradient_predivide_factor: float, process_set: Any) -> None:

@@ -20,6 +20,7 @@ from horovod_byz.collect import (
     LateRanksError,
     Session,
     Wire,
+    as_compression,
     joining,
     places,
     ranks,
@@ -37,7 +38,6 @@ from horovod_byz.optimizer.arguments import (
     check_optimizer,
     name_parameters,
     refuse_ddp,
-    resolve_compression,
 )
 from horovod_byz.optimizer.buffers import Buffers, NamedBuffers
 from horovod_byz.optimizer.closures import LEFT_OUT, step_by
@@ -94,8 +94,9 @@ class DistributedOptimizer(ForwardingOptimizer):
     Args:
         optimizer: the optimizer to wrap.
         named_parameters: (name, parameter) pairs, as `model.named_parameters()` gives them.
-        compression: None, `hvd.Compression.none`, or `SignCompression()`: workers send one bit per
-            coordinate, and the rule works on rows of +1 and -1. Buffers travel in full.
+        compression: how rows are packed for sending: `HalfCompression()` (or "bfloat16", "float16",
+            `hvd.Compression.fp16`) in 16 bits a coordinate; `SignCompression()` in one, and the rule works on
+            rows of +1 and -1; None or `hvd.Compression.none` not at all. Buffers travel in full.
         backward_passes_per_step: backward passes whose gradients add up to a worker's row.
         op: None or `hvd.Average`; how rows are combined is up to `rule`.
         gradient_predivide_factor: 1.0; rows are summed in float64 and need no division before.
@@ -127,7 +128,7 @@ class DistributedOptimizer(ForwardingOptimizer):
     Attributes:
         optimizer: the wrapped optimizer.
         rule: the rule; it may be replaced between steps, on all ranks alike.
-        compression: what travels in place of a row, or None.
+        compression: how rows are packed for sending.
         on_state_mismatch: "repair" or "stop"; it may be changed between steps, on all ranks alike.
         ledger: verdicts per worker, added up.
         policy: what follows from them; it may be replaced between steps, on all ranks alike.
@@ -182,7 +183,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self.rule = Mean() if rule is None else rule
         self.wire, self._ledger = wire, as_ledger(ledger, on_verdict)
         self.last: Collected | None = None
-        self.compression = resolve_compression(compression)
+        self.compression = as_compression(compression)
         self._collector = resolve(collect)
         self._options: dict[str, Any] = {"threads": threads, "timeout": time_limit(timeout)}
         self._buffers: Buffers | None = None

@@ -2,7 +2,8 @@
 
 Any rule can be asked, also a user's own. A rule that sees all rows makes equally many passes for every n, and
 the size of each statistic is a polynomial of at most second degree in n (a number per row, or per pair of
-rows), which three small runs determine and a fourth confirms. A pipeline is run as it is: its groups keep its statistics small.
+rows), which three small runs determine and a fourth confirms. Other rules, such as pipelines, are run as they
+are: their groups keep statistics small.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from horovod_byz.aggregation.tiles import shards
 from horovod_byz.collect import digest, header, partials, preamble
 from horovod_byz.collect.channels import KEY_SIZE
-from horovod_byz.collect.footprint import Bound
+from horovod_byz.collect.footprint import Bound, gathers
 from horovod_byz.collect.root import TABLE
 from horovod_byz.plan.passes import Pass
 
@@ -99,10 +99,15 @@ def root(bound: Bound, statistics: Sequence[Pass], transport: Transport) -> list
     first = np.arange(ranks.size) == 0
     rows, value = ranks.k * bound.rows(1, bound.d), bound.values(bound.d)
     gathered = ranks.direct("collect", np.where(first, 0, rows), np.where(first, rows.sum() - rows[0], 0))
-    others = ranks.size - 1
-    handed = ranks.direct("return", np.where(first, value * others, 0), np.where(first, 0, value), 2**24)
-    verdicts = 8 * (TABLE * bound.layout.n + 1) + digest.SIZE
-    return [ranks.header(), gathered, handed, ranks.exchange("return", verdicts)]
+    verdicts = 8 * (TABLE * bound.n + 1) + digest.SIZE * ranks.size
+    messages = [ranks.header(), gathered, ranks.exchange("return", verdicts)]
+    if not gathers(ranks.size, bound.d):
+        sent, received = np.where(first, value * (ranks.size - 1), 0), np.where(first, 0, value)
+        return [*messages, ranks.direct("return", sent, received, 2**24)]
+    pieces = np.array([bound.values(width) for width in bound.widths], np.int64)
+    sent, received = np.where(first, value - pieces[0], 0), np.where(first, 0, pieces)
+    scattered = ranks.direct("return", sent, received)
+    return [*messages, scattered, ranks.relayed("return", pieces), ranks.exchange("return", ranks.size)]
 
 
 def sharded(

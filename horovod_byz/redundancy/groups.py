@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,12 +63,7 @@ class Redundancy:
             return self.groups
         if n < self.r:
             raise ValueError(f"Redundancy(r={self.r}) needs at least {self.r} workers, got {n}: use r <= {n}")
-        order = np.random.default_rng([self.seed, 0xDE70]).permutation(n).tolist()
-        full = n // self.r
-        members = [order[self.r * k : self.r * (k + 1)] for k in range(full)]
-        for k, worker in enumerate(order[self.r * full :]):
-            members[k % full].append(worker)
-        return tuple(tuple(sorted(group)) for group in members)
+        return _drawn(self.r, self.seed, n)
 
     def without(self, workers: Sequence[int], n: int) -> Redundancy:
         """The groups without some of n workers, the others numbered anew from 0.
@@ -157,3 +153,13 @@ class Redundancy:
         from horovod_byz.redundancy.sampler import SeededDataset
 
         return SeededDataset(data, self.seed)
+
+
+@lru_cache(maxsize=64)
+def _drawn(r: int, seed: int, n: int) -> Groups:
+    order = np.random.default_rng([seed, 0xDE70]).permutation(n).tolist()
+    full = n // r
+    members = [order[r * k : r * (k + 1)] for k in range(full)]
+    for k, worker in enumerate(order[r * full :]):
+        members[k % full].append(worker)
+    return tuple(tuple(sorted(group)) for group in members)

@@ -11,6 +11,7 @@ from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.plan import ByValue, Stages
 from horovod_byz.aggregation.source import Ints
 from horovod_byz.common.checks import count
+from horovod_byz.common.remembered import remembered
 from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules.base import Facts, Rule
 from horovod_byz.rules.coordinatewise import MeanAroundMedian, Median, SignMajority, TrimmedMean
@@ -100,13 +101,7 @@ class Detox(Rule):
         return cheapest(tolerated, self.hierarchy.max_byzantine(len(tolerated)))
 
     def check(self, n: int) -> None:
-        votes = len(self.redundancy.groups_of(n))
-        try:
-            self.hierarchy.check(votes)
-        except ValueError as error:
-            raise ValueError(
-                f"{n} workers in redundancy groups of {self.redundancy.r} give {votes} votes: {error}"
-            ) from None
+        _check(self, n)
 
     def decide(self, statistics: Statistics) -> Decision:
         votes = self.vote.elect(statistics, self.redundancy.groups_of(statistics.n))
@@ -120,12 +115,7 @@ class Detox(Rule):
         return self.vote.dissent(statistics, groups, decision, workers)
 
     def stages(self, n: int, step: int) -> Stages | None:
-        inner, outer = _by_value(self.inner), _by_value(self.outer)
-        if not self.vote.exact_and_whole or inner is None or outer is None:
-            return None
-        groups = self.redundancy.groups_of(n)
-        parts = [part.tolist() for part in self.hierarchy.split(len(groups), step)]
-        return Stages(groups, inner, parts, outer, self.vote.lazy)
+        return _stages(self, n, step if self.partition == "step" else 0)
 
     @classmethod
     def preset(cls, name: str, redundancy: Redundancy, n: int, f: int) -> Detox:
@@ -160,6 +150,28 @@ class Detox(Rule):
         if name == "theory-trimmed-mean":
             return cls(redundancy, Mean(), TrimmedMean(f=fives // 4), groups=fives)
         raise ValueError(f"unknown DETOX preset {name!r}: use one of {', '.join(PRESETS)}")
+
+
+# At every step the same; a class that is derived from Detox has methods of its own.
+@remembered(64)
+def _check(rule: Detox, n: int) -> None:
+    votes = len(rule.redundancy.groups_of(n))
+    try:
+        rule.hierarchy.check(votes)
+    except ValueError as error:
+        raise ValueError(
+            f"{n} workers in redundancy groups of {rule.redundancy.r} give {votes} votes: {error}"
+        ) from None
+
+
+@remembered(16)
+def _stages(rule: Detox, n: int, step: int) -> Stages | None:
+    inner, outer = _by_value(rule.inner), _by_value(rule.outer)
+    if not rule.vote.exact_and_whole or inner is None or outer is None:
+        return None
+    groups = rule.redundancy.groups_of(n)
+    parts = tuple(tuple(part.tolist()) for part in rule.hierarchy.split(len(groups), step))
+    return Stages(groups, inner, parts, outer, rule.vote.lazy)
 
 
 # By exact type: a class derived from one of these may decide differently.

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from horovod_byz import attacks
 from horovod_byz.attacks import Attack, Wire
-from horovod_byz.collect import Collector, Compression, Root, Sharded, SignCompression, Symmetric
+from horovod_byz.collect import Collector, Compression, Root, Sharded, Symmetric, as_compression
 from horovod_byz.common.registry import imported
 from horovod_byz.common.words import known, parse_literal, parse_word
 from horovod_byz.redundancy.batches import Sampling
@@ -142,7 +142,7 @@ class RunConfig(_Table):
     rule: Named = Named(name="mean")
     redundancy: Replicas = Replicas()
     collect: Named = Named(name="symmetric")
-    compression: Literal["none", "sign"] = "none"
+    compression: Literal["none", "sign", "bfloat16", "float16"] = "none"
     model: Named = Named(name="mlp")
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
@@ -212,9 +212,9 @@ class RunConfig(_Table):
         except TypeError as error:
             raise ValueError(str(error)) from error
 
-    def make_compression(self) -> Compression | None:
-        """What gradients are compressed to on their way; None for nothing."""
-        return SignCompression() if self.compression == "sign" else None
+    def make_compression(self) -> Compression:
+        """How gradients are packed on their way."""
+        return as_compression(self.compression)
 
     @property
     def own_code(self) -> dict[str, dict[str, str]]:

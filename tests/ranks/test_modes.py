@@ -41,6 +41,13 @@ def test_the_same_parameters_as_one_process(checked, alone, job, rule):
         assert set(rank[repr(value)]["bits"].values()) == {want}
 
 
+@pytest.mark.parametrize("name", ["bfloat16", "float16", "sign"])
+def test_packed_rows_give_the_same_parameters_as_one_process(checked, alone, name):
+    want = alone("modes").packed_alone(name)
+    for rank in checked("check_packed_rows"):
+        assert set(rank[name]) == {want}
+
+
 def test_geometric_median_is_the_same_within_1e_6(checked):
     ranks = [_of(rank, "GeometricMedian") for rank in checked("check_modes")]
     assert all(gap < 1e-6 for rank in ranks for gap in rank["gaps"].values())

@@ -64,6 +64,10 @@ def test_parameters_may_be_added_and_thawed(checked):
     assert len({rank["bits"] for rank in ranks}) == 1
 
 
+def test_horovods_compression_means_rows_of_float16(checked):
+    assert checked("check_horovods_compression") == [True] * len(checked("check_refusals"))
+
+
 def test_closure(checked):
     assert all(rank["same"] for rank in checked("check_closure"))
 
@@ -75,7 +79,7 @@ def test_closure(checked):
         ("twice", "horovod_byz.DistributedOptimizer already"),
         ("parameters", "already belongs to a DistributedOptimizer"),
         ("adasum", "op=2 is not supported"),
-        ("fp16", "compression="),
+        ("compression", "hb.HalfCompression() for 16 bits"),
         ("predivide", "leave it at 1.0"),
         ("rule", "Krum(f=3) needs n > 2f + 2 = 8 rows, got n = "),
         ("collect", "'symmetric', 'root', 'sharded'"),

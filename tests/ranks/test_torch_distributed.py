@@ -45,6 +45,12 @@ def test_operations_are_split_at_the_limit(checked):
     assert len({bits for rank in checked("check_pieces") for pair in rank.values() for bits in pair}) == 1
 
 
+def test_packed_rows_as_one_process(checked, alone):
+    modes = alone("modes")
+    for rank in checked("check_packed_rows"):
+        assert {name: set(bits) for name, bits in rank.items()} == {n: {modes.packed_alone(n)} for n in rank}
+
+
 @pytest.mark.many
 @checks("dedicated")
 def test_the_trainer_trains_the_model_of_one_process(results, alone):

@@ -60,13 +60,13 @@ def alone(rule, steps):
     return fingerprint(_train(Symmetric(), rule, steps=steps)[0])
 
 
-def _train(collector, rule, workers=WORKERS, wire=_attack, steps=None):
+def _train(collector, rule, workers=WORKERS, wire=_attack, steps=None, compression=None):
     net = _model()
     parameters = list(net.parameters())
     d = sum(p.numel() for p in parameters)
     dedicated = collector == Root(dedicated=True)
     sizes = (0, *split(workers, hvd.size() - 1)) if dedicated else split(workers, hvd.size())
-    session = bind(collector, d, np.float32, sizes, timeout=60, name="modes")
+    session = bind(collector, d, np.float32, sizes, timeout=60, name="modes", compression=compression)
     optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
     ledger = hb.Ledger()
     for step in range(_steps(rule) if steps is None else steps):
@@ -93,6 +93,21 @@ def check_modes():
     return results
 
 
+def packed_alone(name):
+    """What a process without other ranks trains with packed rows."""
+    return fingerprint(_train(Symmetric(), hb.MultiKrum(f=2), steps=SHORT, compression=name)[0])
+
+
+def check_packed_rows():
+    collectors = (Symmetric(), Root(), Sharded(), *([Sharded(replicas=3)] if hvd.size() > 2 else []))
+    return {
+        name: [
+            fingerprint(_train(c, hb.MultiKrum(f=2), steps=SHORT, compression=name)[0]) for c in collectors
+        ]
+        for name in ("bfloat16", "float16", "sign")
+    }
+
+
 def check_dedicated_root():
     return fingerprint(_train(Root(dedicated=True), hb.Median())[0])
 
@@ -105,7 +120,7 @@ def check_accounts():
 def check_pieces():
     """Operations that would exceed Horovod's counts are split; the value stays the same."""
     rng = np.random.default_rng(0)
-    d = 20000
+    d = 80_000  # long enough for four ranks to gather a root's result in pieces
     rows = rng.standard_normal((WORKERS, d)).astype(np.float32)
     results = {}
     for collector in (Symmetric(), Root(), Sharded()):

@@ -244,7 +244,7 @@ def check_refusals():
         optimizer.remove_hooks()
         hb.DistributedOptimizer(inner).remove_hooks()
     results["adasum"] = raised(lambda: hb.DistributedOptimizer(inner, op=hvd.Adasum))
-    results["fp16"] = raised(lambda: hb.DistributedOptimizer(inner, compression=hvd.Compression.fp16))
+    results["compression"] = raised(lambda: hb.DistributedOptimizer(inner, compression="zip"))
     results["predivide"] = raised(lambda: hb.DistributedOptimizer(inner, gradient_predivide_factor=2.0))
     results["rule"] = raised(lambda: hb.DistributedOptimizer(inner, rule=hb.Krum(f=3)))
     results["collect"] = raised(lambda: hb.DistributedOptimizer(inner, collect="ring"))
@@ -259,6 +259,21 @@ def check_refusals():
     results["sealed"] = raised(lambda: loss(net, 1).backward())
     allowed.remove_hooks()
     return results
+
+
+def check_horovods_compression():
+    """`hvd.Compression.fp16` sends rows in float16: the mean of rows that were rounded."""
+    net = model()
+    rows = []
+    for worker in range(hvd.size()):
+        gradients = torch.autograd.grad(loss(net, 0, worker), list(net.parameters()))
+        rows.append(torch.cat([g.reshape(-1) for g in gradients]).half().float())
+    optimizer = hb.DistributedOptimizer(_sgd(net.parameters()), compression=hvd.Compression.fp16)
+    loss(net, 0).backward()
+    optimizer.synchronize()
+    got = torch.cat([p.grad.reshape(-1) for p in net.parameters()])
+    optimizer.remove_hooks()
+    return bool(torch.equal(got, hb.Mean()(torch.stack(rows))))
 
 
 def check_batch_norm():
