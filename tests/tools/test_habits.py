@@ -62,6 +62,15 @@ def test_the_hooks_before_a_commit_are_programs_of_make_lint():
     assert programs == set(re.findall(r"(?:\$\(BIN\)/|\$\(call optional,)([\w-]+)", recipe))
 
 
+def test_a_linter_that_is_not_installed_is_reported_and_fails_nothing():
+    probe = "probe: ; @$(call optional,no-such-linter,launch)"
+    done = subprocess.run(
+        ["make", "-s", "-C", ROOT, "--eval", probe, "probe"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "lint: no-such-linter is not installed, so it did not check launch\n"
+
+
 def test_no_file_has_a_license_header():
     """All or none: none, since LICENSE holds for all."""
     listed = subprocess.run(
