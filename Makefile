@@ -83,13 +83,21 @@ $(STAMPS)/package: $(STAMPS)/horovod $(STAMPS)/torchvision $(SOURCES)
 test: setup ## Run the test suite (ARGS="..." goes to pytest)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
+# A linter that not every platform has a wheel of: $(call optional,program,arguments).
+optional = if [ -x $(BIN)/$(1) ]; then echo "$(BIN)/$(1) $(2)"; $(BIN)/$(1) $(2); else \
+	echo "lint: $(1) is not installed, so it did not check $(2)"; fi
+YAML := .github .pre-commit-config.yaml .yamllint.yaml launch mkdocs.yml
+
 .PHONY: lint
-lint: setup ## ruff, mypy --strict on the package, cython-lint on the kernels, shellcheck on the launch scripts
+lint: setup ## ruff, mypy --strict, cython-lint on the kernels; scripts, YAML and Dockerfile of launch
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict horovod_byz
 	$(BIN)/cython-lint kernels
 	$(BIN)/shellcheck launch/*.sh tools/*.sh .ci/run
+	$(BIN)/python tools/check_manifests.py
+	@$(call optional,yamllint,$(YAML))
+	@$(call optional,hadolint,Dockerfile)
 
 .PHONY: format
 format: setup ## Let ruff rewrite what it can
@@ -148,6 +156,10 @@ bench-quick: setup ## The same over a small grid, in two minutes; writes nothing
 bench-step: setup ## A training step beside Horovod's own, in two minutes; FULL=1 for all; writes results/bench/step
 	$(BIN)/$(if $(FULL),python tools/bench_step.py,horovod-byz bench step) --folder results/bench/step $(ARGS)
 
+.PHONY: calibrate
+calibrate: setup ## Fit the constants of `horovod-byz plan` to results/bench again
+	$(BIN)/python -m horovod_byz.bench calibrate --results results/bench --write horovod_byz/plan/constants.json
+
 .PHONY: bench-peers
 bench-peers: ## Install byzfl and byzpy beside this package, for make bench
 	@test -x $(PEERS) || $(PYTHON) -m venv $(CURDIR)/.venv-peers
@@ -205,6 +217,12 @@ chaos: setup ## Over 100 scenarios of faults on real ranks, Gloo and MPI; writes
 .PHONY: wheel-test
 wheel-test: setup ## sdist > wheel > clean environment > the tests, away from the checkout
 	$(BIN)/python tools/wheel_test.py --jobs $(JOBS)
+
+# IMAGE_ARGS="--build-arg DEVICE=cuda --build-arg TORCH_INDEX=URL"; the head of Dockerfile explains them.
+.PHONY: image
+image: ## Build the image horovod-byz of Dockerfile, where docker runs
+	@if docker info >/dev/null 2>&1; then docker build -t horovod-byz $(IMAGE_ARGS) .; \
+	else echo "make image: no docker runs here, so the image was not built"; fi
 
 .PHONY: wheels
 wheels: setup ## sdist and manylinux wheels for each of Python 3.11 to 3.13 that is here, into dist

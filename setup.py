@@ -199,6 +199,7 @@ setup(
     package_data={
         "horovod_byz": ["py.typed"],
         "horovod_byz.ledger.report": ["page.html"],
+        "horovod_byz.plan": ["constants.json"],
         "horovod_byz.kernels": ["*.pxd", "*.pyi", "README.md", "core/kernels.h"],
     },
     ext_modules=extensions(),

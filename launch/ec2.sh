@@ -8,8 +8,8 @@
 #     launch/ec2.sh [--print] fetch          copy runs/, results/ and the log from the root into this folder
 #     launch/ec2.sh [--print] down           end the instances
 #
-# --print shows the commands without running them. The AWS command line (configured), ssh and rsync do the work. Settings are taken from
-# the environment; those without a default are needed by `up` or for ssh:
+# --print, or PRINT=1, shows the commands without running them. The AWS command line (configured), ssh and rsync do the work. Settings
+# are taken from the environment; those without a default are needed by `up` or for ssh:
 #
 #     AMI             machine image with Python 3.11, such as Debian 12 of your region
 #     KEY_NAME        name of the EC2 key pair; KEY_FILE is its private key (default ~/.ssh/KEY_NAME.pem)
@@ -30,6 +30,7 @@ fail() { printf 'launch/ec2.sh: %s\n' "$*" >&2; exit 2; }
 usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
 
 print=false
+[[ ${PRINT:-0} == 0 ]] || print=true
 if [[ ${1-} == --print ]]; then print=true; shift; fi
 verb=${1-}; shift || true
 # What follows a command is never ignored: `up --print` would start what it should show.

@@ -11,13 +11,14 @@
 # which with `--collect root:dedicated=true` is the parameter server. Every host needs this checkout at the same path
 # (with `make setup` done), and the host that starts must reach the others by ssh without a password.
 # The command runs in this folder on every host. With --mpi, .venv/bin must also be on the PATH that ssh gives there.
-# START_TIMEOUT in the environment: seconds that all ranks together have to start, by default 600.
+# In the environment: START_TIMEOUT, the seconds that all ranks together have to start, by default 600; PRINT=1 is --print.
 set -euo pipefail
 
 fail() { printf 'launch/hosts.sh: %s\n' "$*" >&2; exit 2; }
 usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
 
 print=false backend=gloo nic=
+[[ ${PRINT:-0} == 0 ]] || print=true
 if [[ ${1-} == -h ]]; then set -- --help; fi
 while [[ ${1-} == --* ]]; do
     case $1 in

@@ -10,10 +10,14 @@
 #     sbatch --nodes=4 --gres=gpu:4 --ntasks-per-node=4 launch/slurm.sh horovod-byz train CONFIG --device cuda
 #     salloc -N8 -n64 launch/slurm.sh COMMAND
 #
-# Without options of its own sbatch asks for 46 nodes with a task each. The nodes must reach one another by ssh. Settings are taken from the environment:
+# Without options of its own sbatch asks for 46 nodes with a task each. Where Slurm and Open MPI both offer PMIx (srun --mpi=list,
+# ompi_info), srun starts the ranks, and they talk over MPI; elsewhere horovodrun starts them by ssh, over Gloo. Settings are taken
+# from the environment:
 #
 #     PRINT=1  print the command instead of running it; outside Slurm for those 46 nodes
-#     NIC      the network interface that joins the nodes, such as ib0; without it Horovod searches
+#     START    srun or ssh, where you would rather choose; ssh needs nodes that reach one another without a password
+#     NIC      the network interface that joins the nodes, such as ib0; without it Horovod and Open MPI search
+#     PREPARE  a command that each node runs first, once, such as the installation of a package
 set -euo pipefail
 
 fail() { printf 'launch/slurm.sh: %s\n' "$*" >&2; exit 2; }
@@ -76,6 +80,39 @@ elif $print; then
     outside
 else
     fail "not inside a Slurm job (SLURM_JOB_NODELIST is not set): start it by sbatch launch/slurm.sh COMMAND"
+fi
+
+# Whether Slurm and Open MPI share PMIx. Open MPI 5 always has it; 4 lists it among its components where it was built with it.
+offers_pmix() {
+    local slurm mpi
+    command -v srun >/dev/null && command -v ompi_info >/dev/null || return 1
+    slurm=$(srun --mpi=list 2>&1) || return 1
+    mpi=$(ompi_info 2>/dev/null) || return 1
+    [[ $slurm =~ (^|[[:space:]])pmix([_[:space:]]|$) ]] || return 1
+    [[ $mpi =~ Open\ MPI:\ ([0-9]+) ]] || return 1
+    [[ ${BASH_REMATCH[1]} -ge 5 || $mpi =~ MCA\ pmix:\ (ext|pmix) ]]
+}
+
+# Runs a command, or prints it.
+act() { if $print; then printf '%q ' "$@"; echo; else "$@"; fi; }
+
+environment=$PWD/.venv/bin
+[[ ! -d $environment ]] || PATH=$environment:$PATH
+if [[ -z ${START-} ]]; then
+    START=ssh
+    ! offers_pmix || START=srun
+    [[ $START == srun ]] || ! $print || echo "launch/slurm.sh: no PMIx that srun and Open MPI share is found here: by ssh" >&2
+fi
+[[ $START == srun || $START == ssh ]] || fail "START=$START: there are srun and ssh"
+[[ -z ${PREPARE-} ]] || act srun "--nodes=${#nodes[@]}" "--ntasks=${#nodes[@]}" --ntasks-per-node=1 bash -c "$PREPARE"
+
+if [[ $START == srun ]]; then
+    ranks=$(IFS=+; echo $((${tasks[*]})))
+    network=()
+    [[ -z ${NIC-} ]] || network=(env "OMPI_MCA_btl_tcp_if_include=$NIC")
+    # A rank that fails ends all; the ranks' errors come first, since they name who is late.
+    act "${network[@]}" srun --mpi=pmix "--nodes=${#nodes[@]}" "--ntasks=$ranks" --kill-on-bad-exit=1 --wait=60 "$@"
+    exit
 fi
 
 hostfile=$(mktemp "${TMPDIR:-/tmp}/horovod_byz.XXXXXX")

@@ -6,6 +6,7 @@ A check raises AssertionError with what is missing. `PLACEHOLDERS` stand for a u
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 import tomllib
 from collections.abc import Callable, Set
@@ -133,6 +134,23 @@ def pip(arguments: list[str]) -> None:
             assert set(extra.split(",")) <= set(extras), f"there is no extra {extra}"
 
 
+def docker(arguments: list[str]) -> None:
+    """`docker build .` reads the Dockerfile, with build arguments that it has."""
+    text = (ROOT / "Dockerfile").read_text()
+    for word in arguments:
+        if assigned := _VARIABLE.fullmatch(word):
+            assert re.search(rf"^ARG {assigned[1]}=", text, re.MULTILINE), (
+                f"Dockerfile takes no {assigned[1]}"
+            )
+
+
+def kubectl(arguments: list[str]) -> None:
+    """Each file that is applied exists."""
+    for flag, word in itertools.pairwise(arguments):
+        if flag == "-f" and not PLACEHOLDERS.fullmatch(word):
+            assert (ROOT / word).is_file(), f"there is no {word}"
+
+
 def nothing(arguments: list[str]) -> None:
     """A word of the shell itself."""
 
@@ -151,6 +169,8 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     "sbatch": sbatch,
     "python": python,
     "pip": pip,
+    "docker": docker,
+    "kubectl": kubectl,
     "export": nothing,
     "source": nothing,
     "cd": nothing,

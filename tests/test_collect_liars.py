@@ -19,9 +19,11 @@ from horovod_byz.collect import (
     Sharded,
     Symmetric,
     TransportError,
+    header,
     partials,
 )
 from horovod_byz.collect.digest import SIZE as DIGEST
+from horovod_byz.collect.protocol import HEADER_EXCHANGE
 from horovod_byz.collect.session import Job
 from horovod_byz.kernels.rows import TILE
 from thread_ranks import AT, collect, matrix, on_ranks_that_fail, value
@@ -418,3 +420,31 @@ class TestEquivocation:
             assert isinstance(error, EquivocationError), error
             assert error.ranks == (LIAR, 3)
             assert f"ranks 1 and 3 {AT} contradict one another" in str(error)
+
+
+class TestStates:
+    """A rank that gave different ranks different digests of its state ended in a time-out."""
+
+    @pytest.mark.parametrize("collector", [Symmetric(), Root(), Sharded(), Sharded(replicas=3)])
+    @pytest.mark.parametrize(
+        ("told", "named", "doubtful"),
+        [((0, 2, 3), (LIAR,), ()), ((0,), (0, LIAR), (0, LIAR))],  # of two, nobody knows which lies
+    )
+    def test_it_is_named(self, collector, told, named, doubtful):
+        offset = header._RECORD.fields["state"][1]
+
+        def change(message, to):
+            if to in told:
+                message[offset] ^= 1
+            return message
+
+        def work(transport):
+            session = collector.session(Job(transport, D, np.float32))
+            if transport.rank == LIAR:
+                transport.lie = changing(HEADER_EXCHANGE, change)
+            return session.step(ROWS[transport.rank : transport.rank + 1], RULE, state=bytes(range(DIGEST)))
+
+        for error in honest(on_ranks_that_fail(SIZE, work)):
+            assert isinstance(error, EquivocationError)
+            assert (error.ranks, error.doubtful) == (named, doubtful)
+            assert "digests of their state" in str(error)

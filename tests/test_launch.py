@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 pytestmark = pytest.mark.source
 
@@ -37,6 +38,18 @@ if os.environ.get("BROKEN", "nowhere") in " ".join(sys.argv) and "make setup" in
 SCONTROL = """
 print("\\n".join(f"node{i + 1}" for i in range(3 if sys.argv[-1] == "node[1-3]" else 2)))
 """
+# PMI names the kinds that Slurm offers; OPEN_MPI is what ompi_info says.
+SRUN = """
+if sys.argv[1:] == ["--mpi=list"]:
+    print("MPI plugin types are...\\n\\tnone\\n\\tcray_shasta\\n" + os.environ.get("PMI", ""))
+"""
+OMPI_INFO = """
+print(os.environ.get("OPEN_MPI", ""))
+"""
+PCLUSTER = """
+if "describe-cluster" in sys.argv:
+    print({"headNode.publicIpAddress": '"54.0.0.9"', "clusterStatus": '"CREATE_COMPLETE"'}[sys.argv[-1]])
+"""
 
 
 @pytest.fixture
@@ -45,6 +58,7 @@ def launch(tmp_path):
     programs = tmp_path / "programs"
     programs.mkdir()
     codes = {"aws": AWS, "ssh": SSH, "rsync": "", "scontrol": SCONTROL, "horovodrun": ""}
+    codes |= {"srun": SRUN, "ompi_info": OMPI_INFO, "pcluster": PCLUSTER}
     for name, code in codes.items():
         (programs / name).write_text(PRETENDER.format(python=sys.executable, code=code))
         (programs / name).chmod(0o755)
@@ -149,7 +163,7 @@ class TestSlurm:
         job = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_SUBMIT_DIR": str(launch.root)}
         done = launch("slurm.sh", "train", "a b", SLURM_NTASKS_PER_NODE="4", NIC="ib0", **job)
         assert done.returncode == 0, done.stderr
-        asked, called = launch.calls()
+        asked, *_, called = launch.calls()
         assert asked == ["scontrol", "show", "hostnames", "node[1-2]"]
         assert called[2:6] == ["-np", "8", "-H", "node1:4,node2:4"]
         assert called[-4:] == ["--network-interface", "ib0", "train", "a b"]
@@ -222,12 +236,53 @@ class TestSlurm:
         (launch.programs / "scontrol").unlink()
         slurm = {**slurm, "SLURM_SUBMIT_DIR": str(launch.root)} if slurm else {}
         done = launch("slurm.sh", "train", "a b", PRINT="1", NIC="ib0", **slurm)
-        assert (done.returncode, launch.calls()) == (0, [])
+        assert done.returncode == 0
+        # It asks what would start the ranks, and starts nothing.
+        assert launch.calls() in ([["srun", "--mpi=list"]], [["srun", "--mpi=list"], ["ompi_info"]])
         words = shlex.split(done.stdout)
         assert words[:3] == ["horovodrun", "--gloo", "-np"]
         assert words[3:6] == (["12", "-H", "a:4,b:4,c:4"] if slurm else ["46", "-H", words[5]])
         assert len(words[5].split(",")) == (3 if slurm else 46)
         assert words[-4:] == ["--network-interface", "ib0", "train", "a b"]
+
+    @pytest.mark.parametrize(
+        ("slurm", "mpi", "start"),
+        [
+            ("\tpmix_v4\n", "Open MPI: 5.0.11", "srun"),
+            ("\tpmix\n", "Open MPI: 4.1.6\n MCA pmix: ext3x (MCA v2.1.0)", "srun"),
+            ("\tpmix\n", "Open MPI: 4.1.6\n MCA pmix: isolated (MCA v2.1.0)", "horovodrun"),
+            ("\tpmi2\n", "Open MPI: 5.0.11", "horovodrun"),
+            ("\tpmix\n", "", "horovodrun"),
+        ],
+    )
+    def test_srun_starts_the_ranks_where_slurm_and_open_mpi_share_pmix(self, launch, slurm, mpi, start):
+        tasks = {"SLURM_TASKS_PER_NODE": "2(x2),1", "PMI": slurm, "OPEN_MPI": mpi}
+        assert self.job(launch, **tasks).returncode == 0
+        called = launch.calls()[-1]
+        assert called[0] == start
+        if start == "srun":
+            assert called[1:4] == ["--mpi=pmix", "--nodes=3", "--ntasks=5"]
+            assert called[-1] == "train"
+
+    def test_a_choice_of_ones_own_wins_and_a_wrong_one_is_refused(self, launch):
+        pmix = {"PMI": "pmix", "OPEN_MPI": "Open MPI: 5.0.11"}
+        assert self.job(launch, START="ssh", **pmix).returncode == 0
+        assert launch.calls()[-1][0] == "horovodrun"
+        assert self.job(launch, START="srun").returncode == 0
+        assert launch.calls()[-1][0] == "srun"
+        refused = self.job(launch, START="rsh")
+        assert (refused.returncode, "START=rsh: there are srun and ssh" in refused.stderr) == (2, True)
+
+    def test_the_interface_reaches_open_mpi_and_each_node_is_prepared_once(self, launch):
+        wanted = {"START": "srun", "NIC": "ib0", "PREPARE": "install it"}
+        printed = self.job(launch, PRINT="1", SLURM_TASKS_PER_NODE="2(x3)", **wanted)
+        prepared, started = (shlex.split(line) for line in printed.stdout.splitlines())
+        assert prepared == [
+            *("srun", "--nodes=3", "--ntasks=3", "--ntasks-per-node=1"),
+            *("bash", "-c", "install it"),
+        ]
+        assert started[:4] == ["env", "OMPI_MCA_btl_tcp_if_include=ib0", "srun", "--mpi=pmix"]
+        assert [call for call in launch.calls() if call[0] != "scontrol"] == []
 
     def test_print_0_does_not_print(self, launch):
         done = launch("slurm.sh", "train", PRINT="0")
@@ -239,8 +294,9 @@ class TestSlurm:
     ("script", "words"),
     [
         ("hosts.sh", ["--print", "--mpi", "--nic NAME", "START_TIMEOUT", "slots=2"]),
-        ("slurm.sh", ["PRINT=1", "NIC", "sbatch", "salloc -N8 -n64"]),
+        ("slurm.sh", ["PRINT=1", "NIC", "START", "PREPARE", "sbatch", "salloc -N8 -n64"]),
         ("ec2.sh", ["--print", "AMI", "SPOT_PRICE", "fetch"]),
+        ("parallelcluster.sh", ["--print", "SUBNET", "PRICE_DATE", "down"]),
     ],
 )
 def test_help_explains_every_script_and_starts_nothing(launch, script, words, option):
@@ -251,7 +307,22 @@ def test_help_explains_every_script_and_starts_nothing(launch, script, words, op
     assert "pipefail" not in done.stdout
 
 
-@pytest.mark.parametrize("script", ["slurm.sh", "ec2.sh"])
+def test_every_script_is_explained_here_and_prints_for_print_1(launch):
+    scripts = {path.name for path in LAUNCH.glob("*.sh")}
+    assert scripts == {"hosts.sh", "slurm.sh", "ec2.sh", "parallelcluster.sh"}
+    (launch.root / "hosts").write_text("a\n")
+    for script, arguments in {
+        "hosts.sh": ["hosts", "train"],
+        "slurm.sh": ["train"],
+        "ec2.sh": ["up"],
+        "parallelcluster.sh": ["up"],
+    }.items():
+        printed = launch(script, *arguments, PRINT="1", START="ssh", SUBNET="subnet-1", **SETTINGS)
+        assert (printed.returncode, launch.calls()) == (0, []), printed.stderr
+        assert printed.stdout.split()[0] in ("horovodrun", "aws", "pcluster")
+
+
+@pytest.mark.parametrize("script", ["slurm.sh", "ec2.sh", "parallelcluster.sh"])
 def test_without_a_command_each_says_what_it_needs(launch, script):
     done = launch(script)
     assert (done.returncode, launch.calls()) == (2, [])
@@ -389,3 +460,74 @@ class TestEc2:
             "NIC",
         ):
             assert name in output
+
+
+CLUSTER = {"KEY_NAME": "mine", "SUBNET": "subnet-7", "TMPDIR": "/tmp"}
+PRICES = {"HOURS": "10", "PRICE": "0.384", "HEAD_PRICE": "0.096", "PRICE_DATE": "2026-11-26"}
+
+
+class TestParallelCluster:
+    def test_the_configuration_is_the_papers_cluster(self, launch):
+        made = yaml.safe_load(launch("parallelcluster.sh", "config", **CLUSTER).stdout)
+        (queue,) = made["Scheduling"]["SlurmQueues"]
+        (nodes,) = queue["ComputeResources"]
+        assert (nodes["InstanceType"], nodes["MinCount"], nodes["MaxCount"]) == ("m5.2xlarge", 0, 46)
+        assert queue["Networking"]["SubnetIds"] == ["subnet-7"]
+        assert (queue["CapacityType"], made["HeadNode"]["Ssh"]["KeyName"]) == ("ONDEMAND", "mine")
+        other = launch(
+            "parallelcluster.sh", "config", **CLUSTER, COUNT="5", CAPACITY="SPOT", TYPE="g5.xlarge"
+        )
+        (queue,) = yaml.safe_load(other.stdout)["Scheduling"]["SlurmQueues"]
+        assert queue["CapacityType"] == "SPOT"
+        assert queue["ComputeResources"][0]["MaxCount"] == 5
+
+    def test_up_waits_and_down_deletes(self, launch):
+        done = launch("parallelcluster.sh", "up", **CLUSTER)
+        assert done.returncode == 0, done.stderr
+        created, described = launch.calls()
+        assert created[1:6] == ["create-cluster", "--region", "us-west-2", "--cluster-name", "horovod-byz"]
+        assert described[1] == "describe-cluster"
+        assert not pathlib.Path(created[-1]).exists()  # the filled-in configuration
+        assert launch("parallelcluster.sh", "down", **CLUSTER).returncode == 0
+        assert launch.calls()[-1][1] == "delete-cluster"
+
+    def test_run_queues_the_command_for_all_nodes(self, launch):
+        done = launch("parallelcluster.sh", "run", "horovod-byz", "train", "a b", **CLUSTER, COUNT="5")
+        assert done.returncode == 0, done.stderr
+        sent = launch.calls()[-1]
+        assert sent[-2] == "ec2-user@54.0.0.9"
+        words = shlex.split(sent[-1])
+        assert words[-6:] == ["sbatch", "--nodes=5", "launch/slurm.sh", "horovod-byz", "train", "a b"]
+        assert any(word.startswith("PREPARE=sudo dnf install") for word in words)
+
+    def test_the_cost_follows_from_the_prices_that_are_given(self, launch):
+        said = launch("parallelcluster.sh", "cost", **PRICES, DISK_PRICE="0.08").stdout
+        nodes, head, disks = 10 * 46 * 0.384, 10 * 0.096, 10 * (100 + 46 * 40) * 0.08 / 730
+        assert f"46 x m5.2xlarge at $0.384/h = ${nodes:.2f}" in said
+        assert f"together ${nodes + head + disks:.2f} at the prices of 2026-11-26" in said
+        assert launch.calls() == []
+
+    @pytest.mark.parametrize(
+        ("verb", "given", "message"),
+        [
+            ("cost", {"PRICE_DATE": ""}, "cost needs PRICE_DATE"),
+            ("cost", {"PRICE": "free"}, "PRICE=free is not a number"),
+            ("cost", {"PRICE_DATE": "today"}, "PRICE_DATE=today is not a day"),
+            ("up", {"KEY_NAME": ""}, "needs KEY_NAME"),
+            ("up", {"COUNT": "0"}, "COUNT=0 is not a number of nodes"),
+            ("up", {"CAPACITY": "CHEAP"}, "there are ONDEMAND and SPOT"),
+            ("up", {"CLUSTER": "a b"}, "use letters, digits"),
+            ("go", {}, "unknown command 'go'"),
+            ("up now", {}, "up takes no arguments"),
+        ],
+    )
+    def test_what_is_missing_or_wrong_is_named(self, launch, verb, given, message):
+        done = launch("parallelcluster.sh", *verb.split(), **{**CLUSTER, **PRICES, **given})
+        assert (done.returncode, launch.calls()) == (2, [])
+        assert message in done.stderr
+
+    @pytest.mark.parametrize("verb", ["up", "setup", "run train", "fetch", "down"])
+    def test_print_starts_no_program(self, launch, verb):
+        printed = launch("parallelcluster.sh", "--print", *verb.split(), **CLUSTER)
+        assert (printed.returncode, launch.calls()) == (0, []), printed.stderr
+        assert printed.stdout

@@ -143,7 +143,7 @@ class TestExclusion:
         np.testing.assert_array_equal(result.value, hb.Median()(np.delete(x, 2, axis=0)))
         assert result.weights[2] == 0
         assert run.actions() == [(0, "exclude", 2)]
-        assert "worker 2 sent NaN or infinite values (1 values); excluded" in run.board.actions[0]["detail"]
+        assert "worker 2 sent NaN or infinite values (1 value); excluded" in run.board.actions[0]["detail"]
 
     def test_so_many_proofs_in_so_many_steps(self):
         run = Run(hb.Policy("exclude", after=3, within=10))
@@ -165,6 +165,20 @@ class TestExclusion:
         run.step(nan(2))
         assert run.enforcer.excluded == ()
         assert "Krum(f=2) needs n > 2f + 2 = 6 rows, got n = 6" in run.board.actions[0]["detail"]
+
+    @pytest.mark.parametrize(
+        ("rule", "excluded"), [(hb.Median(), (2,)), (hb.TrimmedMean(f=1), ()), (hb.MultiKrum(f=0), ())]
+    )
+    def test_the_rules_least_number_of_rows_decides_in_a_small_job(self, rule, excluded):
+        session = bind("symmetric", D, np.float32, 3)
+        enforcer = Enforcer(hb.Policy("exclude"))
+        sync = Synchronizer(session, rule, hb.Ledger(), enforcer=enforcer)
+        for worker in (2, 1):  # the second is one too many in any case
+            x = rows()[:3].copy()
+            x[worker, 0] = np.nan
+            sync.step(x)
+            assert enforcer.excluded == excluded
+        assert sync.step(rows()[:3]).excluded == excluded
 
     def test_fewer_than_half_are_excluded_by_default(self):
         run = Run(hb.Policy("exclude"), hb.Mean())

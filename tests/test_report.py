@@ -38,6 +38,15 @@ def test_the_first_line_is_the_conclusion_and_the_exit_code_says_whether_it_name
     assert len(shown.output.splitlines()) <= 30
 
 
+def test_the_reason_of_the_end_stands_there_once(tmp_path):
+    reason = "ValueError: " + "a long reason, " * 10
+    writer = Writer().windows(20)
+    writer.records.append(end(20, reason))
+    shown = report(writer.into(tmp_path)).output
+    assert shown.count(reason.strip()) == 1
+    assert shown.count("rank 0 ended by an error at step 20") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -27,7 +27,7 @@ ORDER = (
     ("theory",),
     ("attacks",),
     ("collect", "ledger"),
-    ("faults",),
+    ("faults", "plan"),
     ("optimizer",),
     ("",),
     ("training",),

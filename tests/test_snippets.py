@@ -67,6 +67,8 @@ def test_commands_name_what_exists(page):
         "python tools/no_such.py",
         "python -m horovod_byz.no_such",
         'pip install "horovod-byz[no-such]"',
+        "docker build -t horovod-byz --build-arg NO_SUCH=1 .",
+        "kubectl apply -f launch/kubernetes/no-such.yaml",
         "no-such-program",
     ],
 )

@@ -55,6 +55,16 @@ class Outcome:
         return judge(*numbers, self.symmetric)
 
     @property
+    def n(self) -> int:
+        """Number of rows."""
+        return len(self.weights)
+
+    @property
+    def proven(self) -> bool:
+        """Whether some row is proof against its worker; reads no more than it must, at each step."""
+        return bool(len(self.outvoted)) or bool(np.logical_or.reduce(self.nonfinite))
+
+    @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """One verdict per row, in row order."""
         return self.table.verdicts

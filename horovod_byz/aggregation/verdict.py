@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ Floats = npt.NDArray[np.float64]
 FAR = 3.0
 # What stands out in a row, from nothing to the strongest; the last two are proof.
 REASONS = ("", "far", "outvoted", "non-finite")
+_OUTVOTED, _NONFINITE = REASONS.index("outvoted"), REASONS.index("non-finite")
 
 
 @dataclass(frozen=True)
@@ -52,74 +54,135 @@ class Verdict:
         return bool(self.reason)
 
 
+class Seen(Protocol):
+    """What a step says of its rows; the table is made when somebody reads it."""
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+
+    @property
+    def table(self) -> Table:
+        """The verdicts in columns."""
+
+    @property
+    def proven(self) -> bool:
+        """Whether some row is proof against its worker."""
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """The verdicts of one step in columns, without an object per worker.
 
     Attributes:
         workers: (n,) indices of the rows, ascending.
-        weights: (n,) weight in the result; NaN where it was not measured.
+        numbers: (4, n) float64: weights, distances, norms and cosines, which are its rows.
         nonfinite: (n,) count of NaN or infinite values.
-        distances: (n,) L2 distance to the result; NaN where it was not measured or the row is not finite.
-        norms: (n,) L2 norm; NaN as for `distances`.
-        cosines: (n,) of the angle to the result; NaN as for `distances`.
         why: (n,) what stands out, as an index of `REASONS`.
         comparable: see `Verdict`; of each row, (n,).
     """
 
     workers: npt.NDArray[np.intp]
-    weights: Floats
+    numbers: Floats
     nonfinite: npt.NDArray[np.int64]
-    distances: Floats
-    norms: Floats
-    cosines: Floats
     why: npt.NDArray[np.intp]
     comparable: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, result: Any) -> Table:
-        """That of a result: of its outcome, or else of its verdicts."""
-        table = getattr(getattr(result, "outcome", None), "table", None)
-        return table if isinstance(table, Table) else cls.of_verdicts(result.verdicts)
+    def seen(cls, result: Any) -> Seen:
+        """What a result says of its rows: its outcome, or else the table of its verdicts."""
+        outcome: Seen | None = getattr(result, "outcome", None)
+        return outcome if outcome is not None else cls.of_verdicts(result.verdicts)
 
     @classmethod
     def of_verdicts(cls, verdicts: Sequence[Verdict]) -> Table:
         """The columns of given verdicts."""
+        names = ("weight", "distance", "norm", "cosine")
+        numbers = [[getattr(verdict, name) for verdict in verdicts] for name in names]
         return cls(
             np.array([verdict.worker for verdict in verdicts], np.intp),
-            np.array([verdict.weight for verdict in verdicts], np.float64),
+            np.array(numbers, np.float64),
             np.array([verdict.nonfinite for verdict in verdicts], np.int64),
-            np.array([verdict.distance for verdict in verdicts], np.float64),
-            np.array([verdict.norm for verdict in verdicts], np.float64),
-            np.array([verdict.cosine for verdict in verdicts], np.float64),
             np.array([REASONS.index(verdict.reason) for verdict in verdicts], np.intp),
             np.array([verdict.comparable for verdict in verdicts], np.bool_),
         )
 
     @property
+    def n(self) -> int:
+        """Number of rows."""
+        return len(self.workers)
+
+    @property
+    def table(self) -> Table:
+        """Itself."""
+        return self
+
+    @property
+    def weights(self) -> Floats:
+        """(n,) weight in the result; NaN where it was not measured."""
+        weights: Floats = self.numbers[0]
+        return weights
+
+    @property
+    def distances(self) -> Floats:
+        """(n,) L2 distance to the result; NaN where it was not measured or the row is not finite."""
+        distances: Floats = self.numbers[1]
+        return distances
+
+    @property
+    def norms(self) -> Floats:
+        """(n,) L2 norm; NaN as for `distances`."""
+        norms: Floats = self.numbers[2]
+        return norms
+
+    @property
+    def cosines(self) -> Floats:
+        """(n,) of the angle to the result; NaN as for `distances`."""
+        cosines: Floats = self.numbers[3]
+        return cosines
+
+    @functools.cached_property
+    def measured(self) -> npt.NDArray[np.bool_]:
+        """(4, n) which of the numbers are finite."""
+        return np.isfinite(self.numbers)
+
+    @functools.cached_property
+    def scored(self) -> bool:
+        """Whether the distance, norm and cosine of each row were measured, and their sum is finite."""
+        # A sum of distances and norms, which are not negative, is finite only if each part is.
+        with np.errstate(over="ignore"):
+            return math.isfinite(np.add.reduce(self.numbers[1:], axis=None))
+
+    @functools.cached_property
+    def strongest(self) -> int:
+        """The strongest of what stands out, as an index of `REASONS`."""
+        return int(self.why.max(initial=0))
+
+    @property
     def proven(self) -> bool:
         """Whether some row is proof against its worker."""
-        return bool((self.why >= REASONS.index("outvoted")).any())
+        return self.strongest >= _OUTVOTED
 
     @property
     def outvoted(self) -> npt.NDArray[np.bool_]:
         """(n,) whether a finite row lost a vote in its redundancy group."""
-        lost: npt.NDArray[np.bool_] = self.why == REASONS.index("outvoted")
+        lost: npt.NDArray[np.bool_] = self.why == _OUTVOTED
         return lost
 
     @property
     def notable(self) -> list[tuple[int, str]]:
         """Worker and reason of each row that stands out."""
+        if not self.strongest:
+            return []
         return [(int(self.workers[row]), REASONS[self.why[row]]) for row in np.flatnonzero(self.why)]
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """One verdict per row, in row order."""
         reasons = [REASONS[code] for code in self.why.tolist()]
-        numbers = (self.workers, self.weights, self.nonfinite, self.distances)
-        rest = (self.norms, self.cosines, self.comparable)
-        columns = [column.tolist() for column in numbers], [column.tolist() for column in rest]
-        return tuple(map(Verdict, *columns[0], reasons, *columns[1]))
+        weights, distances, norms, cosines = self.numbers.tolist()
+        columns = self.workers.tolist(), weights, self.nonfinite.tolist(), distances
+        return tuple(map(Verdict, *columns, reasons, norms, cosines, self.comparable.tolist()))
 
 
 def judge(
@@ -142,37 +205,65 @@ def judge(
         norm: L2 norm of the result.
         comparable: see `Verdict`.
     """
-    n, bad = len(weights), nonfinite > 0
-    unknown = np.full(n, np.nan)
-    away = unknown if distances is None else np.where(bad, np.nan, distances)
-    long = unknown if norms is None else np.where(bad, np.nan, norms)
+    n, bad = len(weights), np.flatnonzero(nonfinite > 0)
+    numbers = np.empty((4, n))
+    numbers[0], away = weights, numbers[1]
+    away[:] = np.nan if distances is None else distances
+    numbers[2] = np.nan if norms is None else norms
+    if len(bad):
+        numbers[1:3, bad] = np.nan
     # Of the median distance, not the mean, which one far row could raise until no row counts as far.
-    why = np.where(away > FAR * _median(away), REASONS.index("far"), 0)
-    if outvoted is not None:
-        why[outvoted] = REASONS.index("outvoted")
-    why[bad] = REASONS.index("non-finite")
-    cosines, alike = _cosines(away, long, norm), np.full(n, comparable)
-    return Table(np.arange(n), weights, nonfinite, away, long, cosines, why, alike)
+    why = (away > FAR * _median(away)).astype(np.intp)
+    if outvoted is not None and len(outvoted):
+        why[outvoted] = _OUTVOTED
+    if len(bad):
+        why[bad] = _NONFINITE
+    _cosines(numbers, norm)
+    return Table(_counted(n), numbers, nonfinite, why, _alike(n, comparable))
 
 
 def _median(values: Floats) -> float:
     """The median of those that are not NaN; infinite if all are."""
     ordered = np.sort(values)  # NaN last
-    count = len(values) - int(np.count_nonzero(np.isnan(values)))
+    count = len(values)
+    if count and math.isnan(ordered[-1]):
+        count -= int(np.count_nonzero(np.isnan(values)))
     if not count:
         return math.inf
     return (float(ordered[(count - 1) // 2]) + float(ordered[count // 2])) / 2
 
 
-def _cosines(far: Floats, long: Floats, norm: float) -> Floats:
+def _cosines(numbers: Floats, norm: float) -> None:
     """From the three sides of the triangle of row, result and origin, each divided by the longest.
 
     |x - a|^2 = |x|^2 + |a|^2 - 2 <x, a>, so that no product of rows is measured.
+
+    Args:
+        numbers: see `Table`; distances and norms are read, cosines are written.
+        norm: L2 norm of the result.
     """
+    far, long, cosine = numbers[1:]
     unit = np.maximum(np.maximum(far, long), norm)
     with np.errstate(divide="ignore", invalid="ignore"):
-        x, a, apart = long / unit, norm / unit, far / unit
-        cosine = (x * x + a * a - apart * apart) / (2 * x * a)
-    zero = (long == 0) | (norm == 0)
-    inside = np.where(zero, 0.0, np.clip(cosine, -1.0, 1.0))
-    return np.where(np.isnan(far) | np.isnan(long), np.nan, inside)
+        apart, x = numbers[1:3] / unit
+        a = norm / unit
+        np.divide(x * x + a * a - apart * apart, 2 * x * a, out=cosine)
+    np.minimum(np.maximum(cosine, -1.0, out=cosine), 1.0, out=cosine)  # NaN stays NaN
+    if norm == 0 or not np.logical_and.reduce(long):
+        cosine[(long == 0) | (norm == 0)] = 0.0
+        cosine[np.isnan(far) | np.isnan(long)] = np.nan
+
+
+@functools.lru_cache(maxsize=32)
+def _counted(n: int) -> npt.NDArray[np.intp]:
+    """The indices 0 to n - 1; one array for all steps, so that a reader knows them by identity."""
+    indices = np.arange(n)
+    indices.flags.writeable = False
+    return indices
+
+
+@functools.lru_cache(maxsize=32)
+def _alike(n: int, value: bool) -> npt.NDArray[np.bool_]:
+    flags = np.full(n, value)
+    flags.flags.writeable = False
+    return flags

@@ -201,6 +201,41 @@ def report(
 
 
 @app.command()
+def plan(
+    workers: Annotated[str, typer.Option(help="Workers, one on each rank.")],
+    parameters: Annotated[str, typer.Option(help="Parameters of the model, such as 11.2M or 1e7.")],
+    rule: Annotated[str, typer.Option(help="Such as median, multi-krum:f=5, detox:inner=mean,outer=median.")],
+    bandwidth: Annotated[str, typer.Option(help="A machine's link, such as 10Gbit or 1.25GB/s.")],
+    cores: Annotated[str, typer.Option(help="Cores of a machine.")],
+    compute: Annotated[str, typer.Option(help="Forward and backward, such as 0.4s; default: left out.")] = "",
+    memory: Annotated[str, typer.Option(help="Of a machine, such as 32GiB: says which ways fit.")] = "",
+    ranks_per_host: Annotated[str, typer.Option(help="Ranks that share a machine.")] = "1",
+    transport: Annotated[str, typer.Option(help="horovod or torch.")] = "horovod",
+    redundancy: Annotated[str, typer.Option(help="Workers per redundancy group, for DETOX.")] = "3",
+    replicas: Annotated[str, typer.Option(help="Aggregators of each shard, in the replicated way.")] = "3",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Estimate time, traffic and memory of a step for each way to collect; nothing is started."""
+    with explained():
+        from horovod_byz.cli import plan_command
+
+        asked = plan_command.Asked(
+            workers,
+            parameters,
+            rule,
+            bandwidth,
+            cores,
+            compute,
+            memory,
+            ranks_per_host,
+            transport,
+            redundancy,
+            replicas,
+        )
+        plan_command.show(asked, as_json)
+
+
+@app.command()
 def doctor() -> None:
     """Show what is installed, what is missing, and how to fix it."""
     from horovod_byz.host import doctor as look

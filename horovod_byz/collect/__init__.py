@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from horovod_byz.collect import footprint, memory
 from horovod_byz.collect.compression import Compression, HalfCompression, SignCompression, as_compression
 from horovod_byz.collect.errors import (
     EquivocationError,
@@ -24,6 +25,7 @@ from horovod_byz.collect.errors import (
     StateMismatchError,
     TransportError,
 )
+from horovod_byz.collect.footprint import Bound
 from horovod_byz.collect.layout import Layout, split
 from horovod_byz.collect.session import Collected, Job, Session, Wire
 from horovod_byz.collect.transport import ranks, time_limit
@@ -97,6 +99,10 @@ class Collector(ABC):
         Returns:
             A session; its `step(rows, rule)` collects and aggregates.
 
+        Warns:
+            RuntimeWarning: if what it is about to allocate is more than this machine has free; it names
+                the way to collect that fits, if one does.
+
         Raises:
             HeaderMismatchError: if the ranks bind different things; it names the ranks that differ.
             EquivocationError: if a rank announces different things to different ranks.
@@ -123,11 +129,22 @@ class Collector(ABC):
             segments=ends,
             start=start,
         )
+        bound = Bound(job.layout, d, dtype, job.compression)
+        memory.warn_if_short(self, (Sharded(), Root()), bound, transport.rank)
         return self.session(job)
 
     def workers_of(self, size: int) -> int:
         """Number of workers in a job of `size` ranks that hold one worker each."""
         return size
+
+    def held(self, bound: Bound, rank: int) -> int:
+        """Bytes that a session of this rank holds from step to step; 0 where that is not known.
+
+        Args:
+            bound: workers of each rank, coordinates, dtype and compression.
+            rank: the rank.
+        """
+        return 0
 
     @abstractmethod
     def session(self, job: Job) -> Session:
@@ -137,6 +154,9 @@ class Collector(ABC):
 @dataclass(frozen=True)
 class Symmetric(Collector):
     """Every rank gathers all rows by allgather, checks them by digests, and aggregates."""
+
+    def held(self, bound: Bound, rank: int) -> int:
+        return footprint.of_symmetric(bound, rank)
 
     def session(self, job: Job) -> Session:
         from horovod_byz.collect.symmetric import SymmetricSession
@@ -159,6 +179,11 @@ class Root(Collector):
 
     def workers_of(self, size: int) -> int:
         return size - self.dedicated
+
+    def held(self, bound: Bound, rank: int) -> int:
+        if self.dedicated and bound.layout.rows[0]:
+            bound = replace(bound, layout=Layout((0, *bound.layout.rows[1:])))
+        return footprint.of_root(bound, rank)
 
     def session(self, job: Job) -> Session:
         from horovod_byz.collect.root import RootSession
@@ -185,6 +210,9 @@ class Sharded(Collector):
     def __post_init__(self) -> None:
         if not isinstance(self.replicas, int) or self.replicas < 1:
             raise ValueError(f"Sharded: replicas must be a whole number >= 1, got {self.replicas!r}")
+
+    def held(self, bound: Bound, rank: int) -> int:
+        return footprint.of_replicas(bound, rank, self.replicas)
 
     def session(self, job: Job) -> Session:
         if self.replicas == 1:

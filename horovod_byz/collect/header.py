@@ -179,7 +179,8 @@ def check(received: Bytes, rows: Sequence[int] | None = None) -> list[Header]:
         detail = "; ".join(f"rank {rank}: {faults[rank]}" for rank in odd)
         raise HeaderMismatchError(
             f"{names(odd)} would send something else than the other ranks ({detail}): give every rank the "
-            "same model, rule, collector and policy, numbers of workers, and number of steps",
+            "same model, rule, collector and policy (and ledger, where the policy acts on its test), numbers "
+            "of workers, and number of steps",
             odd,
         )
     return [header for header in headers if header is not None]
@@ -266,7 +267,7 @@ def _most_frequent(values: Sequence[Value]) -> tuple[Value, int]:
 def _fault(header: Header | None, usual: Header) -> str:
     if header is None:
         return "unreadable header"
-    shared, rows = "rule, parameters or policy", "expected number of rows per rank"
+    shared, rows = "rule, parameters, policy or the ledger's history", "expected number of rows per rank"
     labels = ("step", "length", "dtype", "mode", shared, rows)
     differences = [
         f"{label} differs" if isinstance(want, bytes) else f"{label} {got} where most have {want}"

@@ -16,11 +16,9 @@ from horovod_byz.aggregation import engine
 from horovod_byz.aggregation.tiles import shards
 from horovod_byz.collect import digest, relay
 from horovod_byz.collect.errors import EquivocationError
+from horovod_byz.collect.footprint import gathers
 from horovod_byz.collect.protocol import Array, Bytes
 from horovod_byz.collect.session import Collected, Job, Session, Step
-
-# Least coordinates of a piece; gathering shorter ones takes longer than sending the result to each rank.
-_LEAST = 2**14
 
 
 class RootSession(Session):
@@ -40,7 +38,7 @@ class RootSession(Session):
         with step.clock("collect"):
             self.transport.gather(rows, self._rows, self.layout)
         with step.clock("aggregate"):
-            report = np.zeros(8 * (_TABLE * self.n + 1) + digest.SIZE * len(self._pieces), np.uint8)
+            report = np.zeros(8 * (TABLE * self.n + 1) + digest.SIZE * len(self._pieces), np.uint8)
             if self._rows is not None:
                 outcome = self._run(step, self._rows, self._value)
                 report = _pack(outcome, digest.digests(self._cut(self._value), self.threads))
@@ -60,7 +58,7 @@ class RootSession(Session):
             EquivocationError: if what the root sent this rank does not have the digests that it stated.
         """
         size = self.transport.size
-        if size < 3 or not size * _LEAST <= self.d <= self.transport.most:
+        if not gathers(size, self.d, self.transport.most):
             self.transport.hand_out(self._value)
             self._refuse(self._differing(stated))
             return ()
@@ -111,7 +109,7 @@ class RootSession(Session):
             raise EquivocationError("the result that rank 0 sent does not have the digest it gave", [0])
 
 
-_TABLE = 5  # numbers per row in the root's report
+TABLE = 5  # numbers per row in the root's report
 
 
 def _pack(outcome: engine.Outcome, stated: list[bytes]) -> Bytes:
@@ -123,8 +121,8 @@ def _pack(outcome: engine.Outcome, stated: list[bytes]) -> Bytes:
 
 
 def _unpack(report: Bytes, n: int, symmetric: bool) -> tuple[engine.Outcome, list[bytes]]:
-    data, end = report.tobytes(), 8 * _TABLE * n
-    weights, nonfinite, distances, lost, norms = np.frombuffer(data, np.float64, _TABLE * n).reshape(-1, n)
+    data, end = report.tobytes(), 8 * TABLE * n
+    weights, nonfinite, distances, lost, norms = np.frombuffer(data, np.float64, TABLE * n).reshape(-1, n)
     norm = float(np.frombuffer(data, np.float64, 1, end)[0])
     counts, outvoted = nonfinite.astype(np.int64), np.flatnonzero(lost)
     outcome = engine.Outcome(weights, counts, outvoted, distances, norms, norm, symmetric)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from horovod_byz.host import launchers
+
 
 def initialized() -> bool:
     """Whether `hvd.init()` was called in this process."""
@@ -39,6 +41,15 @@ def local_rank() -> int:
 
         return int(hvd.local_rank())
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_size() -> int:
+    """The job's ranks on this host, as Horovod or the launcher counts them; 1 where nobody does."""
+    if initialized():
+        import horovod.torch as hvd
+
+        return int(hvd.local_size())
+    return launchers.local_size()
 
 
 def job_ranks() -> tuple[int, int]:

@@ -130,25 +130,37 @@ class Sums:
         # Whole numbers as Python counts them never overflow; no run sends 2^63 values.
         self._whole = np.array([[getattr(a, name) for a in accounts] for name in self._WHOLE], np.int64)
         self._real = np.array([[getattr(a, name) for a in accounts] for name in self._REAL], np.float64)
+        self._scored = 0  # steps in which every row was measured, which `write` adds
 
     def is_of(self, table: Table) -> bool:
         """Whether these are the workers of a table."""
-        return bool(np.array_equal(self._workers, table.workers))
+        if self._workers is table.workers:
+            return True
+        same = bool(np.array_equal(self._workers, table.workers))
+        if same:
+            self._workers = table.workers  # the same array comes at each step
+        return same
 
     def add(self, table: Table) -> None:
         """Adds a step; see `Account` for the sums."""
-        near = np.isfinite(table.distances)
         steps, ignored, nonfinite, measured = self._whole
-        weight, distance = self._real
-        steps += 1
         ignored += table.weights == 0.0
         nonfinite += table.nonfinite
+        if table.scored:
+            self._scored += 1
+            self._real += table.numbers[:2]
+            return
+        near = table.measured[1]
+        steps += 1
         measured += near
+        weight, distance = self._real
         weight += table.weights
         np.add(distance, table.distances, out=distance, where=near)
 
     def write(self) -> None:
         """Writes the sums into the accounts."""
+        self._whole[[0, 3]] += self._scored
+        self._scored = 0
         for names, table in ((self._WHOLE, self._whole), (self._REAL, self._real)):
             for name, values in zip(names, table.tolist(), strict=True):
                 for account, value in zip(self._accounts, values, strict=True):

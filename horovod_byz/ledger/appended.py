@@ -36,7 +36,7 @@ class AppendedLines:
 
     def write(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Appends records, as one piece."""
-        lines = [json.dumps(plain(record), allow_nan=False, separators=(",", ":")) for record in records]
+        lines = [_line(record) for record in records]
         try:
             self._append(("\n".join(lines) + "\n").encode())
         except OSError as error:
@@ -115,6 +115,17 @@ def check_folder(folder: Path) -> None:
     finally:
         with suppress(OSError):
             probe.unlink()
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    try:
+        return _encoded(record)
+    except (TypeError, ValueError):  # a number that is not finite, or another mapping or sequence
+        return _encoded(plain(record))
+
+
+def _encoded(record: Any) -> str:
+    return json.dumps(record, allow_nan=False, separators=(",", ":"))
 
 
 def plain(value: Any) -> Any:

@@ -25,13 +25,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["STAKES", "Bets", "entering"]
+__all__ = ["STAKES", "TOGETHER", "Bets", "entering", "steps_below"]
 
 Floats = npt.NDArray[np.float64]
 Hits = npt.NDArray[np.bool_]
 
 # Shares of its money that an expert stakes: small ones win against rare events, large ones are quick.
 STAKES = np.array([0.1, 0.4, 0.9])
+# Steps that a test looks at together at most, where nobody can be named in between.
+TOGETHER = 20
+# Of a limit that money must stay below: far more than rounding adds to a sum.
+_SAFE = 1 - 1e-6
 # Money beyond this is forgotten, which only lowers it: a product of a billion steps stays finite.
 _MOST = 1e200
 
@@ -49,6 +53,8 @@ class Bets:
     def __init__(self, events: int) -> None:
         self.events, self.step = events, 0
         self._money = np.zeros((0, events * len(STAKES)))  # (workers, experts)
+        self._most = 0.0  # no expert has more
+        self._total: Floats | None = None  # what `money` returns, until the next bet
 
     def bet(self, workers: npt.NDArray[np.intp], hits: Hits, chances: Floats) -> None:
         """One step.
@@ -59,19 +65,44 @@ class Bets:
             chances: (events,) the largest probability of each event for an honest worker; 1 means no bet.
         """
         self.step += 1
+        self._total = None
         self._grow(int(workers[-1]) + 1 if len(workers) else 0)
-        self._money += entering(self.step) / self._money.shape[1]
-        factors = np.where(hits[:, :, None], *_factors(chances.tobytes())).reshape(len(workers), -1)
+        enters = entering(self.step) / self._money.shape[1]
+        self._money += enters
+        won, lost, most = _factors(chances.tobytes())
+        factors = np.where(hits[:, :, None], won, lost).reshape(len(workers), -1)
         if len(workers) == len(self._money):  # all of them: no copy of the money
             self._money *= factors
-            np.minimum(self._money, _MOST, out=self._money)
         else:
-            self._money[workers] = np.minimum(self._money[workers] * factors, _MOST)
+            self._money[workers] *= factors
+        self._most = (self._most + enters) * most
+        if self._most >= _MOST / 2:  # rounding is far below a half
+            np.minimum(self._money, _MOST, out=self._money)
+            self._most = float(self._money.max(initial=0.0))
 
     def money(self) -> Floats:
         """(workers,) what each worker's bettors have: the e-value."""
-        total: Floats = self._money.sum(axis=1) + 1 / math.log2(self.step + 2)
-        return total
+        if self._total is None:
+            self._total = np.add.reduce(self._money, axis=1)
+            self._total += 1 / math.log2(self.step + 2)
+        return self._total
+
+    def restart(self, worker: int) -> None:
+        """Gives a worker's bettors what one that comes now has."""
+        if worker < len(self._money):
+            self._money[worker] = (1 - 1 / math.log2(self.step + 2)) / self._money.shape[1]
+            self._most, self._total = max(self._most, float(self._money[worker, 0])), None
+
+    def steps_below(self, limit: float, growth: Floats) -> int:
+        """The number of further steps, up to `TOGETHER`, after which no worker can have `limit`.
+
+        Args:
+            limit: what nobody reaches.
+            growth: (experts,) by how much a step multiplies an expert's money at most.
+        """
+        # A worker that is new has what entered so far, at most 1.
+        most = self._money.max(axis=0, initial=1 / self._money.shape[1])
+        return steps_below(limit, most, growth, self.step)
 
     def of(self, worker: int) -> float:
         """The money of one worker."""
@@ -83,6 +114,7 @@ class Bets:
             # A worker that comes later has not lost what was entered before; it was not bet.
             entered = (1 - 1 / math.log2(self.step + 1)) / self._money.shape[1]
             self._money = np.vstack([self._money, np.full((missing, self._money.shape[1]), entered)])
+            self._most = max(self._most, entered)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -92,15 +124,38 @@ class Bets:
         """Takes up what `state_dict` gave; leaves aside a state with other events."""
         money = np.asarray(state["money"], np.float64)
         if money.ndim == 2 and money.shape[1] == self._money.shape[1]:
-            self.step, self._money = int(state["step"]), money
+            self.step, self._money, self._total = int(state["step"]), money, None
+            self._most = float(money.max(initial=0.0))
 
 
 @functools.lru_cache(maxsize=128)
-def _factors(chances: bytes) -> tuple[Floats, Floats]:
-    """What a win and a loss multiply the money of each event and stake by, given the bytes of the chances."""
+def _factors(chances: bytes) -> tuple[Floats, Floats, float]:
+    """What a win and a loss multiply the money of each event and stake by, and the largest of the factors.
+
+    Args:
+        chances: the bytes of the events' chances.
+    """
     chance = np.frombuffer(chances)[:, None]
     stakes = np.where(chance < 1, STAKES, 0.0)  # (events, stakes)
-    return 1 - stakes + stakes / chance, 1 - stakes
+    won = 1 - stakes + stakes / chance
+    return won, 1 - stakes, float(won.max(initial=1.0))
+
+
+def steps_below(limit: float, money: Floats, growth: Floats, step: int) -> int:
+    """The number of steps after `step`, up to `TOGETHER`, at which all the money must stay below a limit.
+
+    Args:
+        limit: what is not reached.
+        money: (experts,) what each has.
+        growth: (experts,) by how much a step multiplies it at most.
+        step: steps bet on.
+    """
+    enters, rest = entering(step + 1) / money.size, 1 / math.log2(step + 2)  # both become less
+    for ahead in range(TOGETHER):
+        money = (money + enters) * growth
+        if not money.sum() + rest < limit * _SAFE:
+            return ahead
+    return TOGETHER
 
 
 def entering(step: int) -> float:

@@ -87,6 +87,14 @@ class Enforcer:
         self._said: set[Any] = set()
         self._times.clear()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For a copy of the optimizer: who is excluded, and how often. It counts steps anew."""
+        return {"policy": self.policy, "rank": self.rank, "excluded": self._excluded, "times": self._times}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["policy"], state["rank"])  # type: ignore[misc]
+        self._excluded, self._times = state["excluded"], state["times"]
+
     @property
     def excluded(self) -> tuple[int, ...]:
         """The workers whose rows do not count, ascending."""
@@ -221,6 +229,8 @@ class Enforcer:
                 del self._excluded[worker]
                 self._proofs.pop(worker, None)
                 self._accused.pop(worker, None)
+                self._said.discard(("keep", worker))
+                case.ledger.readmit(worker)
                 self._act("readmit", worker, f"worker {worker}: {trial.clean} clean steps in a row", case)
 
     def _check_excess(self, evidence: Iterable[Evidence], case: _Case) -> None:

@@ -14,7 +14,7 @@ PROOFS = {
     "non-finite": "sent NaN or infinite values",
     "outvoted": "sent another gradient than the replicas of its group",
     "two stories": "gave different ranks different data",
-    "header": "announced another step, length, dtype, mode or rule than the other ranks",
+    "header": "announced another step, length, dtype, mode, rule or policy than the other ranks",
     "late": "did not arrive in time",
     "state": "holds other parameters, buffers or optimizer state than most ranks",
     "aggregate": "returned another result than the other aggregators of its shard",

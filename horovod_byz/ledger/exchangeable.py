@@ -19,6 +19,7 @@ depends on nobody else.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.ledger.bets import STAKES, Bets, entering
+from horovod_byz.ledger.bets import STAKES, Bets, entering, steps_below
 
 __all__ = ["Camps", "Exchangeable", "Observed", "most"]
 
@@ -34,7 +35,6 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 # What is bet on: which statistics are counted from above and from below, and how many c.
 _SCORES, _COUNTS = 3, 3
-_EACH = np.arange(_SCORES)[:, None]
 
 
 def most(units: int) -> int:
@@ -51,22 +51,17 @@ class Observed:
             group, whose rows are one observation.
         workers: the workers that are tested, ascending.
         unit: the unit of each of them; -1 for a worker whose row was left out, for which the step is a miss.
+            None: each worker is the unit of its own index, in order.
     """
 
     scores: Floats
     workers: Ints
-    unit: Ints
-
-    @property
-    def all_units(self) -> bool:
-        """Whether each worker is the unit of its own index, in order."""
-        m = self.scores.shape[1]
-        return len(self.unit) == m and bool((self.unit == np.arange(m)).all())
+    unit: Ints | None = None
 
     @property
     def first(self) -> Ints:
         """(m,) a worker of each unit, the lowest."""
-        if self.all_units:
+        if self.unit is None:
             return self.workers
         workers = np.zeros(self.scores.shape[1], np.intp)
         known = self.unit[::-1] >= 0
@@ -88,14 +83,21 @@ class Exchangeable:
         m = seen.scores.shape[1]
         if m < 3:  # of two rows none is unlike the others
             return
-        honest, third = m - (m - 1) // 2, most(m)
-        counts = np.array([1, -(-third // 3), third])
-        hits = _extreme(seen.scores, counts)
-        if not seen.all_units:
+        bounds, chances = _bets_on(m)
+        hits = _extreme(seen.scores, bounds)
+        if seen.unit is not None:
             missed = np.zeros((len(hits), m + 1), np.bool_)  # column -1: a miss
             missed[:, :m] = hits
             hits = missed[:, seen.unit]
-        self.bets.bet(seen.workers, hits.T, np.tile(counts / honest, 2 * _SCORES))
+        self.bets.bet(seen.workers, hits.T, chances)
+
+    def forget(self, worker: int) -> None:
+        """Tests a worker as if it came now."""
+        self.bets.restart(worker)
+
+    def growth(self, n: int) -> Floats:
+        """(experts,) by how much a step multiplies the money of each expert at most, with n rows at most."""
+        return _growth(n)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -131,20 +133,31 @@ class Camps:
         self.step += 1
         self._money += entering(self.step) / self._money.size
         m, first = seen.scores.shape[1], seen.first
-        missing = int(first.max(initial=-1)) + 1 - self._ranks.shape[1]
+        missing = (int(first.max()) + 1 if m else 0) - self._ranks.shape[1]
         if missing > 0:
             self._ranks = np.pad(self._ranks, ((0, 0), (0, missing)))
+        everybody = seen.unit is None and len(first) == self._ranks.shape[1]  # and in order: they ascend
+        begin, places = _begins(m), _places(m)
         half = (m - 2 * most(m)) // 2
         if half >= 2:
-            order = np.argsort(self._ranks[:, first], axis=1, kind="stable")[:, most(m) : m - most(m)]
-            middle = seen.scores[_EACH, order]
-            pairs = np.sign(middle[:, -half:, None] - middle[:, None, :half]).reshape(_SCORES, -1)
-            above = pairs.sum(axis=1) / pairs.shape[1]  # -1 to 1; a sum of whole numbers is exact
+            past = self._ranks if everybody else self._ranks[:, first]
+            order = past.argsort(axis=1, kind="stable")[:, most(m) : m - most(m)]
+            middle = seen.scores.take(order + begin)
+            upper, lower = middle[:, -half:, None], middle[:, None, :half]
+            pairs = np.sign(upper - lower).reshape(_SCORES, -1)
+            above = np.add.reduce(pairs, axis=1) / pairs.shape[1]  # -1 to 1; whole numbers add exactly
             self._money *= 1 + STAKES * above[:, None]
         place = np.empty((_SCORES, m))
-        place[_EACH, np.argsort(seen.scores, axis=1)] = np.arange(m)
+        place.put(seen.scores.argsort(axis=1) + begin, places)
         self._ranks *= self._MEMORY
-        self._ranks[:, first] += place / max(m - 1, 1) - 0.5
+        if everybody:
+            self._ranks += place
+        else:
+            self._ranks[:, first] += place
+
+    def steps_below(self, limit: float) -> int:
+        """See `Bets.steps_below`."""
+        return steps_below(limit, self._money, 1 + STAKES, self.step)
 
     @property
     def money(self) -> float:
@@ -162,12 +175,48 @@ class Camps:
         self._ranks = np.array(state["ranks"], np.float64).reshape(_SCORES, -1)
 
 
-def _extreme(scores: Floats, counts: Ints) -> npt.NDArray[np.bool_]:
-    """(6 * counts, m): whether at most c scores are as large as each, itself included; then as small.
+@functools.lru_cache(maxsize=32)
+def _bets_on(m: int) -> tuple[Ints, Floats]:
+    """What is bet on among m units: see `_extreme`, and the chance of each of the 18 events."""
+    honest, third = m - (m - 1) // 2, most(m)
+    counts = np.array([1, -(-third // 3), third])
+    bounds = np.stack([_begins(m) + (m - 1 - counts), _begins(m) + counts])
+    return bounds[..., None], np.tile(counts / honest, 2 * _SCORES)
+
+
+@functools.lru_cache(maxsize=32)
+def _growth(n: int) -> Floats:
+    largest = np.ones(2 * _SCORES * _COUNTS)
+    for m in range(3, n + 1):  # fewer rows than n are compared where some are left out
+        largest = np.maximum(largest, 1 / _bets_on(m)[1])
+    return (1 - STAKES + STAKES * largest[:, None]).ravel()
+
+
+@functools.lru_cache(maxsize=32)
+def _begins(m: int) -> Ints:
+    """(3, 1) where each row of a (3, m) array begins in memory."""
+    return m * np.arange(_SCORES)[:, None]
+
+
+@functools.lru_cache(maxsize=32)
+def _places(m: int) -> Floats:
+    """(3 m,) the places in ascending order, from -1/2 to 1/2, for each of the scores."""
+    return np.tile(np.arange(m) / max(m - 1, 1) - 0.5, _SCORES)
+
+
+def _extreme(scores: Floats, bounds: Ints) -> npt.NDArray[np.bool_]:
+    """(18, m): whether at most c scores are as large as each, itself included; then as small.
 
     At most c scores are >= s exactly if the one with c larger or equal ones before it in order is < s.
+
+    Args:
+        scores: (3, m).
+        bounds: (2, 3, 3, 1) where in the sorted scores, counted through all of them, the scores are that are
+            before and after so many; for each side, score and c.
     """
-    ordered, m = np.sort(scores, axis=1), scores.shape[1]
-    table = scores[:, None, :]
-    above, below = table > ordered[:, m - 1 - counts, None], table < ordered[:, counts, None]
-    return np.concatenate([above, below]).reshape(-1, m)
+    m = scores.shape[1]
+    table, (high, low) = scores[:, None, :], np.sort(scores, axis=1).take(bounds)
+    hits = np.empty((2, _SCORES, _COUNTS, m), np.bool_)
+    np.greater(table, high, out=hits[0])
+    np.less(table, low, out=hits[1])
+    return hits.reshape(-1, m)

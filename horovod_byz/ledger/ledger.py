@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from horovod_byz.aggregation.source import Groups
-from horovod_byz.aggregation.verdict import Table, Verdict
+from horovod_byz.aggregation.verdict import Seen, Table, Verdict
 from horovod_byz.host.place import Place
 from horovod_byz.ledger.account import Account, Sums
 from horovod_byz.ledger.evidence import PROOFS, Action, Evidence, Kind
@@ -18,6 +18,7 @@ from horovod_byz.ledger.suspicion import Suspicion, TestName
 
 # Pieces of evidence that a ledger keeps in memory; its accounts count all of them.
 KEPT = 1000
+_TOGETHER = 20  # steps that are added up together
 
 
 class Listener(Protocol):
@@ -64,6 +65,7 @@ class Ledger:
 
     Attributes:
         steps: steps entered.
+        loads: how often `load_state_dict` replaced its history.
         evidence: the last proofs, suspicions and notices.
         places: where each rank runs.
         rank: this process's rank; None for a ledger that belongs to no optimizer.
@@ -94,10 +96,13 @@ class Ledger:
         listeners: Sequence[Listener] = (),
     ) -> None:
         self.steps = 0
+        self.loads = 0
         self.alpha, self.test = alpha, test
         self.suspicion = None if test is None else Suspicion(alpha, test)
         self._accounts: dict[int, Account] = {}
         self._sums: Sums | None = None  # what tables added to the accounts, until somebody reads them
+        self._pending: list[tuple[Seen, int]] = []  # steps that are not in the sums yet
+        self._grouped: Groups | None = None  # the groups that the accounts have
         self._outvoted_ranks: Counter[int] = Counter()
         self._complainers: Counter[int] = Counter()
         self.places: tuple[Place, ...] = ()
@@ -149,18 +154,18 @@ class Ledger:
             groups: the workers' redundancy groups.
         """
         at = self.steps if step is None else step
-        table = Table.of(result)
-        self._tally(result, table, at, groups)
+        seen = Table.seen(result)
+        self._tally(result, seen, at, groups)
         excluded = getattr(result, "excluded", ())
         counted: list[Verdict] = []
-        if table.proven:  # else there is nothing to prove
+        if seen.proven:  # else there is nothing to prove
             counted = [verdict for verdict in result.verdicts if verdict.worker not in excluded]
         if 2 * sum(verdict.nonfinite > 0 for verdict in counted) > len(counted):
             self._enter(at, "notice", "overflow", detail=_overflow(counted))
         else:
             if counted:
                 self._prove(result.verdicts, counted, at, groups)
-            self._suspect(table, at, groups)
+            self._suspect(seen, at, groups)
         for worker in getattr(result, "rewritten", ()):
             self._enter(at, "notice", "altered in transit", worker)
         for rank in getattr(result, "outvoted_ranks", ()):
@@ -172,23 +177,35 @@ class Ledger:
 
     def tally(self, result: Any, step: int, groups: Groups | None = None) -> None:
         """Adds up the numbers of a step, and enters no evidence; the arguments are those of `add`."""
-        self._tally(result, Table.of(result), step, groups)
+        self._tally(result, Table.seen(result), step, groups)
 
-    def _tally(self, result: Any, table: Table, step: int, groups: Groups | None) -> None:
-        for k, group in enumerate(groups or ()):
-            for worker in group:
-                self._account(worker).group = k
-        if self._sums is None or not self._sums.is_of(table):
-            self._settle()
-            self._sums = Sums([self._account(worker) for worker in table.workers.tolist()])
-        self._sums.add(table)
-        for worker, reason in table.notable:
-            self._account(worker).stood_out(reason, step)
+    def _tally(self, result: Any, seen: Seen, step: int, groups: Groups | None) -> None:
+        if groups and groups != self._grouped:
+            self._grouped = groups
+            for k, group in enumerate(groups):
+                for worker in group:
+                    self._account(worker).group = k
+        self._pending.append((seen, step))
+        if len(self._pending) >= _TOGETHER:
+            self._add_up()
         for worker in getattr(result, "rewritten", ()):
             self._account(worker).rewritten += 1
         self._outvoted_ranks.update(getattr(result, "outvoted_ranks", ()))
         self._complainers.update(getattr(result, "complainers", ()))
         self.steps += 1
+
+    def _add_up(self) -> None:
+        """Adds the tables of the last steps: one after the other they cost less than each at its step."""
+        pending, self._pending = self._pending, []
+        for seen, step in pending:
+            table = seen.table
+            if self._sums is None or not self._sums.is_of(table):
+                if self._sums is not None:
+                    self._sums.write()
+                self._sums = Sums([self._account(worker) for worker in table.workers.tolist()])
+            self._sums.add(table)
+            for worker, reason in table.notable:
+                self._account(worker).stood_out(reason, step)
 
     def _prove(
         self, verdicts: Sequence[Verdict], counted: Sequence[Verdict], step: int, groups: Groups | None
@@ -206,21 +223,38 @@ class Ledger:
                 self._enter(step, "notice", "no majority", detail=detail)
         for verdict in verdicts:
             if verdict.reason in PROOFS and verdict.worker not in split:
-                detail = f"{verdict.nonfinite} values" if verdict.nonfinite else ""
+                count = verdict.nonfinite
+                detail = f"{count} value{'s' * (count > 1)}" if count else ""
                 self._enter(step, "proof", verdict.reason, verdict.worker, detail=detail)
 
-    def _suspect(self, table: Table, step: int, groups: Groups | None) -> None:
-        if self.suspicion is None or not len(table.workers):
+    def _suspect(self, seen: Seen, step: int, groups: Groups | None) -> None:
+        if self.suspicion is None or not seen.n:
             return
-        finding = self.suspicion.observe(step, table, groups)
+        finding = self.suspicion.observe(step, seen, groups)
         for worker, value in finding.named.items():
             detail = f"e-value {value:.1e} over {self.account(worker).steps} steps"
             self._enter(step, "suspicion", self.suspicion.reason, worker, detail=detail)
         if finding.camps:
             self._enter(step, "notice", "two camps", detail=finding.camps)
 
+    def readmit(self, worker: int) -> None:
+        """Tests a worker anew that takes part again: a suspicion that was acted on may be entered again."""
+        if self.suspicion is not None:
+            self.suspicion.readmit(worker)
+
+    def forget_suspicion(self) -> None:
+        """Begins the test anew, as where worker i may be another machine from here on; accounts stay."""
+        if self.suspicion is not None:
+            self.suspicion = Suspicion(self.alpha, self.suspicion.test)
+
+    @property
+    def history(self) -> str:
+        """What a policy decides from beside the steps to come, in words for ranks to compare."""
+        return "" if self.suspicion is None else self.suspicion.history
+
     def absent(self, workers: Any, step: int | None = None) -> None:
         """Enters that workers did not arrive in time for a step."""
+        self._add_up()  # whose steps are earlier
         for worker in workers:
             account, at = self._account(worker), self.steps if step is None else step
             account.absent += 1
@@ -269,9 +303,11 @@ class Ledger:
 
         The evidence of another test is left aside; this ledger's own test then starts anew.
         """
+        self.loads += 1
         accounts = [Account.from_state(kept) for kept in state["accounts"]]
         self._accounts = {account.worker: account for account in accounts}
-        self._sums = None
+        self._sums = self._grouped = None
+        self._pending.clear()
         self.steps, self._outvoted_ranks = state["steps"], Counter(state["outvoted_ranks"])
         self._complainers = Counter(state.get("complainers", {}))  # 0.1.0 kept none
         if self.suspicion is not None:
@@ -311,6 +347,7 @@ class Ledger:
         self.enter(Evidence(step, kind, reason, worker, rank, detail))
 
     def _settle(self) -> None:
+        self._add_up()
         if self._sums is not None:
             self._sums.write()
 

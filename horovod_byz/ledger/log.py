@@ -30,6 +30,8 @@ class Log(Quiet):
             LOGGER.warning("%s", sentence(ledger, evidence))
 
     def acted(self, ledger: Ledger, action: Action) -> None:
+        if action.action == "readmit":
+            self._said = {culprit for culprit in self._said if culprit[0] != action.worker}
         if ledger.rank == 0:
             who = _who(ledger, action) if action.worker is None else ""  # a policy's words name the worker
             LOGGER.warning("%s at step %d: %s%s", action.action, action.step, who, _plain(action.detail))

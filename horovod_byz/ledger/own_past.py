@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.ledger.bets import Bets
+from horovod_byz.ledger.bets import STAKES, Bets
 from horovod_byz.ledger.exchangeable import Observed
 
 __all__ = ["BLOCK", "CHANCE", "LAYOUTS", "MARGINS", "OwnPast"]
@@ -60,7 +60,7 @@ class OwnPast:
         """One step."""
         workers = seen.workers
         now = _relative(seen.scores)
-        if not seen.all_units:
+        if seen.unit is not None:
             # A last column without scores, for the unit -1.
             scores = np.full((len(MARGINS), now.shape[1] + 1), np.nan)
             scores[:, :-1] = now
@@ -80,7 +80,7 @@ class OwnPast:
             if small:
                 chances[k] = small / (length + 1)
         met = hits.reshape(-1, len(workers)).T
-        if not seen.all_units:
+        if seen.unit is not None:
             met = met & (seen.unit >= 0)[:, None]
         self.bets.bet(workers, met, chances.ravel())
         slot = self._past[self.step % BLOCK]
@@ -109,6 +109,16 @@ class OwnPast:
         missing = n - self._past.shape[2]
         if missing > 0:
             self._past = np.pad(self._past, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
+
+    def forget(self, worker: int) -> None:
+        """Tests a worker as if it came now, without a past."""
+        self.bets.restart(worker)
+        self._past[:, :, worker : worker + 1] = np.nan
+
+    def growth(self, n: int) -> Floats:
+        """(experts,) by how much a step multiplies the money of each expert at most."""
+        # No event has a chance below 1/5: the smallest of int(CHANCE * t) / t is that of t = 5.
+        return np.tile(1 - STAKES + 5 * STAKES, self.bets.events)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -130,9 +130,14 @@ class Policy:
             ledger: the ledger whose evidence is acted on.
         """
         terms = [f"{name}={_name_of(getattr(self, name))}" for name in _DECIDING]
-        if self.on_suspicion != "warn" or self.on_excess != "warn":
+        if self.acts_on_tests:
             terms += [f"{name}={getattr(ledger, name, None)}" for name in ("test", "alpha")]
         return " ".join(terms)
+
+    @property
+    def acts_on_tests(self) -> bool:
+        """Whether a finding of a statistical test leads to more than a warning."""
+        return self.on_suspicion != "warn" or self.on_excess != "warn"
 
     @property
     def excludes(self) -> bool:

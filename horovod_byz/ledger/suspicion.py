@@ -2,7 +2,8 @@
 
 Each worker has an e-value, the money that `Bets` won on the claim that it is honest. Over n workers and all
 steps of a run, any honest worker's e-value reaches n / alpha with probability alpha at most (Ville's
-inequality, and a union over workers). At that step the worker is named, once.
+inequality, and a union over workers). At that step the worker is named, once; and again where it was
+readmitted, with an e-value that began anew.
 
 Nobody's weight enters: a rule has no say in who is suspected.
 """
@@ -17,7 +18,8 @@ from typing import Any, Literal
 import numpy as np
 
 from horovod_byz.aggregation.source import Groups
-from horovod_byz.aggregation.verdict import Table, Verdict
+from horovod_byz.aggregation.verdict import Seen, Table, Verdict
+from horovod_byz.ledger.bets import TOGETHER
 from horovod_byz.ledger.exchangeable import Camps, Exchangeable, Observed, most
 from horovod_byz.ledger.own_past import OwnPast
 
@@ -41,6 +43,9 @@ class Finding:
 
     named: dict[int, float] = field(default_factory=dict)
     camps: str = ""
+
+
+_NOTHING = Finding()
 
 
 class Suspicion:
@@ -68,6 +73,8 @@ class Suspicion:
         self.undecided = False
         self._test, self._camps = TESTS[test](), Camps()
         self._steps = self._workers = 0
+        self._pending: list[tuple[Seen, Groups | None]] = []
+        self._free = (0, 0)  # further steps, with so many rows, after which no e-value can have crossed
 
     @property
     def reason(self) -> str:
@@ -81,11 +88,10 @@ class Suspicion:
 
     def log10(self, worker: int) -> float:
         """The logarithm of a worker's e-value, 0 at first; it is named at log10(n / alpha)."""
+        self.settle()
         return math.log10(self._test.bets.of(worker))
 
-    def observe(
-        self, step: int, verdicts: Table | Sequence[Verdict], groups: Groups | None = None
-    ) -> Finding:
+    def observe(self, step: int, verdicts: Seen | Sequence[Verdict], groups: Groups | None = None) -> Finding:
         """One step.
 
         Args:
@@ -93,24 +99,48 @@ class Suspicion:
             verdicts: one per worker.
             groups: redundancy groups; the rows of one are one observation.
         """
-        table = verdicts if isinstance(verdicts, Table) else Table.of_verdicts(verdicts)
+        seen = Table.of_verdicts(verdicts) if isinstance(verdicts, Sequence) else verdicts
         self._steps += 1
-        self._workers = max(self._workers, len(table.workers))
-        seen = _observed(table, groups, self.named)
-        self._test.observe(seen)
-        if self.test == "exchangeable":
-            self._camps.observe(seen)
-        return self._judged(step)
+        self._workers = max(self._workers, seen.n)
+        self._pending.append((seen, groups))
+        steps, n = self._free
+        if steps and n == seen.n:  # nobody can be named at this step: a few in a row cost less than each
+            self._free = steps - 1, n
+            return _NOTHING
+        self.settle()
+        finding = self._judged(step)
+        self._free = self._steps_ahead(seen.n), seen.n
+        return finding
+
+    def _steps_ahead(self, n: int) -> int:
+        """The number of further steps, with n rows, in which no e-value can cross its limit."""
+        if self.undecided:
+            return TOGETHER
+        below = self._test.bets.steps_below(self._workers / self.alpha, self._test.growth(n))
+        return min(max(below, _PATIENCE - 1 - self._steps), self._camps.steps_below(1 / self.alpha), TOGETHER)
+
+    def settle(self) -> None:
+        """Takes the steps into account that wait."""
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        for seen, groups in pending:
+            observed = _observed(seen.table, groups, self.named)
+            self._test.observe(observed)
+            if self.test == "exchangeable":
+                self._camps.observe(observed)
 
     def _judged(self, step: int) -> Finding:
         if self.undecided:
-            return Finding()
+            return _NOTHING
         if self._camps.money >= 1 / self.alpha:
             self.undecided = True
             return Finding(camps="many workers differ from one another in the same way at each step")
         if self._steps < _PATIENCE:
-            return Finding()
+            return _NOTHING
         money = self._test.bets.money()
+        if not money.max(initial=0.0) >= self._workers / self.alpha:
+            return _NOTHING
         over = [int(worker) for worker in np.flatnonzero(money >= self._workers / self.alpha)]
         fresh = {worker: float(money[worker]) for worker in over if worker not in self.named}
         if fresh and len(self.named) + len(fresh) > most(self._workers):
@@ -119,8 +149,28 @@ class Suspicion:
         self.named.update(dict.fromkeys(fresh, step))
         return Finding(fresh)
 
+    def readmit(self, worker: int) -> None:
+        """Tests a worker anew that was named, or excluded for another reason: its evidence has been used."""
+        self.settle()
+        self.named.pop(worker, None)
+        self._test.forget(worker)
+        self._free = (0, 0)
+
+    @property
+    def history(self) -> str:
+        """What the steps so far come to, in words that ranks can compare; "" before the first step.
+
+        Of e-values three digits: ranks on other processors may round otherwise.
+        """
+        if not self._steps:
+            return ""
+        self.settle()
+        values = np.log10(self._test.bets.money()).round(3).tolist()
+        return f"{self._steps} steps, named {sorted(self.named.items())}, {self.undecided}, {values}"
+
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
+        self.settle()
         return {
             "test": self.test,
             "named": dict(self.named),
@@ -135,26 +185,32 @@ class Suspicion:
         """Takes up what `state_dict` gave; leaves aside the state of another test."""
         if state["test"] != self.test:
             return
+        self._pending.clear()
         self.named = {int(worker): int(step) for worker, step in state["named"].items()}
         self.undecided, self._steps, self._workers = state["undecided"], state["steps"], state["workers"]
         self._test.load_state_dict(state["state"])
         self._camps.load_state_dict(state["camps"])
+        self._free = (0, 0)
 
 
 def _observed(table: Table, groups: Groups | None, named: Collection[int]) -> Observed:
     """The rows that are compared: without those that have proof against them, and those of named workers."""
-    scores = np.stack([table.distances * table.comparable, table.norms, table.cosines * table.comparable])
+    workers, alike = table.workers, np.logical_and.reduce(table.comparable)
+    if alike and table.scored and not (named or groups or table.proven):
+        return Observed(table.numbers[1:], workers, None)
+    scores = table.numbers[1:].copy()
     # An outvoted row, like one that was not measured or is not finite, is no part of the comparison. Equal
     # scores are ties, which never count as evidence.
+    scores[::2] *= table.comparable
     scores[2, table.outvoted] = np.nan
-    workers = table.workers
     if named:
         tested = np.array([worker not in named for worker in workers.tolist()], np.bool_)
         scores, workers = scores[:, tested], workers[tested]
-    fit = np.isfinite(scores.sum(axis=0))
+    with np.errstate(over="ignore"):
+        fit = np.isfinite(scores.sum(axis=0))
     if not groups:
         if fit.all():
-            return Observed(scores, workers, np.arange(len(workers)))
+            return Observed(scores, workers, None)
         unit = np.full(len(workers), -1, np.intp)
         unit[fit] = np.arange(np.count_nonzero(fit))
         return Observed(scores[:, fit], workers, unit)

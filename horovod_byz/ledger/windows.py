@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.aggregation.verdict import Table
+from horovod_byz.aggregation.verdict import Seen, Table
 from horovod_byz.ledger.records import WINDOWS
 
 __all__ = ["Means", "Window", "length_of"]
@@ -63,6 +63,7 @@ class Window:
         self.first = self.last = -1
         self.steps = 0
         self._workers: dict[int, Means] = {}
+        self._pending: list[Seen] = []
         # The sums over the last steps, in columns, as long as their workers are the same.
         self._columns: npt.NDArray[np.intp] = np.zeros(0, np.intp)
         self._totals: npt.NDArray[np.float64] = np.zeros((3, 0))
@@ -84,22 +85,29 @@ class Window:
         """Adds a step; see `Ledger.add` for the result."""
         self.first, self.last = (step if self.steps == 0 else self.first), step
         self.steps += 1
-        table = Table.of(result)
-        if not np.array_equal(self._columns, table.workers):
-            self._fold()
-            self._columns = table.workers
-            self._totals, self._counts = (
-                np.zeros((3, len(table.workers))),
-                np.zeros((3, len(table.workers)), np.int64),
-            )
-        values = np.stack([table.weights, table.distances, table.norms])
-        measured = np.isfinite(values)
-        np.add(self._totals, values, out=self._totals, where=measured)
-        self._counts += measured
+        self._pending.append(Table.seen(result))
+        if len(self._pending) >= FIRST:
+            self._add_up()
         for phase, seconds in getattr(result, "timings", {}).items():
             self._phases.add(phase, seconds)
         for pace in getattr(result, "paces", ()):
             self._pace(pace)
+
+    def _add_up(self) -> None:
+        """Adds the tables of the last steps, one after the other: in a row they cost less than each alone."""
+        for seen in self._pending:
+            self._enter(seen.table)
+        self._pending.clear()
+
+    def _enter(self, table: Table) -> None:
+        if self._columns is not table.workers and not np.array_equal(self._columns, table.workers):
+            self._fold()
+            self._totals = np.zeros((3, len(table.workers)))
+            self._counts = np.zeros((3, len(table.workers)), np.int64)
+        self._columns = table.workers
+        measured = table.measured[:3]
+        np.add(self._totals, table.numbers[:3], out=self._totals, where=measured)
+        self._counts += measured
 
     def _fold(self) -> None:
         for worker, totals, counts in zip(
@@ -128,6 +136,7 @@ class Window:
             time: seconds since the run started.
             suspicion: log10 of a worker's e-value, or None where it has none.
         """
+        self._add_up()
         self._fold()
         return {
             "record": "window",

@@ -32,7 +32,7 @@ _DEEDS = {
     "outvoted": "lost {votes}",
     "non-finite": "sent NaN or infinite values in {steps}",
     "two stories": "gave different ranks different data in {steps}",
-    "header": "announced another step, length, dtype, mode or rule than the others, {times}",
+    "header": "announced another step, length, dtype, mode, rule or policy than the others, {times}",
     "late": "did not arrive in time, {times}",
     "state": "held another state than most ranks, {times}",
     "aggregate": "returned a wrong aggregate in {steps}",

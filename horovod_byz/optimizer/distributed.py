@@ -46,7 +46,7 @@ from horovod_byz.optimizer.guard import guarded
 from horovod_byz.optimizer.hooks import Hooks
 from horovod_byz.optimizer.leaves import Leaf, leaves_of, leaves_of_tensors
 from horovod_byz.optimizer.loss import SharedLoss
-from horovod_byz.optimizer.recording import as_ledger, introduce, introducing, recorded
+from horovod_byz.optimizer.recording import as_ledger, check_owner, introduce, introducing, recorded
 from horovod_byz.optimizer.repair import OnMismatch, StateCheck, checked
 from horovod_byz.optimizer.rows import WorkerRows
 from horovod_byz.optimizer.scaling import LossScale
@@ -64,10 +64,11 @@ if TYPE_CHECKING:
 _KEPT = (
     *("optimizer", "_rule", "wire", "_ledger", "backward_passes_per_step", "check_state_every"),
     *("_collector", "compression", "_options", "_buffers", "on_state_mismatch", "_policy", "_faults"),
+    "_enforcer",
 )
 # What it makes anew.
 _MADE = (
-    *("last", "_parameter_names", "_should_synchronize", "_session", "_rows", "_hooks", "_loss", "_enforcer"),
+    *("last", "_parameter_names", "_should_synchronize", "_session", "_rows", "_hooks", "_loss"),
     *("_rehearsal", "_terms"),
     *("grad_scale", "found_inf"),  # GradScaler sets and deletes them around a step
 )
@@ -192,6 +193,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self.check_state_every = count(self, "check_state_every", check_state_every)
         self.on_state_mismatch = checked(on_state_mismatch)
         self._policy = as_policy(policy)
+        self._enforcer = Enforcer(self._policy, ranks()[0])
         self._parameter_names = name_parameters(optimizer, named_parameters)
         self.rule.check(self._collector.workers_of(ranks()[1]))
         self._faults = Faults.from_environment()
@@ -201,9 +203,9 @@ class DistributedOptimizer(ForwardingOptimizer):
     def _start(self, backward_passes_per_step: int) -> None:
         """Makes what belongs to this process; does not communicate."""
         self._should_synchronize = True
+        self._enforcer.rank = ranks()[0]
         self._session: Session | None = None
-        self._terms = ""  # of the policy, that the session's ranks agreed on
-        self._enforcer = Enforcer(self.policy, ranks()[0])
+        self._terms: Any = None  # what the session's ranks agreed on; see `_agreed_terms`
         self._loss = SharedLoss(self._collector, **self._options)
         self._hooks = Hooks()
         self.set_backward_passes_per_step(backward_passes_per_step)
@@ -250,6 +252,7 @@ class DistributedOptimizer(ForwardingOptimizer):
     def ledger(self, ledger: Ledger | str | os.PathLike[str]) -> None:
         self._ledger = as_ledger(ledger)
         if self._session is not None:
+            check_owner(self._ledger, self)
             introduce(self._ledger, self._session, self.rule)
 
     @property
@@ -452,10 +455,13 @@ class DistributedOptimizer(ForwardingOptimizer):
         """Forgets the ranks; call it when Horovod was reset, as in elastic training.
 
         The next `synchronize()` agrees anew with the ranks that are there then, from step 0 on. The ledger
-        stays, though worker i may be on another host from then on: begin a new one in its place.
+        stays, though worker i may be on another host from then on: begin a new one in its place. Where the
+        policy acts on its test, that begins anew.
         """
         self._session = None
         self._enforcer = Enforcer(self.policy, ranks()[0])  # worker i may be another one from here on
+        if self.policy.acts_on_tests:  # a new rank has seen nothing, and all must decide alike
+            self.ledger.forget_suspicion()
         self._loss.rebind()
         if self._buffers:
             self._buffers.rebind()
@@ -495,20 +501,22 @@ class DistributedOptimizer(ForwardingOptimizer):
         if session is not None and not session.is_current:  # initialised again
             self.rebind()
         elif session is not None:
-            if self._rows.fits(self._trained()) and self._terms == self.policy.terms(self.ledger):
+            if self._rows.fits(self._trained()) and self._terms == self._own_terms():
                 return session
             start = session.next_step
         self._session = None  # if the ranks do not agree now, what was bound no longer fits the row
         self._adopt()
         refuse_ddp(self._trained())
         self._rows = self._flatten()
-        self._terms = self.policy.terms(self.ledger)
+        check_owner(self.ledger, self)
+        self._terms = self._own_terms()
+        history = self.ledger.history if self.policy.acts_on_tests else ""
         places.runs_on(self._rows.tensors)
         with recorded(self.ledger, lambda: start):
             session = self._collector.bind(
                 self._rows.d,
                 self._rows.dtype,
-                layout=f"{self._rows.layout} {self._terms}",
+                layout=f"{self._rows.layout} {self._terms[0]} {history}",
                 compression=self.compression,
                 segments=self._rows.segments,
                 start=start,
@@ -522,6 +530,11 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._session = session
         return session
 
+    def _own_terms(self) -> tuple[Any, ...]:
+        """The policy's terms, and which ledger with which history it decides by, for this rank to compare."""
+        terms = self.policy.terms(self.ledger)
+        return (terms, id(self.ledger), self.ledger.loads) if self.policy.acts_on_tests else (terms,)
+
     def __reduce__(self) -> Any:
         # Not by __class__, which passes as the wrapped optimizer's.
         return _blank, (type(self),), self.__getstate__()
@@ -533,6 +546,7 @@ class DistributedOptimizer(ForwardingOptimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         names = state.pop("names")
+        state.setdefault("_enforcer", Enforcer(state["_policy"]))  # 0.1.0 kept none
         self.__dict__.update(state)
         self._pass_as_horovods()
         self._parameter_names, self.last = dict(zip(self._parameters(), names, strict=True)), None

@@ -52,6 +52,11 @@ class Hooks:
                 self._names[id(parameter)] = name
                 self._handles[id(parameter)] = parameter.register_post_accumulate_grad_hook(_counting(self))
 
+    @property
+    def attached(self) -> bool:
+        """Whether a parameter has a hook."""
+        return bool(self._handles)
+
     def remove(self) -> None:
         """Removes all hooks and frees the parameters."""
         for handle in self._handles.values():

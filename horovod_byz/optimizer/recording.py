@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import textwrap
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from horovod_byz.rules import Rule
 
-__all__ = ["as_ledger", "introduce", "introducing", "recorded"]
+__all__ = ["as_ledger", "check_owner", "introduce", "introducing", "recorded"]
 
 _REASONS: tuple[tuple[type[TransportError], str], ...] = (
     (LateRanksError, "late"),
@@ -36,6 +37,8 @@ _REASONS: tuple[tuple[type[TransportError], str], ...] = (
     (StateMismatchError, "state"),
     (HeaderMismatchError, "header"),
 )
+# Ledger -> weak reference to the optimizer whose steps it counts; a copy of either begins without.
+_OWNERS: weakref.WeakKeyDictionary[Ledger, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 _GONE = "it had failed before the launcher ended the others"
 _LONGEST = 160  # characters of an error in a piece of evidence
 
@@ -55,6 +58,46 @@ def as_ledger(
         raise TypeError("give on_verdict to the ledger: hb.Ledger(path, on_verdict=...)")
     ledger.rank = ranks()[0]
     return ledger
+
+
+def check_owner(ledger: Ledger, owner: Any) -> None:
+    """Notes that a ledger belongs to an optimizer, which is about to take steps.
+
+    An optimizer that is gone, took its hooks off or has another ledger by now gives it up, and so does one
+    whose ranks are others now: after an elastic reset a script makes its optimizer anew.
+
+    Raises:
+        ValueError: if it belongs to another one.
+    """
+    if _uses(_owner_of(ledger), ledger, owner):
+        gc.collect()  # a wrapper that a script has dropped may wait in a cycle
+        if _uses(_owner_of(ledger), ledger, owner):
+            raise ValueError(
+                "this hb.Ledger belongs to another DistributedOptimizer: it would count the steps of both as "
+                "one run's, and test rows of different parameters against one another. Give each optimizer "
+                "a ledger, and a folder, of its own, or call remove_hooks() on the one that is done"
+            )
+    _OWNERS[ledger] = weakref.ref(owner)
+
+
+def _owner_of(ledger: Ledger) -> Any:
+    reference = _OWNERS.get(ledger)
+    return None if reference is None else reference()
+
+
+def _uses(owner: Any, ledger: Ledger, other: Any) -> bool:
+    if owner is None or owner is other or owner.ledger is not ledger:
+        return False
+    session = owner._session
+    return session is not None and session.is_current and owner._hooks.attached
+
+
+def _is_in_use(ledger: Ledger) -> bool:
+    """Whether an optimizer may still step with it; True for a ledger that another program has bound."""
+    if ledger not in _OWNERS:
+        return True
+    owner = _owner_of(ledger)
+    return owner is not None and owner.ledger is ledger and owner._hooks.attached
 
 
 def introduce(ledger: Ledger, session: Session, rule: Rule) -> None:
@@ -108,14 +151,21 @@ def recorded(ledger: Ledger, step: Callable[[], int]) -> Iterator[None]:
 
 
 def terminated(reason: str, ranks: Sequence[int] = ()) -> None:
-    """Tells the ledgers with a file that the launcher ends this process, and which ranks failed before."""
+    """Tells the ledgers with a file that the launcher ends this process, and which ranks failed before.
+
+    A ledger whose optimizer is done, or gone, hears the reason only: ranks that fail after its run are not
+    its culprits.
+    """
     for ledger in endings.ledgers():
+        if not _is_in_use(ledger):
+            ledger.end(reason)
+            continue
         known = {entry.rank for entry in ledger.evidence if entry.reason == "late"}
         for rank in sorted(set(ranks) - known):
             workers = next((place.workers for place in ledger.places if place.rank == rank), ())
             worker = workers[0] if len(workers) == 1 else None
             ledger.enter(Evidence(ledger.steps, "proof", "late", worker, rank, _GONE))
-    endings.end_all(reason, ranks)
+        ledger.end(reason, ranks)
 
 
 def _evidence(ledger: Ledger, error: TransportError, step: int) -> Iterator[Evidence]:

@@ -34,8 +34,8 @@ def test_the_public_ci_has_the_targets_of_ours_on_each_python():
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
     assert jobs["test"]["strategy"]["matrix"]["python"] == classified()
     called = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
-    targets = {re.match(r"make ([\w-]+)", line)[1] for line in called}
-    assert {"test", "lint", "wheel-test", "docs", "wheels"} <= targets
+    targets = {match[1] for line in called if (match := re.match(r"make ([\w-]+)", line))}
+    assert {"test", "lint", "wheel-test", "docs", "wheels", "image"} <= targets
     assert all(re.search(rf"^{target}:", MAKEFILE, re.MULTILINE) for target in targets)
 
 
@@ -59,7 +59,16 @@ def test_the_hooks_before_a_commit_are_programs_of_make_lint():
     (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     programs = {hook["entry"].split()[0].removeprefix(".venv/bin/") for hook in local["hooks"]}
     recipe = re.search(r"^lint:.*?\n\n", MAKEFILE, re.DOTALL | re.MULTILINE)[0]
-    assert programs == set(re.findall(r"\$\(BIN\)/([\w-]+)", recipe))
+    assert programs == set(re.findall(r"(?:\$\(BIN\)/|\$\(call optional,)([\w-]+)", recipe))
+
+
+def test_a_linter_that_is_not_installed_is_reported_and_fails_nothing():
+    probe = "probe: ; @$(call optional,no-such-linter,launch)"
+    done = subprocess.run(
+        ["make", "-s", "-C", ROOT, "--eval", probe, "probe"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "lint: no-such-linter is not installed, so it did not check launch\n"
 
 
 def test_no_file_has_a_license_header():

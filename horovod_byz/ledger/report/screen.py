@@ -55,9 +55,21 @@ def _facts(shown: Overview) -> str:
         f"rule {binding.rule}" if binding.rule else "",
         f"collected {binding.collect}" if binding.collect else "",
         f"started {binding.started}" if binding.started else "",
-        shown.ending,
+        _ending(shown),
     ]
     return "; ".join(text for text in known if text)
+
+
+def _ending(shown: Overview) -> str:
+    """How the run ended, without a reason that stands in the lines above already: it may be long."""
+    conclusion = shown.conclusion
+    said = [
+        conclusion.line,
+        *(named.sentence for named in (*conclusion.culprits, *conclusion.suspects)[:_MOST]),
+    ]
+    reason = next((end.reason for end in shown.history.ends if end.reason), "")
+    known = any(reason in text for text in said)
+    return shown.ending.removesuffix(f": {reason}") if known else shown.ending
 
 
 def _workers(shown: Overview) -> Table:
