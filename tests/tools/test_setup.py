@@ -26,7 +26,7 @@ def wanted(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith(("#", "-c"))]
 
 
-@pytest.mark.parametrize("name", ["build.txt", "run.txt", "test.txt", "lint.txt"])
+@pytest.mark.parametrize("name", ["build.txt", "run.txt", "test.txt", "lint.txt", "lint-more.txt"])
 def test_whatever_is_wanted_has_a_pin(name):
     for requirement in wanted(name):
         assert re.sub(r"[-_.]+", "-", requirement).lower() in pins(), f"{requirement} has no pin"
