@@ -5,22 +5,13 @@ import pytest
 import torch
 
 import horovod_byz as hb
+from cases import every_rule
 from horovod_byz.aggregation import rows as reading
 from horovod_byz.aggregation.halves import HalfRows
 from horovod_byz.kernels import linear
 
 RULES = [
-    hb.Mean(),
-    hb.Median(),
-    hb.TrimmedMean(f=2),
-    hb.MeanAroundMedian(f=2),
-    hb.GeometricMedian(),
-    hb.Medoid(),
-    hb.Krum(f=2),
-    hb.MultiKrum(f=2),
-    hb.Bulyan(f=2),
-    hb.BrSGD(),
-    hb.SignMajority(),
+    *every_rule(f=2),
     hb.MajorityVote(),
     hb.Hierarchical(hb.Mean(), hb.Median(), groups=3),
     hb.Detox(hb.Redundancy(3), hb.Mean(), hb.Median(), groups=3),
