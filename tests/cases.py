@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+import horovod_byz as hb
+from horovod_byz import rules
+
 DTYPES = (np.float32, np.float64)
+
+
+def every_rule(f):
+    """The registry's rules that need neither replicas nor other rules; this f for those that have one."""
+    kinds = [kind for kind in rules.with_condition() if kind not in (hb.MajorityVote, hb.Draco)]
+    return [kind(f=f) if issubclass(kind, rules.BoundedRule) else kind() for kind in kinds]
 
 
 @dataclass(frozen=True, eq=False)

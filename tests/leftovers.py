@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 MARK = "HOROVOD_BYZ_TESTS"  # names the pytest process whose tests started this one
+HELPERS = ("multiprocessing.resource_tracker", "forks.py --serve")  # end with the process that started them
 
 
 def identity(pid: int) -> str:
@@ -55,8 +56,7 @@ def started() -> list[int]:
     """What the tests of this process started: marked, or forked (a fork shows its parent's environment)."""
     forked = {process.pid for process in psutil.Process().children(recursive=True)}
     everything = sorted(forked.union(with_value(MARK, os.environ[MARK])))
-    # This process's own helper, which ends with it.
-    return [pid for pid in everything if "multiprocessing.resource_tracker" not in command(pid)]
+    return [pid for pid in everything if not any(helper in command(pid) for helper in HELPERS)]
 
 
 def orphans() -> list[int]:

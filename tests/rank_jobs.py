@@ -64,6 +64,8 @@ def environment():
     """Variables with which ranks import the package that is tested, and find mpirun if it came as a wheel."""
     return {
         "OMP_NUM_THREADS": "1",
+        # With Horovod's 30 s, hvd.init aborts beside a load in the ranks that were started first.
+        "HOROVOD_GLOO_TIMEOUT_SECONDS": "120",
         "PYTHONFAULTHANDLER": "1",  # a rank that is ended writes its stacks
         "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),

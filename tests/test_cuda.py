@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import horovod_byz as hb
+from cases import every_rule
 from horovod_byz.optimizer.leaves import leaves_of
 from horovod_byz.optimizer.repair import StateCheck
 from horovod_byz.optimizer.state import digest
@@ -34,10 +35,9 @@ pytestmark = pytest.mark.skipif(
     DEVICE == "cuda" and not torch.cuda.is_available(), reason="torch finds no GPU here"
 )
 RULES = [
-    hb.Mean(), hb.Median(), hb.TrimmedMean(3), hb.MeanAroundMedian(3), hb.GeometricMedian(), hb.Medoid(),
-    hb.Krum(3), hb.MultiKrum(3), hb.Bulyan(3), hb.BrSGD(), hb.SignMajority(),
+    *every_rule(f=3),
     hb.Detox(hb.Redundancy(r=3), inner=hb.Mean(), outer=hb.Median(), groups=5),
-]  # fmt: skip
+]
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 

@@ -7,31 +7,13 @@ import pytest
 import torch
 
 import horovod_byz as hb
+from cases import every_rule
 from horovod_byz.aggregation import engine
 from horovod_byz.aggregation.source import BLOCK, Source
 from horovod_byz.kernels.rows import TILE, Rows
 from sharding import run_sharded
 
-RULES = [
-    hb.Mean(),
-    hb.Median(),
-    hb.TrimmedMean(f=2),
-    hb.MeanAroundMedian(f=2),
-    hb.GeometricMedian(),
-    hb.Medoid(),
-    hb.Krum(f=2),
-    hb.MultiKrum(f=2),
-    hb.Bulyan(f=2),
-    hb.BrSGD(),
-    hb.SignMajority(),
-    hb.CGE(f=2),
-    hb.NormBoundedMean(),
-    hb.MDA(f=2),
-    hb.SMEA(f=2),
-    hb.MoNNA(f=2, pivot=4),
-    hb.CAF(f=2),
-    hb.DnC(f=2),
-]
+RULES = every_rule(f=2)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import horovod_byz as hb
+from cases import every_rule
 from horovod_byz.aggregation import engine
 from horovod_byz.aggregation import rows as reading
 from horovod_byz.collect import HeaderMismatchError, Root, Sharded, SignCompression, Symmetric
@@ -22,17 +23,7 @@ GONE = (2, 9)
 KEPT = [worker for worker in range(N) if worker not in GONE]
 FIVES = hb.Redundancy(groups=tuple(tuple(range(k, N, 3)) for k in range(3)), r=5)
 PLAIN = [
-    hb.Mean(),
-    hb.Median(),
-    hb.TrimmedMean(f=2),
-    hb.MeanAroundMedian(f=2),
-    hb.GeometricMedian(),
-    hb.Medoid(),
-    hb.Krum(f=2),
-    hb.MultiKrum(f=2),
-    hb.Bulyan(f=2),
-    hb.BrSGD(),
-    hb.SignMajority(),
+    *every_rule(f=2),
     hb.Hierarchical(hb.Mean(), hb.Median(), groups=3),
     hb.Hierarchical(hb.MultiKrum(f=1), hb.Mean(), groups=2, partition="step"),
 ]

@@ -5,29 +5,13 @@ import pytest
 import torch
 
 import horovod_byz as hb
+from cases import every_rule
 from horovod_byz.aggregation import rows as reading
 from horovod_byz.aggregation.halves import HalfRows
 from horovod_byz.kernels import linear
 
 RULES = [
-    hb.Mean(),
-    hb.Median(),
-    hb.TrimmedMean(f=2),
-    hb.MeanAroundMedian(f=2),
-    hb.GeometricMedian(),
-    hb.Medoid(),
-    hb.Krum(f=2),
-    hb.MultiKrum(f=2),
-    hb.Bulyan(f=2),
-    hb.BrSGD(),
-    hb.SignMajority(),
-    hb.CGE(f=2),
-    hb.NormBoundedMean(),
-    hb.MDA(f=2),
-    hb.SMEA(f=2),
-    hb.MoNNA(f=2, pivot=1),
-    hb.CAF(f=2),
-    hb.DnC(f=2),
+    *every_rule(f=2),
     hb.Pipeline(hb.NNM(f=2), hb.TrimmedMean(f=2)),
     hb.Pipeline(hb.ARC(f=2), hb.Krum(f=2)),
     hb.MajorityVote(),

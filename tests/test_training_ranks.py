@@ -1,6 +1,7 @@
 """Training on Horovod ranks: the same numbers as in one process, also through Ctrl-C and --resume."""
 
 import os
+import pathlib
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ from training import contents
 need_horovod()
 pytestmark = pytest.mark.horovod
 
+COMMAND = pathlib.Path(__file__).parent / "programs" / "command.py"
 TRAIN = ["-m", "horovod_byz.cli", "train"]
 RUN = "--steps 60 --workers 7 --byzantine 2 --attack omniscient --rule krum --model mlp:width=16 --batch 8"
 
@@ -49,10 +51,12 @@ def interrupted(command, folder, after):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_ctrl_c_and_resume_on_two_ranks_give_the_numbers_of_one_process(environment, tmp_path, backend):
-    job = [*HOROVODRUN, *BACKENDS[backend], "-np", "2", sys.executable, *TRAIN]
+def test_ctrl_c_and_resume_on_two_ranks_give_the_numbers_of_one_process(
+    environment, python, tmp_path, backend
+):
+    job = [*HOROVODRUN, *BACKENDS[backend], "-np", "2"]
     options = ["--steps", "2000", "--evaluate-every", "4", "--out", str(tmp_path / "run")]
-    output = interrupted([*job, *RUN.split(), *options], tmp_path / "run", after=5)
+    output = interrupted([*job, sys.executable, *TRAIN, *RUN.split(), *options], tmp_path / "run", after=5)
     folder = RunFolder(tmp_path / "run")
     # Neither exit code nor last words can be relied on: on Gloo horovodrun's helper may reap a rank's shell
     # before its own wait does, and 130 becomes 0; mpirun may drop what a rank prints while it ends.
@@ -62,7 +66,7 @@ def test_ctrl_c_and_resume_on_two_ranks_give_the_numbers_of_one_process(environm
     # Shorten what is left: the number of steps decides nothing before the last one.
     config = (tmp_path / "run" / "config.toml").read_text().replace("steps = 2000", f"steps = {stopped + 13}")
     (tmp_path / "run" / "config.toml").write_text(config)
-    resumed = finish([*job, "--resume", "--out", str(tmp_path / "run")], os.environ)
+    resumed = finish([*job, *python(), COMMAND, "train", "--resume", "--out", tmp_path / "run"], os.environ)
     assert folder.complete, resumed.stdout[-4000:]
     alone(tmp_path / "alone", "--evaluate-every", "4", "--steps", str(stopped + 13))
     assert contents(tmp_path / "run") == contents(tmp_path / "alone")

@@ -1,5 +1,6 @@
 """Real ranks: what stops one of them ends all, in one sentence, with an exit code and no traceback."""
 
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ need_horovod()
 pytestmark = pytest.mark.horovod
 
 COMMAND = [sys.executable, "-m", "horovod_byz.cli", "train"]
+PROGRAM = pathlib.Path(__file__).parent / "programs" / "command.py"
 RUN = [
     "--steps",
     "6",
@@ -67,14 +69,14 @@ def test_ranks_resume_extend_and_refuse_with_a_clear_error(tmp_path):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_ranks_under_horovodrun_end_by_themselves(tmp_path, backend):
+def test_ranks_under_horovodrun_end_by_themselves(python, tmp_path, backend):
     folder = tmp_path / "run"
     trained_here(*RUN, "--out", folder)
     shutil.copy(folder / CHECKPOINTS[1], folder / CHECKPOINTS[0])
     (folder / CHECKPOINTS[0]).write_bytes(b"")
     (folder / CHECKPOINTS[1]).unlink()
     (folder / "summary.json").unlink()
-    job = [*HOROVODRUN, *BACKENDS[backend], "-np", "2", *COMMAND]
+    job = [*HOROVODRUN, *BACKENDS[backend], "-np", "2", *python(), PROGRAM, "train"]
     refused = run(job, "--resume", "--out", folder)
     output = refused.stdout + refused.stderr
     assert refused.returncode != 0
@@ -90,7 +92,7 @@ def test_ranks_import_a_users_own_rule_from_the_working_folder(tmp_path):
         "@dataclass(frozen=True)\nclass Mine(hb.TrimmedMean):\n    pass\n"
     )
     ours, own = tmp_path / "ours", tmp_path / "own"
-    assert run(COMMAND, *RUN, "--rule", "trimmed-mean:f=1", "--out", ours).returncode == 0
+    trained_here(*RUN, "--rule", "trimmed-mean:f=1", "--out", ours)
     ended = run(COMMAND, *RUN, "--rule", "ownrule:Mine:f=1", "--ranks", "2", "--out", own, cwd=tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert (own / "metrics.jsonl").read_bytes() == (ours / "metrics.jsonl").read_bytes()

@@ -38,13 +38,13 @@ from rank_jobs import BACKENDS, HOROVODRUN, JOB, Job, built, environment  # noqa
 SETTLE = 8.0  # seconds that processes have to end after their launcher
 
 
-def run(scenarios: Sequence[Scenario]) -> list[Verdict]:
-    """Runs scenarios in one launch, and judges each."""
+def run(scenarios: Sequence[Scenario], python: Sequence[str] = (sys.executable,)) -> list[Verdict]:
+    """Runs scenarios in one launch, whose ranks `python` starts, and judges each."""
     first = scenarios[0]
     limit = 300.0 + 12.0 * len(scenarios)  # a loaded machine takes minutes to start ranks
     with tempfile.TemporaryDirectory() as results, tempfile.TemporaryDirectory() as temporary:
         command = [*HOROVODRUN, "-np", str(first.ranks), *BACKENDS[first.backend]]
-        command += [sys.executable, str(HERE / "rank.py"), json.dumps([s.name for s in scenarios])]
+        command += [*python, str(HERE / "rank.py"), json.dumps([s.name for s in scenarios])]
         env = {**os.environ, **environment(), "RANK_RESULTS": results, "TMPDIR": temporary}
         if first.fatal:  # an unchanged script; scenarios that share a launch have faults of their own
             env[VARIABLE] = repr(first.faults)

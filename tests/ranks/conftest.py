@@ -8,6 +8,7 @@ import os
 import pathlib
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -45,13 +46,13 @@ class Launch(NamedTuple):
 
 
 @cache
-def launch(size: int, backend: str, groups: tuple[str, ...]) -> Launch:
+def launch(size: int, backend: str, groups: tuple[str, ...], python: Callable[[], list[str]]) -> Launch:
     """Runs groups of checks on ranks, with no other job beside it, and ends all of it."""
     if backend == "torch":
-        command = [*TORCHRUN, "--standalone", "--nproc-per-node", str(size)]
+        command = [*TORCHRUN, "--standalone", "--nproc-per-node", str(size), "--no-python"]
     else:
-        command = [*HOROVODRUN, "-np", str(size), *BACKENDS[backend], sys.executable]
-    command += [str(CHECKS / "run.py"), *groups]
+        command = [*HOROVODRUN, "-np", str(size), *BACKENDS[backend]]
+    command += [*python(), str(CHECKS / "run.py"), *groups]
     with tempfile.TemporaryDirectory() as results, one_at_a_time():
         env = {**os.environ, **environment(), "RANK_RESULTS": results}
         printed = finish(command, env, LIMIT).stdout
@@ -67,7 +68,7 @@ def wanted(request):
 
 
 @pytest.fixture
-def results(wanted):
+def results(wanted, python):
     """`results(check, size, backend, group)`: what each rank saw in a check; fails on its errors."""
 
     def find(check: str, size: int, backend: str, group: str) -> list:
@@ -76,7 +77,8 @@ def results(wanted):
         if backend != "torch" and not built(backend):
             pytest.skip(f"Horovod was built without {backend}")
         (planned,) = [names for line in LAUNCHES[size, backend] if group in (names := line.split())]
-        ended = launch(size, backend, tuple(name for name in planned if name in wanted))
+        groups = tuple(name for name in planned if name in wanted)
+        ended = launch(size, backend, groups, python)
         for rank, checks in enumerate(ended.ranks):
             if check not in checks:
                 pytest.fail(f"rank {rank} did not end {check}:\n{ended.printed[-9000:]}")

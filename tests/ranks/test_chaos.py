@@ -9,10 +9,10 @@ from rank_jobs import built, need_horovod, one_at_a_time
 pytestmark = [pytest.mark.horovod, pytest.mark.slow]
 
 
-def test_every_culprit_is_named_and_nobody_else():
+def test_every_culprit_is_named_and_nobody_else(python):
     need_horovod()
     if not built("gloo"):
         pytest.skip("Horovod was built without gloo")
     with one_at_a_time():
-        verdicts = run(SHORT)
+        verdicts = run(SHORT, python())
     assert [(verdict.row["scenario"], verdict.wrong) for verdict in verdicts if verdict.wrong] == []

@@ -37,8 +37,8 @@ def start_from(path):
     torch.save({"model": net.state_dict(), "optimizer": optimizer.state_dict()}, path)
 
 
-def run(folder, env, hosts, *arguments, every=None):
-    """Runs an elastic job through a series of hosts; returns what it printed.
+def run(python, folder, env, hosts, *arguments, every=None):
+    """Runs an elastic job, whose workers `python` starts, through a series of hosts; returns what it printed.
 
     Each change comes when all ranks of the hosts before have said that they train. With `every`, those hosts
     are there throughout, and a policy's file excludes the others.
@@ -72,7 +72,7 @@ def run(folder, env, hosts, *arguments, every=None):
         "--start-timeout",
         "120",
     ]
-    command += [sys.executable, str(WORKER), str(checkpoint), str(stop), *arguments]
+    command += [*python, str(WORKER), str(checkpoint), str(stop), *arguments]
     printed, training, place = [], set(), 0
     with subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -104,24 +104,24 @@ def ranks_of(hosts):
     return sum(int(host.rpartition(":")[2]) for host in hosts)
 
 
-def test_an_excluded_host_joins_once_it_is_readmitted_and_leaves_when_it_is_excluded(ranks, tmp_path):
+def test_an_excluded_host_joins_once_it_is_readmitted_and_leaves_when_it_is_excluded(ranks, python, tmp_path):
     """It is excluded at the start, since Horovod 0.28.1 gives the first ranks to a host drawn from a set."""
     env = {**ranks, "HOROVOD_GLOO_TIMEOUT_SECONDS": "60"}
     both = [FIRST, SECOND]
-    output = run(tmp_path, env, [[FIRST], both, [FIRST]], every=both)
+    output = run(python(), tmp_path, env, [[FIRST], both, [FIRST]], every=both)
     starts = re.findall(r"rank (\d) of (\d) in process (\d+) from step (\d+)", output)
     assert [size for rank, size, *_ in starts if rank == "0"] == ["2", "3", "2"], output
     assert len({process for rank, _, process, _ in starts if rank == "0"}) == 1
     assert len(re.findall(r"done: rank (\d) of 2", output)) == 2, output
 
 
-def test_workers_are_added_replaced_and_removed(ranks, tmp_path):
+def test_workers_are_added_replaced_and_removed(ranks, python, tmp_path):
     """0.1.0: a worker that joined waited in its constructor for the others, which were elsewhere.
 
     The one that takes another's place is the hard case: the ranks that stay keep rank and size.
     """
     env = {**ranks, "HOROVOD_GLOO_TIMEOUT_SECONDS": "60"}
-    output = run(tmp_path, env, [[FIRST], [FIRST, SECOND], [FIRST, THIRD], [FIRST]])
+    output = run(python(), tmp_path, env, [[FIRST], [FIRST, SECOND], [FIRST, THIRD], [FIRST]])
     starts = re.findall(r"rank (\d) of (\d) in process (\d+) from step (\d+)", output)
     assert [size for rank, size, *_ in starts if rank == "0"] == ["2", "3", "3", "2"], output
     assert len({process for rank, _, process, _ in starts if rank == "0"}) == 1

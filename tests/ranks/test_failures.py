@@ -132,9 +132,9 @@ def test_the_error_of_a_single_process_says_that_it_shut_horovod_down(ranks):
     assert went_on == "went on"
 
 
-def test_a_stopped_rank_does_not_keep_the_others_from_leaving_mpi(ranks):
+def test_a_stopped_rank_does_not_keep_the_others_from_leaving_mpi(ranks, python):
     """Version 0.1: the ranks that had raised hung in MPI_Finalize, which waits for the stopped rank."""
-    command = [*HOROVODRUN, "-np", "3", *BACKENDS["mpi"], sys.executable, PROGRAMS / "stopped.py"]
+    command = [*HOROVODRUN, "-np", "3", *BACKENDS["mpi"], *python(), PROGRAMS / "stopped.py"]
     job = subprocess.run(command, env=ranks, capture_output=True, text=True, timeout=200)
     printed = job.stdout + job.stderr
     assert job.returncode != 0

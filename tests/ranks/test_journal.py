@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -65,11 +64,11 @@ def test_an_error_between_ranks_names_the_host_and_is_in_every_ranks_own_file(ch
 
 
 @pytest.mark.parametrize(("backend", "how"), [("gloo", "raise"), ("gloo", "kill"), ("mpi", "raise")])
-def test_when_the_launcher_ends_the_ranks_the_name_gets_out_first(ranks, tmp_path, backend, how):
+def test_when_the_launcher_ends_the_ranks_the_name_gets_out_first(ranks, python, tmp_path, backend, how):
     """Version 0.2: the launcher's SIGTERM ended ranks before their errors had named the one that failed."""
     if not built(backend):
         pytest.skip(f"Horovod was built without {backend}")
-    command = [*HOROVODRUN, "-np", "3", *BACKENDS[backend], sys.executable, PROGRAM, tmp_path, "1", how]
+    command = [*HOROVODRUN, "-np", "3", *BACKENDS[backend], *python(), PROGRAM, tmp_path, "1", how]
     done = finish(command, ranks)
     assert done.returncode != 0
     assert re.search(r"rank 1 \(host \S+\) (left or failed|did not arrive)", done.stdout), done.stdout[-5000:]

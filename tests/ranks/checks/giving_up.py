@@ -43,7 +43,7 @@ def check_going_on_without_a_new_start():
     """Rank 2 comes when the others gave up; they catch the error and step, with this optimizer and others."""
     _first.step()
     _second.step()
-    _first.be_impatient(1.5)
+    _first.be_impatient(4)
     if hvd.rank() == LATE:
         hvd.barrier()  # the others gave up before they come here
         errors = {"late": raised(_first.step)}
@@ -81,7 +81,7 @@ def check_interrupt():
         return None
     errors = {}
     if hvd.rank() == 1:
-        threading.Timer(0.7, _thread.interrupt_main).start()
+        threading.Timer(1.5, _thread.interrupt_main).start()
     if hvd.rank() != LATE:
         _first.be_impatient(4)
         try:
