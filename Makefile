@@ -132,6 +132,10 @@ reproduce-cpu: setup ## Every experiment that fits a CPU, the large ones in thei
 reproduce: setup ## Every experiment of the papers in full (DEVICE=cuda for the large ones)
 	$(REPRODUCE) all
 
+.PHONY: reproduce-check
+reproduce-check: setup ## Train short committed runs anew and compare their metrics bit by bit
+	$(BIN)/python tools/reproduce_runs.py $(ARGS)
+
 .PHONY: doctor
 doctor: setup ## Show what is installed, what is missing and how to fix it
 	$(BIN)/python -m horovod_byz.host.doctor

@@ -274,7 +274,7 @@ def test_replicas_on_the_gpu_agree_bit_for_bit(tmp_path):
     del honest["attack"]
     config = configs.make(honest)
     train(config, Launch(tmp_path / "run", device=DEVICE), dataset=dataset())
-    workers = RunFolder(tmp_path / "run").read_json("verdicts.json")["workers"]
+    workers = RunFolder(tmp_path / "run").verdicts["workers"]
     assert [worker["outvoted_steps"] for worker in workers] == [0] * 9
 
 

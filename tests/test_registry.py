@@ -186,7 +186,7 @@ def test_a_users_own_code_trains_from_the_command_line_and_resumes(own):
     assert folder.config.slug == (
         "owncode.things.halves-owncode.things.linear-owncode.things.Trimmed-owncode.things.Shift-seed0"
     )
-    code = folder.read_json("environment.json")["own"]
+    code = folder.environment["own"]
     assert {name.partition(":")[2] for name in code} == {"Trimmed", "Shift", "linear", "halves"}
     assert len({origin["sha256"] for origin in code.values()}) == 1
     more = invoke("train", "--out", "run", "--resume", "--steps", "6")

@@ -18,6 +18,7 @@ from horovod_byz.ledger.report.overview import overview
 from horovod_byz.ledger.report.page import render, steps_in_words
 from horovod_byz.ledger.report.plain import plain
 from ledger_files import SCENARIOS, Writer, end, lost, places
+from training import unfinish
 
 runner = CliRunner()
 
@@ -57,13 +58,13 @@ def test_the_reason_of_the_end_stands_there_once(tmp_path):
         ([], "Missing argument"),
         (["trained", "--follow"], "leave out --follow"),
         (["trained"], "trained/config.toml is not the configuration of a run"),
-        (["parts"], "parts holds verdicts.json of a run, and no config.toml"),
+        (["parts"], "parts holds run.json of a run, and no config.toml"),
     ],
 )
 def test_every_error_ends_with_1_as_2_names_a_culprit(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.jsonl").write_text("nonsense\n")
-    for folder, name, text in (("trained", "config.toml", "a = 1\n"), ("parts", "verdicts.json", "{}")):
+    for folder, name, text in (("trained", "config.toml", "a = 1\n"), ("parts", "run.json", "{}")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).write_text(text)
     shown = report(*arguments)
@@ -378,8 +379,9 @@ class TestRunFolders:
         assert "outvoted" in page.text
 
     def test_an_unfinished_run_is_reported_from_its_checkpoint(self, run):
-        for name in ("summary.json", "verdicts.json"):
-            (run / name).unlink()
+        unfinish(run)
+        assert report(run).output.startswith("worker 3 (rank 0, host")
+        (run / "ledger.jsonl").unlink()  # 0.2.0 wrote none
         shown = report(run)
         assert shown.output.startswith("worker 3: lost 2 votes")
         assert "not complete: continue it with --resume" in shown.output
@@ -408,7 +410,8 @@ class TestRunFolders:
             "1",
         ]
         self.train(tmp_path / "run", *options)
-        assert report(tmp_path / "run").output.count("not measured") == 9
+        # In the operator's table, and in that of the verdicts, which knows who is Byzantine.
+        assert report(tmp_path / "run").output.count("not measured") == 2 * 9
 
     def test_a_ledger_in_the_folder_comes_first(self, run):
         lost([412]).into(run)

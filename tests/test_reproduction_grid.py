@@ -137,12 +137,12 @@ def test_reproduces_in_one_go_and_then_at_once(experiments, here, tmp_path):
     shown = reproduce(artefact, Catalogue(experiments), place)
     assert [verdict.status for verdict in shown.verdicts] == ["PASS", "FAIL"]
     assert "It is none." in shown.verdicts[1].note
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "small").rglob("*.*z")}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "small").rglob("metrics.jsonl")}
     assert len(before) == 3
     kept = files_of(tmp_path / "out")
     assert {path.name for path in kept} == {
         "config.toml",
-        "metrics.jsonl.gz",
+        "metrics.jsonl",
         "run.json",
         "README.md",
         "figure.png",
@@ -173,7 +173,7 @@ def test_each_file_is_read_once_and_each_run_made_once(experiments, monkeypatch)
 
 
 def test_a_run_of_the_train_command_counts_as_one_of_a_grid(experiments, here, tmp_path):
-    """`reproduce` packs its runs; a folder that `train` wrote is read all the same."""
+    """`reproduce` keeps a part of a run's files; a folder that `train` wrote is read all the same."""
     catalogue, out = Catalogue(experiments), tmp_path / "out"
     artefact = catalogue.artefact("small")
     reproduce(artefact, catalogue, Workplace(out, jobs=1))
@@ -181,7 +181,7 @@ def test_a_run_of_the_train_command_counts_as_one_of_a_grid(experiments, here, t
     cell = catalogue.cells(artefact)[0]
     shutil.rmtree(cell.folder(out).path)
     train(cell.config, Launch(cell.folder(out).path))
-    assert not cell.folder(out).packed
+    assert cell.folder(out).notes == {}
     after = look(artefact, catalogue, out)
     assert after.verdicts == before.verdicts
     assert page(after) == page(before)
@@ -207,9 +207,7 @@ def test_the_same_seed_gives_the_same_metrics_file(small, tmp_path, monkeypatch)
     compute(small.cells[:1], Workplace(tmp_path / "one", jobs=1), "in a process of its own")
     monkeypatch.setattr(computing, "ProcessPoolExecutor", Here)
     compute(small.cells[:1], Workplace(tmp_path / "two", jobs=1), "here")
-    files = [
-        (tmp_path / name / "small" / "Krum_0" / "metrics.jsonl.gz").read_bytes() for name in ("one", "two")
-    ]
+    files = [(tmp_path / name / "small" / "Krum_0" / "metrics.jsonl").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
 
 

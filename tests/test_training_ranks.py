@@ -70,7 +70,7 @@ def test_ctrl_c_and_resume_on_two_ranks_give_the_numbers_of_one_process(
     assert folder.complete, resumed.stdout[-4000:]
     alone(tmp_path / "alone", "--evaluate-every", "4", "--steps", str(stopped + 13))
     assert contents(tmp_path / "run") == contents(tmp_path / "alone")
-    assert folder.read_json("environment.json")["ranks"] == 2
+    assert folder.environment["ranks"] == 2
 
 
 def test_the_launcher_shows_the_progress_of_its_ranks(environment, tmp_path):

@@ -1,6 +1,7 @@
 """Checkpoints: a damaged one is never trusted, each case ends in one sentence; and resuming to more steps."""
 
 import errno
+import gzip
 import math
 import os
 import pickle
@@ -15,8 +16,10 @@ from blake3 import blake3
 
 import horovod_byz as hb
 from horovod_byz.common.atomic import replace_file
+from horovod_byz.ledger.history import read
 from horovod_byz.training import checkpoint, models
 from horovod_byz.training import config as configs
+from horovod_byz.training.alone import alone
 from horovod_byz.training.checkpoint import CheckpointError
 from horovod_byz.training.data import load_dataset
 from horovod_byz.training.progress import Silent
@@ -25,7 +28,7 @@ from horovod_byz.training.runs import CHECKPOINTS, RunError, RunFolder
 from horovod_byz.training.train import Launch, Stopped, train
 from horovod_byz.training.trainer import Trainer
 from thread_ranks import on_ranks_that_fail
-from training import contents
+from training import as_of_0_2, contents
 
 SMALL = {
     "steps": 12,
@@ -250,7 +253,7 @@ def test_another_format_is_named(run, number):
         RunFolder(run).load_checkpoint()
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl", "environment.json"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl", "run.json"])
 @pytest.mark.parametrize("content", [None, b"", b"{\x00", b"\xff\xfe"])
 def test_lost_or_damaged_records_come_back_from_the_checkpoint(run, whole, name, content):
     (run / name).unlink() if content is None else (run / name).write_bytes(content)
@@ -259,7 +262,7 @@ def test_lost_or_damaged_records_come_back_from_the_checkpoint(run, whole, name,
     assert [record["step"] for record in RunFolder(run).read_lines("timings.jsonl")] == [0, 5, 10, 12]
 
 
-@pytest.mark.parametrize("name", ["summary.json", "verdicts.json", "metrics.jsonl"])
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl"])
 def test_what_is_missing_of_a_complete_run_is_written_anew(whole, tmp_path, name):
     run = shutil.copytree(whole, tmp_path / "run")
     (run / name).write_bytes(b"{")
@@ -269,6 +272,50 @@ def test_what_is_missing_of_a_complete_run_is_written_anew(whole, tmp_path, name
     assert not RunFolder(run).complete
     resumed(run)
     assert contents(run) == contents(whole)
+
+
+def test_a_folder_of_0_2_is_read_and_resumed(whole, tmp_path):
+    old = shutil.copytree(whole, tmp_path / "old")
+    as_of_0_2(old)
+    assert contents(old) == contents(whole)
+    assert RunFolder(old).environment == RunFolder(whole).environment
+    assert RunFolder(old).complete
+    (old / "summary.json").unlink()
+    assert not RunFolder(old).complete
+    assert resumed(old) == []
+    assert contents(old) == contents(whole)
+    assert not [path for path in old.glob("*.json") if path.name != "run.json"]
+
+
+def test_a_packed_run_of_0_2_is_read(whole, tmp_path):
+    old = shutil.copytree(whole, tmp_path / "old")
+    (old / "metrics.jsonl.gz").write_bytes(gzip.compress((old / "metrics.jsonl").read_bytes()))
+    (old / "metrics.jsonl").unlink()
+    assert RunFolder(old).complete
+    assert RunFolder(old).metrics == RunFolder(whole).metrics
+    (old / "metrics.jsonl.gz").write_bytes(b"damaged")
+    with pytest.raises(RunError, match=r"metrics\.jsonl\.gz is damaged"):
+        _ = RunFolder(old).metrics
+
+
+def test_the_ledger_of_a_run_goes_on_where_it_stopped(run, whole):
+    """Interrupted and resumed: one file, in which the resumed part follows the first."""
+    resumed(run)
+    ours, uninterrupted = read(run), read(whole)
+    assert [len(history.bindings) for history in (ours, uninterrupted)] == [2, 1]
+    assert ours.steps == uninterrupted.steps == 12
+    assert ours.totals == uninterrupted.totals
+    assert [end.reason for end in ours.ends] == [end.reason for end in uninterrupted.ends] == [""]
+
+
+def test_an_error_ends_the_ledgers_file_with_its_reason(tmp_path, monkeypatch):
+    def broken(trainer, collected):
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(Trainer, "apply", broken)
+    with pytest.raises(ValueError, match="no such thing"):
+        train(small(), Launch(tmp_path / "run"))
+    assert {end.reason for end in read(tmp_path / "run").ends} == {"ValueError: no such thing"}
 
 
 def test_a_checkpoint_that_was_lost_between_two_names_is_replaced_by_the_one_before(run, whole):
@@ -338,10 +385,10 @@ def test_nothing_else_may_change(run, changes):
 
 
 def test_a_run_without_checkpoint_is_not_started_over_for_more_steps(whole, tmp_path):
-    run, packed = (shutil.copytree(whole, tmp_path / name) for name in ("run", "packed"))
+    run, kept = (shutil.copytree(whole, tmp_path / name) for name in ("run", "kept"))
     (run / CURRENT).unlink()
-    RunFolder(packed).pack({})
-    for folder in (run, packed):
+    RunFolder(kept).keep({})
+    for folder in (run, kept):
         with pytest.raises(RunError, match="is complete and holds no checkpoint, so it cannot get more"):
             resumed(folder, steps=20)
         assert RunFolder(folder).summary["steps"] == 12
@@ -410,7 +457,7 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
 
 
 def test_only_one_process_writes_a_folder(run):
-    with RunFolder(run).alone():
+    with alone(run):
         for launch in (Launch(run, resume=True), Launch(run, overwrite=True)):
             with pytest.raises(RunError, match="another process writes its run into"):
                 train(small(), launch)
@@ -453,7 +500,7 @@ def as_ranks(monkeypatch):
     for place in ("horovod_byz.training.ranks.connect", "horovod_byz.collect.transport.connect"):
         monkeypatch.setattr(place, lambda name, timeout: here.transport)
     monkeypatch.setattr(Ranks, "local_rank", 0)
-    monkeypatch.setattr("horovod_byz.training.train.describe", lambda ranks: {"ranks": ranks.size})
+    monkeypatch.setattr("horovod_byz.training.running.describe", lambda ranks: {"ranks": ranks.size})
 
     def run(size, work):
         def start(transport):
@@ -498,7 +545,7 @@ def test_a_damaged_state_is_in_no_checkpoint(as_ranks, whole, monkeypatch, tmp_p
     def damaged(trainer, collected):
         apply(trainer, collected)
         if trainer.step == 6 and trainer.ranks.rank == odd:  # just before the checkpoint
-            ledgers.append(trainer.ledger.honest)
+            ledgers.append(trainer.ledger.whole)
             strike(trainer, momentum)
 
     monkeypatch.setattr(Trainer, "apply", damaged)

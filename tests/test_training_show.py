@@ -18,6 +18,7 @@ from horovod_byz.training import launcher, progress
 from horovod_byz.training.plots import Curve, draw_curves, spread
 from horovod_byz.training.report import show
 from horovod_byz.training.runs import RunError, RunFolder
+from training import as_of_0_2, unfinish
 
 QUICK = ["--steps", "4", "--workers", "5", "--batch", "4", "--model", "mlp:width=4", "--evaluate-every", "2"]
 runner = CliRunner()
@@ -107,7 +108,7 @@ def damaged(tmp_path):
     """A run folder with one checkpoint, damaged."""
     train("--out", tmp_path / "run")
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"PK")
-    (tmp_path / "run" / "summary.json").unlink()
+    unfinish(tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -223,6 +224,7 @@ def test_report_leaves_out_what_the_run_has_not(tmp_path):
 
 def test_report_reads_runs_that_counted_steps_from_1(tmp_path):
     train("--out", tmp_path / "run")
+    as_of_0_2(tmp_path / "run")
     for name, change in (("summary", {"diverged_at": 3}), ("verdicts", {})):
         path = tmp_path / "run" / f"{name}.json"
         data = json.loads(path.read_text()) | change
@@ -249,7 +251,7 @@ def test_report_of_a_run_without_evaluations_says_so(tmp_path):
 
 def test_report_of_an_unfinished_run_says_so(tmp_path):
     train("--out", tmp_path / "run")
-    (tmp_path / "run" / "summary.json").unlink()
+    unfinish(tmp_path / "run")
     console = Console(file=io.StringIO(), width=100)
     show(tmp_path / "run", console)
     assert "not complete: continue it with --resume" in console.file.getvalue()

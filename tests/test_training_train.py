@@ -54,10 +54,10 @@ def test_a_run_leaves_a_whole_folder(tmp_path):
     assert folder.config == small()
     assert [record["step"] for record in folder.metrics] == [0, 5, 10, 12]
     assert [record["lr"] for record in folder.metrics] == [0.1, 0.1, 0.05, 0.05]
-    assert summary == folder.read_json("summary.json")
+    assert summary == folder.summary
     assert summary["steps"] == 12
     assert summary["diverged_at"] is None
-    assert set(folder.read_json("environment.json")) >= {
+    assert set(folder.environment) >= {
         "python",
         "packages",
         "commit",
@@ -71,7 +71,7 @@ def test_a_run_leaves_a_whole_folder(tmp_path):
 
 def test_the_verdicts_separate_byzantine_workers_from_honest_ones(tmp_path):
     train(small(rule="krum"), Launch(tmp_path / "run"))
-    verdicts = RunFolder(tmp_path / "run").read_json("verdicts.json")
+    verdicts = RunFolder(tmp_path / "run").verdicts
     assert verdicts["byzantine_rows_named"] == 1.0
     assert verdicts["byzantine_share_of_weight"] == 0.0
     guilty = [account["worker"] for account in verdicts["workers"] if account["byzantine_steps"] == 12]
@@ -183,7 +183,7 @@ def test_nan_at_every_step_stops_nobody(tmp_path):
     config = small(attack="not-a-number", rule="mean", model="mlp:width=32", steps=60, optimizer={"lr": 0.5})
     summary = train(config, Launch(tmp_path / "run"))
     assert summary["accuracy"] > 0.5
-    assert RunFolder(tmp_path / "run").read_json("verdicts.json")["byzantine_rows_named"] == 1.0
+    assert RunFolder(tmp_path / "run").verdicts["byzantine_rows_named"] == 1.0
 
 
 def test_label_flip_poisons_byzantine_workers_only():

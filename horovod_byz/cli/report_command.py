@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["ReportCommand", "report"]
 
 _OF_A_RUN = (
-    *("config.toml", "summary.json", "verdicts.json", "run.json"),
-    *("metrics.jsonl", "metrics.jsonl.gz", "checkpoint.pt"),
+    *("config.toml", "run.json", "metrics.jsonl", "checkpoint.pt"),
+    *("summary.json", "verdicts.json", "metrics.jsonl.gz"),  # of earlier versions
 )
 
 

@@ -80,7 +80,7 @@ def read(path: Path) -> tuple[dict[str, Any], str] | None:
     if int(seal[1]) != FORMAT:
         raise CheckpointError(
             f"{path} has format {int(seal[1])}, and this version reads format {FORMAT} only: continue with "
-            "the version that environment.json names"
+            "the version that run.json names"
         )
     try:
         state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")

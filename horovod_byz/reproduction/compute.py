@@ -134,7 +134,7 @@ def _train(cell: Cell, place: Workplace) -> float | None:
         return None
     seconds = time.perf_counter() - begun
     times = {"seconds": round(seconds, 2), "cpu_seconds": round(time.process_time() - used, 2)}
-    RunFolder(temporary).pack({**times, **notes.of(cell.config, dataset)})
+    RunFolder(temporary).keep({**times, **notes.of(cell.config, dataset)})
     if target.exists() and RunFolder(target).exists:  # started by other commands and never finished
         shutil.rmtree(target)
     temporary.rename(target)

@@ -137,7 +137,7 @@ def load_dataset(
     the working directory, the cache folder. They have torchvision's layout; they may be read-only, and packed
     `.gz` files are read as they are. A set that is nowhere is downloaded by torchvision into `data_dir`, or
     into the cache folder. Each file must be the published one, by its checksum; for files of one's own in the
-    same format set the environment variable `HOROVOD_BYZ_OWN_DATA=1`, which the run's environment.json notes.
+    same format set the environment variable `HOROVOD_BYZ_OWN_DATA=1`, which the run's run.json notes.
 
     Args:
         name: one of `DATASETS`: "digits" (bundled with scikit-learn, needs no folder), "mnist",

@@ -186,7 +186,7 @@ def spread(n: int, size: int, *, dedicated_root: bool = False) -> Layout:
 
 
 def describe(ranks: Ranks) -> dict[str, Any]:
-    """What environment.json says about the ranks."""
+    """What a run's record says about the ranks."""
     if ranks.size == 1:
         return {"ranks": 1}
     if not process.initialized():

@@ -1,15 +1,12 @@
-"""The run folder: configuration, metrics, environment and checkpoint, each file replaced as a whole."""
+"""The run folder: configuration, metrics, record and checkpoint, each file replaced as a whole."""
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import json
 import math
-import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +22,12 @@ __all__ = ["CHECKPOINTS", "RunError", "RunFolder", "finite", "replace_file"]
 CHECKPOINTS = ("checkpoint.pt", previous_of(Path("checkpoint.pt")).name)
 """The last checkpoint, and the one before it."""
 
-_PACKED = "run.json"
-_ENDS = ("summary.json", "verdicts.json", "metrics.jsonl")  # what only a complete run has together
-_KEPT = ("summary", "environment", "verdicts")  # what `pack` puts into one file, beside its notes
-_FILES = (*_ENDS, "timings.jsonl", "environment.json", *CHECKPOINTS, "metrics.jsonl.gz", _PACKED)
+_RECORD = "run.json"
+_KEPT = ("metrics.jsonl", _RECORD)  # with config.toml, the files that tables and figures need
+# 0.2.0 and earlier: a file for each part of the record, or packed metrics beside run.json.
+_EARLIER = ("summary.json", "verdicts.json", "environment.json", "metrics.jsonl.gz")
+_FILES = (*_KEPT, "timings.jsonl", *CHECKPOINTS, *_EARLIER)
+_LEDGER = "ledger*.jsonl"  # that of rank 0, and one of each rank that ended by an error
 
 
 def finite(value: float) -> float | None:
@@ -41,16 +40,15 @@ class RunFolder:
     """One run on disk.
 
     `config.toml` is its identity; `metrics.jsonl` (one evaluation per line) holds nothing that depends on the
-    clock, so the same seed gives the same bytes; `timings.jsonl` holds what does; `environment.json` says
-    what it ran on; `checkpoint.pt` continues it, and `checkpoint.previous.pt` where that one is damaged;
-    `verdicts.json` sums up how each worker was treated; `summary.json`, written last, marks it complete.
+    clock, so the same seed gives the same bytes. `run.json` is its record: the environment it ran in, and, of
+    a complete run, its summary and how each worker was treated. `reproduce` keeps these three (see `keep`),
+    which are committed by the hundred. `timings.jsonl` holds seconds; `checkpoint.pt` continues the run, and
+    `checkpoint.previous.pt` where that one is damaged; `ledger.jsonl` is the file of an operator's ledger.
 
     Steps are counted from 0, as by scripts of faults, the ledger and error messages. An evaluation at step k
     is of the parameters that step k starts from. Runs written before `first_step` was noted in summary and
-    verdicts counted from 1 there: `summary` and `verdicts` read both.
-
-    A packed run (see `pack`), the form that is committed by the hundred, holds the same in three files:
-    `config.toml`, `metrics.jsonl.gz` and `run.json`. It reads like any other.
+    verdicts counted from 1 there: `summary` and `verdicts` read both, as all else reads the files of earlier
+    versions.
 
     Args:
         path: the folder; it need not exist yet.
@@ -65,13 +63,11 @@ class RunFolder:
 
     @property
     def complete(self) -> bool:
-        """Whether the run came to its end, and what it came to is there."""
-        return self.packed or all((self.path / name).is_file() for name in _ENDS)
-
-    @property
-    def packed(self) -> bool:
-        """Whether it is a packed run."""
-        return (self.path / _PACKED).is_file()
+        """Whether the run came to its end, and what it came to is there and can be read."""
+        try:
+            return {"summary", "verdicts"} <= self.record.keys() and self._metrics().is_file()
+        except RunError:
+            return False
 
     @property
     def config(self) -> RunConfig:
@@ -88,38 +84,7 @@ class RunFolder:
                 "there, or choose another folder with --out"
             ) from error
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Make the folder, and hold it for this process alone; its end in any way lets go of it.
-
-        Raises:
-            RunError: when another process writes a run there, or it cannot be made.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            raise RunError(
-                f"{self.path} cannot be used as a run folder ({error.strerror}): choose another folder with "
-                "--out"
-            ) from error
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(
-                    f"another process writes its run into {self.path}: wait for its end, or choose another "
-                    "folder with --out"
-                ) from error
-            except OSError:  # a file system that locks no folders: nobody can be kept out
-                pass
-            yield
-        finally:
-            os.close(handle)
-            with suppress(OSError):  # a folder that nothing was written to goes again
-                self.path.rmdir()
-
-    def begin(self, config: RunConfig, *, overwrite: bool = False) -> None:
+    def begin(self, config: RunConfig, environment: Mapping[str, Any], *, overwrite: bool = False) -> None:
         """Make the folder for a new run.
 
         Of an earlier run the run's own files are removed, and nothing else.
@@ -131,12 +96,14 @@ class RunFolder:
         if not overwrite:
             self.check_free()
         self.path.mkdir(parents=True, exist_ok=True)
-        if self.exists and not any((self.path / name).exists() for name in _FILES):
+        own = self._files()
+        if self.exists and not own:
             _ = self.config  # a config.toml of something else is not overwritten
         sweep(self.path)
-        for name in reversed(_FILES):
-            (self.path / name).unlink(missing_ok=True)
+        for path in reversed(own):
+            path.unlink()
         self._write("config.toml", configs.write(config))
+        self._write_record({"environment": environment})
 
     def check_free(self) -> None:
         """Check that a new run may begin here.
@@ -159,49 +126,53 @@ class RunFolder:
         Raises:
             RunError: when they do.
         """
-        rest = [name for name in _FILES if (self.path / name).exists()]
+        rest = self._files()
         if rest and not self.exists:
             raise RunError(
-                f"{self.path} holds {rest[0]} of a run, and no config.toml: put that back, remove the files "
-                "with --overwrite, or choose another folder with --out"
+                f"{self.path} holds {rest[0].name} of a run, and no config.toml: put that back, remove the "
+                "files with --overwrite, or choose another folder with --out"
             )
 
-    def extend(self, config: RunConfig) -> None:
-        """Take up the run with another number of steps: it is no longer complete."""
+    def extend(self, config: RunConfig, environment: Mapping[str, Any]) -> None:
+        """Take up the run, perhaps with another number of steps: it is no longer complete."""
         sweep(self.path)
-        for name in ("summary.json", "verdicts.json"):
+        self._write_record({"environment": environment})
+        for name in _EARLIER:
             (self.path / name).unlink(missing_ok=True)
         self._write("config.toml", configs.write(config))
 
-    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        """Write one JSON file, keys in the order given."""
-        self._write(name, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    def finish(self, summary: Mapping[str, Any], verdicts: Mapping[str, Any]) -> None:
+        """Record what the run came to, which completes it."""
+        self._write_record({**self.record, "summary": summary, "verdicts": verdicts})
 
-    def read_json(self, name: str) -> dict[str, Any]:
-        """Read one JSON file.
+    @property
+    def record(self) -> dict[str, Any]:
+        """Environment, summary, verdicts and notes: the parts that were written so far.
 
         Raises:
-            RunError: when it is missing or damaged.
+            RunError: when it is damaged.
         """
-        inside = self.packed and name != _PACKED
-        path = self.path / (_PACKED if inside else name)
-        try:
-            whole = json.loads(path.read_text())
-            if not isinstance(whole, dict):
-                raise ValueError("no table")
-            value: dict[str, Any] = whole[name.removesuffix(".json")] if inside else whole
-        except (FileNotFoundError, KeyError) as error:
-            raise RunError(
-                f"{self.path} has no {name}: the run is not complete; continue it with --resume"
-            ) from error
-        except ValueError as error:  # what JSONDecodeError and UnicodeDecodeError are
-            raise _damaged(path) from error
-        return value
+        if (self.path / _RECORD).is_file():
+            return _read_json(self.path / _RECORD)
+        parts = ("environment", "summary", "verdicts")
+        paths = {name: self.path / f"{name}.json" for name in parts}
+        return {name: _read_json(path) for name, path in paths.items() if path.is_file()}
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What the run was computed on: versions, commit, processor."""
+        return self._part("environment")
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What was noted beside the run, such as the seconds it took; empty where nothing was."""
+        notes: dict[str, Any] = self.record.get("notes", {})
+        return notes
 
     @property
     def summary(self) -> dict[str, Any]:
         """What the run came to, steps counted from 0."""
-        summary = self.read_json("summary.json")
+        summary = self._part("summary")
         if "first_step" not in summary and summary["diverged_at"] is not None:
             summary["diverged_at"] -= 1
         return summary
@@ -209,7 +180,7 @@ class RunFolder:
     @property
     def verdicts(self) -> dict[str, Any]:
         """How each worker was treated, steps counted from 0."""
-        verdicts = self.read_json("verdicts.json")
+        verdicts = self._part("verdicts")
         for worker in verdicts["workers"]:
             last = worker.get("last_suspect_step")
             if "first_step" not in verdicts and last is not None:
@@ -226,50 +197,22 @@ class RunFolder:
         Raises:
             RunError: when the file is damaged.
         """
-        path, packed = self.path / name, self.path / f"{name}.gz"
-        try:
-            if packed.is_file():
-                path = packed
-                text = gzip.decompress(packed.read_bytes()).decode()
-            else:
-                text = path.read_text() if path.is_file() else ""
-            return [json.loads(line) for line in text.splitlines()]
-        except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise _damaged(path) from error
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """Summary, environment and verdicts as written, and notes, of a packed run or any other."""
-        if self.packed:
-            return self.read_json(_PACKED)
-        return {name: self.read_json(f"{name}.json") for name in _KEPT} | {"notes": {}}
+        return _read_lines(self.path / name)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """One record per evaluation: step, accuracy, top3, loss, train_loss, lr."""
-        return self.read_lines("metrics.jsonl")
+        return _read_lines(self._metrics())
 
-    def pack(self, notes: Mapping[str, Any]) -> None:
-        """Put a complete run into three small files: what tables and figures need, and nothing else.
-
-        The compressed metrics carry no time stamp, so that equal metrics are equal bytes.
+    def keep(self, notes: Mapping[str, Any]) -> None:
+        """Reduce a complete run to what tables and figures need: checkpoints, timings and ledger go.
 
         Args:
-            notes: what is kept beside summary, environment and verdicts, such as the seconds it took.
-
-        Raises:
-            RunError: when the run is not complete.
+            notes: what is added to its record, such as the seconds it took.
         """
-        kept = {name: self.read_json(f"{name}.json") for name in _KEPT}
-        metrics = (self.path / "metrics.jsonl").read_bytes()
-        replace_file(self.path / "metrics.jsonl.gz", gzip.compress(metrics, mtime=0))
-        lines = [
-            f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}"
-            for name, value in {**kept, "notes": notes}.items()
-        ]
-        self._write(_PACKED, "{\n" + ",\n".join(lines) + "\n}\n")
-        for path in self.path.iterdir():
-            if path.name not in ("config.toml", "metrics.jsonl.gz", _PACKED):
+        self._write_record({**self.record, "notes": notes})
+        for path in self._files():
+            if path.name not in _KEPT:
                 path.unlink()
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
@@ -289,8 +232,48 @@ class RunFolder:
         content = checkpoint.read(self.path / name)
         return None if content is None else content[0]
 
+    def _part(self, name: str) -> dict[str, Any]:
+        record = self.record
+        if not isinstance(record.get(name), dict):
+            raise RunError(f"{self.path} has no {name}: the run is not complete; continue it with --resume")
+        part: dict[str, Any] = record[name]
+        return part
+
+    def _metrics(self) -> Path:
+        packed = self.path / "metrics.jsonl.gz"
+        return packed if packed.is_file() else self.path / "metrics.jsonl"
+
+    def _files(self) -> list[Path]:
+        """The files of a run that are there, but for its configuration."""
+        paths = [*(self.path / name for name in _FILES), *sorted(self.path.glob(_LEDGER))]
+        return [path for path in paths if path.exists()]
+
+    def _write_record(self, parts: Mapping[str, Any]) -> None:
+        """Write the record, one line for each part, so that a difference of two is easy to read."""
+        lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in parts.items()]
+        self._write(_RECORD, "{\n" + ",\n".join(lines) + "\n}\n")
+
     def _write(self, name: str, text: str) -> None:
         replace_file(self.path / name, text.encode())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+        if not isinstance(value, dict):
+            raise ValueError("no table")
+    except ValueError as error:  # what JSONDecodeError and UnicodeDecodeError are
+        raise _damaged(path) from error
+    return value
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        data = path.read_bytes() if path.is_file() else b""
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+        return [json.loads(line) for line in text.splitlines()]
+    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _damaged(path) from error
 
 
 def _damaged(path: Path) -> RunError:

@@ -94,7 +94,7 @@ class Trainer:
         # results/ were computed with this layout.
         memory.adopt()
         self.buffers.adopt()
-        session = collector.bind(
+        self.session = collector.bind(
             memory.d,
             memory.dtype,
             layout,
@@ -102,10 +102,10 @@ class Trainer:
             compression=config.make_compression(),
             segments=memory.segments,
         )
-        replicas.compare(session.transport, self.rule)
+        replicas.compare(self.session.transport, self.rule)
         groups = redundancy.groups_of(config.workers) if redundancy.r > 1 else None
         self.ledger = GroundTruth(config.workers, self.byzantine_at, groups)
-        self._synchronizer = Synchronizer(session, self.rule, self.ledger, self.buffers)
+        self._synchronizer = Synchronizer(self.session, self.rule, self.ledger, self.buffers)
         self.step = 0
         self.evaluated = -1
         self.diverged_at: int | None = None
@@ -163,7 +163,7 @@ class Trainer:
         """The parameters and the optimizer's state, in which a rank's damage is found and repaired."""
         names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
         leaves = functools.partial(leaves_of, self.optimizer, names)
-        return StateCheck(leaves, self.ledger.honest, every=every, first=self.step)
+        return StateCheck(leaves, self.ledger.whole, every=every, first=self.step)
 
     def apply(self, collected: Collected) -> None:
         """Let the optimizer step with the aggregate, and count the step."""
