@@ -177,6 +177,12 @@ def test_a_script_that_fails_on_a_rank_is_told_with_its_own_error(tmp_path):
     assert "ended by its own error: ValueError: mine" in conclude(read(folder)).line
 
 
+def test_an_error_that_all_ranks_end_by_is_not_the_own_error_of_a_culprit(tmp_path):
+    folder = Writer().windows(20).evidence(20, "non-finite", 5).into(tmp_path)
+    rank_ends(folder, {rank: end(20, "PolicyStopError: step 20") for rank in range(6)})
+    assert "own error" not in conclude(read(folder)).line
+
+
 def test_an_error_that_names_nobody_is_no_culprit(tmp_path):
     rank_ends(Writer().windows(20).into(tmp_path), {1: end(20, "MemoryError")})
     conclusion = conclude(read(tmp_path))

@@ -189,7 +189,9 @@ def _acted(history: History, charge: Charge) -> tuple[str, ...]:
         if action.worker in charge.workers or (action.worker is None and rank in charge.ranks):
             texts.append(f"{_DONE.get(action.action, action.action)} at step {action.step}")
     itself = [end.reason for end in history.ends if not end.ranks and end.source in charge.ranks]
-    own = [reason for reason in itself if reason and not reason.startswith(_BY_LAUNCHER)]
+    # An error that other ranks ended by as well, such as a policy's stop, is none of its own.
+    others = {end.reason for end in history.ends if end.source not in charge.ranks}
+    own = [reason for reason in itself if reason not in {"", *others} and not reason.startswith(_BY_LAUNCHER)]
     return (*texts, *(f"ended by its own error: {reason}" for reason in own))
 
 
