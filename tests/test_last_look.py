@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from horovod_byz.collect import LateRanksError, termination
 from horovod_byz.collect.channels import Silent
 from horovod_byz.collect.last_look import last_look
 from horovod_byz.collect.notice import Notice, State
 from horovod_byz.collect.watchdog import Watchdog
 from horovod_byz.host.place import Place
+from horovod_byz.ledger import endings
 
 SAID = Notice(0, State.WAITING, 5, 7, "gradient", "header exchange")
 
@@ -92,3 +94,19 @@ class TestLastWords:
             "in the header exchange of step 7: rank 1 (host b) left or failed (ValueError: x)"
         )
         assert watchdog.last_words()[1] == ()  # the wait is over
+
+    def test_a_rank_that_somebody_ended_first_is_not_accused(self):
+        """As a scheduler ends a job: rank 1 heard it a moment earlier, so the operation broke off here."""
+        watchdog = self.watchdog(r1=(State.ALIVE, True, termination.REASON), r2=(State.WAITING,))
+        with pytest.raises(LateRanksError, match="it was ended by SIGTERM") as caught:
+            watchdog.broke("header exchange", OSError("connection closed"))
+        assert caught.value.ranks == (1,)  # elastic training goes on without it
+        assert caught.value.certain == endings.accused(caught.value) == ()
+        assert watchdog.last_words()[1] == ()
+
+    def test_a_rank_that_died_first_is(self):
+        watchdog = self.watchdog(r1=(State.LEFT, True, "ValueError: x"), r2=(State.WAITING,))
+        with pytest.raises(LateRanksError) as caught:
+            watchdog.broke("header exchange", OSError("connection closed"))
+        assert caught.value.certain == endings.accused(caught.value) == (1,)
+        assert watchdog.last_words()[1] == (1,)

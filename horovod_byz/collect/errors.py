@@ -33,7 +33,8 @@ class TransportError(RuntimeError):
     Attributes:
         ranks: the ranks at fault, ascending; empty if they cannot be identified.
         places: where they run; empty before the ranks are bound.
-        doubtful: those of `ranks` that may be honest, since the ranks that contradict them may lie.
+        doubtful: those of `ranks` that may be honest, since the ranks that contradict them may lie, or
+            somebody ended their process by SIGTERM.
     """
 
     doubtful: tuple[int, ...] = ()
@@ -92,6 +93,11 @@ class LateRanksError(TransportError):
 
     With Horovod the error raised is also a `HorovodInternalError`, so that `hvd.elastic.run` recovers.
     """
+
+    @property
+    def certain(self) -> tuple[int, ...]:
+        """Those of `ranks` that failed by themselves, and are accused of it."""
+        return tuple(rank for rank in self.ranks if rank not in self.doubtful)
 
 
 def names(ranks: Sequence[int]) -> str:

@@ -14,10 +14,23 @@ from horovod_byz.collect.notice import Notice, State
 
 @dataclass(frozen=True)
 class Finding:
-    """The ranks that an error names, and the sentence with the reason."""
+    """The ranks that an error names, and the sentence with the reason.
+
+    Attributes:
+        late: the ranks.
+        text: the sentence.
+        doubtful: those of `late` that may be as good as the others: somebody ended their process by SIGTERM,
+            as a scheduler ends all of a job, a moment apart.
+    """
 
     late: tuple[int, ...]
     text: str
+    doubtful: tuple[int, ...] = ()
+
+    @property
+    def certain(self) -> tuple[int, ...]:
+        """The ranks that failed by themselves."""
+        return tuple(rank for rank in self.late if rank not in self.doubtful)
 
 
 class Inquiry:
@@ -96,7 +109,8 @@ class Inquiry:
         ended = [rank for rank in self._in(State.ALIVE) if self._last[rank].reason]
         if ended:
             # Of several, the launcher ended all but the first, which cannot be told from the others.
-            return Finding(tuple(ended) if len(ended) == 1 else (), self._reasons("left", ended))
+            alone = tuple(ended) if len(ended) == 1 else ()
+            return Finding(alone, self._reasons("left", ended), doubtful=alone)
         return Finding((), self._all_there())
 
     def _in(self, *states: State) -> list[int]:

@@ -197,7 +197,7 @@ class Watchdog:
             self.survive()
             finding = last_look(self._said, self._size, self._channel, self.grace)
             text = f": {finding.text}" if finding.late else ""
-            return f"{what} in {self._place}{text}", finding.late
+            return f"{what} in {self._place}{text}", finding.certain
 
     @property
     def over(self) -> bool:
@@ -256,7 +256,8 @@ class Watchdog:
 
     def _raise(self, what: str, finding: Finding, cause: Exception | None = None) -> NoReturn:
         error = self._error(f"{what}: {finding.text}", finding.late)
-        self._say(State.RAISED, blamed=finding.late)
+        error.doubtful = finding.doubtful
+        self._say(State.RAISED, blamed=finding.certain)
         raise error from cause
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from horovod_byz.ledger.ledger import Ledger
 
-__all__ = ["end_all", "first_line", "ledgers", "owner_of", "watch"]
+__all__ = ["accused", "end_all", "first_line", "ledgers", "owner_of", "watch"]
 
 
 class _Process:
@@ -58,6 +58,12 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {line}".removesuffix(": ")
 
 
+def accused(error: BaseException) -> Sequence[int]:
+    """The ranks that an error names; of late ones those that failed by themselves."""
+    ranks: Sequence[int] = getattr(error, "certain", getattr(error, "ranks", ()))
+    return ranks
+
+
 class _Hook:
     """Python's hook for exceptions that no code catches, after the ledgers were told."""
 
@@ -66,7 +72,7 @@ class _Hook:
 
     def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         try:
-            end_all(first_line(error), getattr(error, "ranks", ()))
+            end_all(first_line(error), accused(error))
         finally:
             self._following(kind, error, trace)
 

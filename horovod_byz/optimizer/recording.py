@@ -146,7 +146,7 @@ def recorded(ledger: Ledger, step: Callable[[], int]) -> Iterator[None]:
         for evidence in _evidence(ledger, error, step()):
             if (evidence.step, evidence.reason, evidence.rank) not in known:
                 ledger.enter(evidence)
-        ledger.end(endings.first_line(error), error.ranks)
+        ledger.end(endings.first_line(error), endings.accused(error))
         raise
 
 
@@ -156,7 +156,10 @@ def terminated(reason: str, ranks: Sequence[int] = ()) -> None:
     A ledger whose optimizer is done, or gone, hears the reason only: ranks that fail after its run are not
     its culprits.
     """
-    for ledger in endings.ledgers():
+    ledgers = endings.ledgers()
+    if len(ledgers) > 1:
+        gc.collect()  # the optimizer of a run that is over may wait in a cycle
+    for ledger in ledgers:
         if not _is_in_use(ledger):
             ledger.end(reason)
             continue

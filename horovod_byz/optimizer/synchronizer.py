@@ -113,8 +113,8 @@ class Synchronizer:
         try:
             yield
         except LateRanksError as error:
-            late = [worker for rank in error.ranks for worker in self.session.layout.workers(rank)]
+            late = [worker for rank in error.certain for worker in self.session.layout.workers(rank)]
             self.ledger.absent(late, self.session.next_step)
             if self.enforcer is not None:
-                self.enforcer.late(error.ranks, self.ledger)
+                self.enforcer.late(error.certain, self.ledger)
             raise
