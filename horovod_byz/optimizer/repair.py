@@ -141,7 +141,7 @@ class StateCheck:
             raise mismatch.with_detail(f"{mismatch} (first difference: {_first(texts)})")
         reports = restoring.replace(transport, tree.leaves, self._again, located, mismatch)
         for rank, report in reports.items():
-            self._tell(step, rank, texts[rank], tree.leaves, located, report, mismatch)
+            self._report(step, rank, texts[rank], tree.leaves, located, report, mismatch)
 
     def _again(self) -> bytes:
         """The digest after parts were replaced."""
@@ -179,7 +179,7 @@ class StateCheck:
             "are the script's, and are not replaced; give all ranks the same"
         )
 
-    def _tell(
+    def _report(
         self,
         step: int,
         rank: int,
