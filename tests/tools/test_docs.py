@@ -101,3 +101,10 @@ def test_the_generator_is_pinned_and_kept_out_of_the_set_up():
     assert asked <= {line.partition("==")[0] for line in pins}
     recipe = re.search(r"\$\(STAMPS\)/requirements:.*?\n\n", (ROOT / "Makefile").read_text(), re.DOTALL)[0]
     assert "-r requirements/docs.txt" not in recipe
+
+
+def test_every_name_that_the_page_on_peers_calls_exists():
+    text = (ROOT / "docs" / "peers.md").read_text()
+    called = {name for code in re.findall(r"`([^`]+)`", text) for name in re.findall(r"\b([A-Z]\w+)\(", code)}
+    assert len(called) > 30
+    assert {name for name in called if not hasattr(hb, name) and not hasattr(hb.attacks, name)} == set()
