@@ -9,6 +9,7 @@ The fork has the environment, the descriptors and the folder that the launcher g
     python forks.py --serve ADDRESS MODULE ...     until the standard input ends
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -61,6 +62,8 @@ class Forks:
 
 def ask(address, words):
     """Has a program forked, and ends as it ends."""
+    passed_on = [getattr(signal, name) for name in PASSED_ON]
+    signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)  # one that comes now waits for the fork
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
         wanted = {"words": words, "environ": dict(os.environ), "folder": os.getcwd()}  # noqa: PTH109 - to import pathlib takes longer
@@ -68,8 +71,14 @@ def ask(address, words):
         socket.send_fds(server, [len(text).to_bytes(_NUMBER, "big")], [0, 1, 2])
         server.sendall(text)
         process = _number(server)
-        for name in PASSED_ON:
-            signal.signal(getattr(signal, name), lambda number, frame: os.kill(process, number))
+
+        def pass_on(number, frame):
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(process, number)
+
+        for each in passed_on:
+            signal.signal(each, pass_on)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
         code = os.waitstatus_to_exitcode(_number(server))
     if code >= 0:
         sys.exit(code)

@@ -32,8 +32,9 @@ seen = {
 }
 atexit.register(print, "at the end", file=sys.stderr)
 print(json.dumps(seen))
-print(os.getpid(), flush=True)
 exec(sys.argv[1])
+print(os.getpid(), flush=True)
+exec("".join(sys.argv[2:]))
 """
 
 
@@ -70,9 +71,9 @@ def ends(forks, program, tmp_path):
     return run
 
 
-def begun(forks, program, code):
-    """A program that runs, and the number of its process."""
-    job = subprocess.Popen([*forks.command, program, code], stdout=subprocess.PIPE, text=True)
+def begun(forks, program, code, first="pass"):
+    """A program that runs `code`, and did `first` before; and the number of its process."""
+    job = subprocess.Popen([*forks.command, program, first, code], stdout=subprocess.PIPE, text=True)
     job.stdout.readline()
     return job, int(job.stdout.readline())
 
@@ -116,7 +117,9 @@ def test_it_ends_alike(forks, ends, code):
 
 
 def test_a_signal_reaches_the_fork(forks, program):
-    job, _ = begun(forks, program, "import signal; signal.signal(15, lambda *_: sys.exit(5)); time.sleep(60)")
+    job, _ = begun(
+        forks, program, "time.sleep(60)", "import signal; signal.signal(15, lambda *_: sys.exit(5))"
+    )
     job.terminate()
     assert job.wait(timeout=20) == 5
     job, _ = begun(forks, program, "time.sleep(60)")
