@@ -81,7 +81,12 @@ def gathers(size: int, d: int, most: int = MOST_ELEMENTS) -> bool:
 
 
 def of_replicas(bound: Bound, rank: int, replicas: int) -> int:
-    """All rows over the shards of each role, their results, and the whole result."""
+    """All rows over the shards of each role, their results, and the whole result.
+
+    The whole result arrives where the first role's rows were, unless those are packed; see `sharded.room`.
+    """
     mine = [bound.widths[(rank - role) % bound.layout.size] for role in range(replicas)]
-    blocks = sum(bound.rows(bound.n, width) + bound.values(width) for width in mine)
-    return blocks + bound.values(bound.d) + bound.packed(rank)
+    first, *others = [bound.rows(bound.n, width) for width in mine]
+    whole = bound.values(bound.d)
+    shared = max(first, whole) if isinstance(bound.compression, Uncompressed) else first + whole
+    return shared + sum(others) + sum(map(bound.values, mine)) + bound.packed(rank)
