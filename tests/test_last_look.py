@@ -110,3 +110,12 @@ class TestLastWords:
             watchdog.broke("header exchange", OSError("connection closed"))
         assert caught.value.certain == endings.accused(caught.value) == (1,)
         assert watchdog.last_words()[1] == (1,)
+
+    @pytest.mark.parametrize(("misses", "named"), [(3, (1,)), (4, ())])
+    def test_a_store_that_misses_a_few_answers_is_asked_again(self, misses, named):
+        watchdog = self.watchdog(r1=(State.LEFT, True, "ValueError: x"), r2=(State.WAITING,))
+        read, answers = watchdog._channel.read, iter([None] * misses)
+        watchdog._channel.read = lambda ranks: next(answers, ranks) and read(ranks)
+        with pytest.raises(LateRanksError) as caught:
+            watchdog.broke("header exchange", OSError("connection closed"))
+        assert caught.value.ranks == named

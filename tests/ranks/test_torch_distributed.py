@@ -45,6 +45,7 @@ def test_operations_are_split_at_the_limit(checked):
     assert len({bits for rank in checked("check_pieces") for pair in rank.values() for bits in pair}) == 1
 
 
+@checks("modes")
 def test_packed_rows_as_one_process(checked, alone):
     modes = alone("modes")
     for rank in checked("check_packed_rows"):
