@@ -79,6 +79,29 @@ def interrupted(tmp_path_factory):
     return folder
 
 
+def test_the_workers_momentum_goes_on(tmp_path):
+    whole, folder, momentum = tmp_path / "whole", tmp_path / "run", {"worker_momentum": 0.9}
+    train(small(**momentum), Launch(whole))
+    with pytest.raises(Stopped):
+        train(small(**momentum), Launch(folder), reporter=Recorder(stop_at=7))
+    state = RunFolder(folder).path / CURRENT
+    momenta = checkpoint.read(state)[0]["momentum"]
+    assert len(momenta) == 4
+    assert momenta.abs().sum(1).min() > 0
+    resumed(folder, **momentum)
+    assert contents(folder) == contents(whole)
+    blank = Trainer(small(**momentum), load_dataset("digits"), Ranks()).blank()
+    complete, _ = checkpoint.read(state)
+    checkpoint.check(complete, state, blank, 12)
+    for damaged, message in (
+        ({"momentum": None}, "lacks momentum"),
+        ({"momentum": momenta[:3]}, "holds momentum of shape"),
+        ({"momentum": momenta * math.inf}, "momentum that is not finite"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            checkpoint.check(complete | damaged, state, blank, 12)
+
+
 @pytest.fixture
 def run(interrupted, tmp_path):
     """A copy of the interrupted run that a test may damage."""

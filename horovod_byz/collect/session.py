@@ -180,7 +180,8 @@ class Session(ABC):
 
         Args:
             rows: (k, d) array or tensor of the bound dtype, this rank's rows in worker order; it
-                is not written to.
+                is not written to. Or a function that gives them, which is called again if all ranks bind
+                again, since what a worker sends may depend on that.
             rule: the aggregation rule, or its name; equal on all ranks.
             wire: simulated attack, `wire(block, offset, d, step)`; it rewrites the (n, width) block
                 of coordinates from `offset` on, after the digests were checked, on every aggregator
@@ -202,15 +203,15 @@ class Session(ABC):
         self.pace.arrive()
         rule = as_rule(rule)
         rule.check(self.n)
-        checked = self._checked(rows)
         clock = Stopwatch()
+        packed = self._pack(rows, clock)
         with clock("collect"):
-            packed = self._packed = self.compression.pack(checked, self._packed)
             number, received = self._announce(packed, rule, step, state)
             if header.any_binds(received):
                 # A new rank knows of nobody that was excluded, and worker i may be on another host now.
                 rule = whole(rule)
                 self._bind_with_new_ranks(received, rule)
+                packed = self._pack(rows, clock) if callable(rows) else packed
                 number, received = self._announce(packed, rule, step, state)
             headers = self._compared(received, number, state)
         collected = self._aggregate(packed, Step(number, rule, wire, headers, clock))
@@ -218,6 +219,12 @@ class Session(ABC):
         self.pace.leave()
         excluded = rule.workers if isinstance(rule, Without) else ()
         return replace(collected, excluded=excluded, paces=pace.read(headers))
+
+    def _pack(self, rows: Any, clock: Stopwatch) -> Array:
+        checked = self._checked(rows() if callable(rows) else rows)
+        with clock("collect"):
+            self._packed = self.compression.pack(checked, self._packed)
+        return self._packed
 
     @abstractmethod
     def _aggregate(self, rows: Array, step: Step) -> Collected:

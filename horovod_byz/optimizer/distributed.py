@@ -7,7 +7,6 @@ optimizer keeps its state, its `defaults` and its class.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -40,16 +39,17 @@ from horovod_byz.optimizer.arguments import (
     refuse_ddp,
 )
 from horovod_byz.optimizer.buffers import Buffers, NamedBuffers
-from horovod_byz.optimizer.closures import LEFT_OUT, step_by
+from horovod_byz.optimizer.closures import step_by
 from horovod_byz.optimizer.forwarding import ForwardingOptimizer
 from horovod_byz.optimizer.guard import guarded
 from horovod_byz.optimizer.hooks import Hooks
 from horovod_byz.optimizer.leaves import Leaf, leaves_of, leaves_of_tensors
 from horovod_byz.optimizer.loss import SharedLoss
+from horovod_byz.optimizer.momentum import worker_momentum as momentum_of
 from horovod_byz.optimizer.recording import as_ledger, check_owner, introduce, introducing, recorded
 from horovod_byz.optimizer.repair import OnMismatch, StateCheck, checked
 from horovod_byz.optimizer.rows import WorkerRows
-from horovod_byz.optimizer.scaling import LossScale
+from horovod_byz.optimizer.stepping import step_once
 from horovod_byz.optimizer.synchronizer import Synchronizer
 from horovod_byz.optimizer.uncompiled import uncompiled
 from horovod_byz.redundancy import replicas
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 _KEPT = (
     *("optimizer", "_rule", "wire", "_ledger", "backward_passes_per_step", "check_state_every"),
     *("_collector", "compression", "_options", "_buffers", "on_state_mismatch", "_policy", "_faults"),
-    "_enforcer",
+    *("_enforcer", "_momentum"),
 )
 # What it makes anew.
 _MADE = (
@@ -109,6 +109,10 @@ class DistributedOptimizer(ForwardingOptimizer):
         collect: "symmetric", "root", "sharded", or a `Collector`.
         buffers: named buffers to aggregate at every step, such as `model.named_buffers()`.
         buffer_rule: rule for floating-point buffers; default `Median()`.
+        worker_momentum: beta, at least 0 and below 1. Each worker sends m_t = beta m_(t-1) + (1 - beta) g_t
+            in place of its gradient g_t, which leaves an attack less noise to hide in; the rule and the
+            wrapped optimizer see a mean of m_t. Each rank's `state_dict` then holds its own worker's
+            momentum: where all ranks load that of one, or a rank is new, all begin with zeros.
         wire: a simulated attack on the collected rows; see `Session.step`.
         threads: threads for the kernels; default torch's number.
         timeout: seconds that a wait between ranks may take; default 300.
@@ -169,6 +173,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         collect: str | Collector = "symmetric",
         buffers: NamedBuffers | None = None,
         buffer_rule: Rule | None = None,
+        worker_momentum: float = 0.0,
         wire: Wire | None = None,
         threads: int | None = None,
         timeout: float | None = None,
@@ -190,6 +195,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._buffers: Buffers | None = None
         if buffers is not None:
             self._buffers = Buffers(buffers, buffer_rule, self._collector, **self._options)
+        self._momentum = momentum_of(self, worker_momentum, optimizer)
         self.check_state_every = count(self, "check_state_every", check_state_every)
         self.on_state_mismatch = checked(on_state_mismatch)
         self._policy = as_policy(policy)
@@ -282,7 +288,14 @@ class DistributedOptimizer(ForwardingOptimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads the wrapped optimizer's state, saved with or without the wrapper."""
         self._hooks.reset()
+        if self._momentum is not None:
+            self._momentum.load_state_dict(state_dict, sum(p.numel() for p in self._trained()))
         self.optimizer.load_state_dict(state_dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The wrapped optimizer's state, and with `worker_momentum` this rank's; both may be loaded alone."""
+        own = {} if self._momentum is None else self._momentum.state_dict()
+        return {**self.optimizer.state_dict(), **own}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters, on all ranks alike."""
@@ -338,7 +351,7 @@ class DistributedOptimizer(ForwardingOptimizer):
 
     def _synchronizer(self, session: Session) -> Synchronizer:
         """Made at each step: rule and ledger may be replaced in between."""
-        return Synchronizer(session, self.rule, self.ledger, self._buffers, self._enforcer)
+        return Synchronizer(session, self.rule, self.ledger, self._buffers, self._enforcer, self._momentum)
 
     @contextmanager
     def _recovering(self, session: Session) -> Iterator[None]:
@@ -393,49 +406,15 @@ class DistributedOptimizer(ForwardingOptimizer):
             of the closure, as in a line search that goes too far, the optimizer gets a loss above the step's
             others and gradients of zeros, so that it backs off.
         """
-        result = self._step() if closure is None else step_by(self, closure)
+        result = step_once(self) if closure is None else step_by(self, closure)
         self._hooks.end()
         return result
-
-    def _step(self) -> Any:
-        scale = LossScale(self)
-        if self._hooks.sealed:
-            if self._should_synchronize and not scale.present:
-                warnings.warn(
-                    "optimizer.step() called without optimizer.skip_synchronize() after "
-                    "optimizer.synchronize(): it takes the gradients as they are; say so by "
-                    "`with optimizer.skip_synchronize():`",
-                    stacklevel=5,
-                )
-            skip = self._overflowed or scale.overflowed
-        elif self._should_synchronize:
-            # A rank's scale is its own affair: rows are gradients of the loss itself.
-            # Of all parameters: one that was added or thawed since the last step is not in the row yet.
-            scale.remove(self._parameters())
-            self.synchronize()
-            skip = self._overflowed
-        else:
-            self._refuse_own_gradients()
-            skip = scale.overflowed
-        if skip:
-            if not scale.present:
-                warnings.warn(LEFT_OUT, stacklevel=5)
-            return None
-        scale.remove(self._parameters())
-        return self._apply()
 
     def _apply(self) -> Any:
         if self._session is None:
             return self.optimizer.step()
         with self._session.pace.applying():
             return self.optimizer.step()
-
-    def _refuse_own_gradients(self) -> None:
-        if self._hooks.pending:
-            raise RuntimeError(
-                "optimizer.step() inside skip_synchronize() would take this rank's own gradients: call "
-                "optimizer.synchronize() after backward() and before it"
-            )
 
     @property
     def _overflowed(self) -> bool:
@@ -507,7 +486,9 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._session = None  # if the ranks do not agree now, what was bound no longer fits the row
         self._adopt()
         refuse_ddp(self._trained())
-        self._rows = self._flatten()
+        before, self._rows = self._rows, self._flatten()
+        if self._momentum is not None:
+            self._momentum.follow(before.tensors, self._rows.tensors, self._rows.dtype)
         check_owner(self.ledger, self)
         self._terms = self._own_terms()
         history = self.ledger.history if self.policy.acts_on_tests else ""
@@ -516,7 +497,7 @@ class DistributedOptimizer(ForwardingOptimizer):
             session = self._collector.bind(
                 self._rows.d,
                 self._rows.dtype,
-                layout=f"{self._rows.layout} {self._terms[0]} {history}",
+                layout=f"{self._rows.layout} {self._terms[0]} {history}{self._beta}",
                 compression=self.compression,
                 segments=self._rows.segments,
                 start=start,
@@ -527,8 +508,15 @@ class DistributedOptimizer(ForwardingOptimizer):
         self.rule.check(session.n)
         session.when_bound(introducing(self, session), self.rule)
         session.when_bound(replicas.compare, self.rule)
+        if self._momentum is not None:
+            session.when_bound(self._momentum.begins_with(session), self.rule)
         self._session = session
         return session
+
+    @property
+    def _beta(self) -> str:
+        """The workers' momentum in words, which all ranks must share."""
+        return "" if self._momentum is None else f" worker_momentum {self._momentum.beta!r}"
 
     def _own_terms(self) -> tuple[Any, ...]:
         """The policy's terms, and which ledger with which history it decides by, for this rank to compare."""
@@ -547,6 +535,7 @@ class DistributedOptimizer(ForwardingOptimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         names = state.pop("names")
         state.setdefault("_enforcer", Enforcer(state["_policy"]))  # 0.1.0 kept none
+        state.setdefault("_momentum", None)
         self.__dict__.update(state)
         self._pass_as_horovods()
         self._parameter_names, self.last = dict(zip(self._parameters(), names, strict=True)), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from horovod_byz.aggregation.source import Groups
     from horovod_byz.ledger.enforcement import Enforcer
     from horovod_byz.optimizer.buffers import Buffers
+    from horovod_byz.optimizer.momentum import WorkerMomentum
     from horovod_byz.rules import Rule
 
 
@@ -39,6 +41,7 @@ class Synchronizer:
         buffers: model buffers that are aggregated at each step, or None. The caller reads them
             (`Buffers.read`).
         enforcer: carries out a policy; None for none. Excluded workers' rows and buffers do not count.
+        momentum: of this rank's workers, who then send it in place of their gradients; None for none.
     """
 
     session: Session
@@ -46,6 +49,7 @@ class Synchronizer:
     ledger: KeepsLedger
     buffers: Buffers | None = None
     enforcer: Enforcer | None = None
+    momentum: WorkerMomentum | None = None
 
     def step(
         self,
@@ -58,7 +62,7 @@ class Synchronizer:
         """Aggregates rows and buffers; writes the buffers, and enters the verdicts in the ledger.
 
         Args:
-            rows: `(k, d)`, this rank's rows.
+            rows: `(k, d)`, the gradients of this rank's workers.
             wire: what happens to the collected rows before they are aggregated: a simulated attack, or in
                 tests a fault. Rows are tampered with on purpose here, and by a rehearsal's faults before they
                 get here.
@@ -84,7 +88,12 @@ class Synchronizer:
         """The first half of `step`, with the same arguments."""
         with self.absences():
             rule = self.rule if self.enforcer is None else self.enforcer.restricted(self.rule)
-            collected = self.session.step(rows, rule, wire, step, state)
+            sent = rows
+            if self.momentum is not None:  # called again where ranks are bound anew, which may reset it
+                sent = functools.partial(self.momentum.sent, rows, self.session.workers)
+            collected = self.session.step(sent, rule, wire, step, state)
+            if self.momentum is not None:
+                self.momentum.heal(self.session, collected, self._groups)
             if self.buffers is not None:
                 self.buffers.collect(step, collected.excluded)
         return collected
@@ -95,8 +104,7 @@ class Synchronizer:
         Raises:
             PolicyStopError: if the policy stops the run; on all ranks.
         """
-        redundancy = getattr(self.rule, "redundancy", None)
-        groups = None if redundancy is None else redundancy.groups_of(self.session.n)
+        groups = self._groups
         if self.enforcer is None:
             self.ledger.add(collected, collected.step, groups)
         else:
@@ -104,8 +112,15 @@ class Synchronizer:
                 self.ledger.add(collected, collected.step, groups)
             rules = (self.rule, *(self.buffers.rules if self.buffers is not None else ()))
             self.enforcer.settled(collected, evidence, rules, groups, self.ledger)
+        if self.momentum is not None:
+            self.momentum.keep(self.session, collected)
         if self.buffers is not None:  # last: where the policy stops the run, the model stays as it was
             self.buffers.write()
+
+    @property
+    def _groups(self) -> Groups | None:
+        redundancy = getattr(self.rule, "redundancy", None)
+        return None if redundancy is None else redundancy.groups_of(self.session.n)
 
     @contextmanager
     def absences(self) -> Iterator[None]:

@@ -58,6 +58,7 @@ def check(state: Mapping[str, Any], path: Path, expected: Mapping[str, Any], mos
         _check_tensor("losses", state["losses"], expected["losses"])
         _check_model(state["model"], expected["model"])
         _check_optimizer(state, expected)
+        _check_momentum(state, expected)
         _check_ledger(state, len(expected["losses"]))
         _check_records(state)
         if state["finite"] and not finite(state):
@@ -133,6 +134,18 @@ def _check_optimizer(state: Mapping[str, Any], expected: Mapping[str, Any]) -> N
         for name, tensor in entries.items():
             if isinstance(tensor, Tensor) and name != "step":  # Adam counts its steps in a scalar
                 _check_tensor("a moment of the optimizer", tensor, expected["model"][numbered[number]])
+
+
+def _check_momentum(state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """The workers' momentum, where the run has one."""
+    momentum, wanted = state.get("momentum"), expected.get("momentum")
+    if wanted is None:
+        return
+    if not isinstance(momentum, Tensor):
+        raise ValueError("lacks momentum")
+    _check_tensor("momentum", momentum, wanted)
+    if not bool(torch.isfinite(momentum).all()):
+        raise ValueError("holds momentum that is not finite")
 
 
 def _check_ledger(state: Mapping[str, Any], n: int) -> None:

@@ -18,6 +18,7 @@ from horovod_byz.collect import Wire as Tampering
 from horovod_byz.ledger.truth import GroundTruth
 from horovod_byz.optimizer.buffers import Buffers
 from horovod_byz.optimizer.leaves import leaves_of
+from horovod_byz.optimizer.momentum import worker_momentum
 from horovod_byz.optimizer.repair import StateCheck
 from horovod_byz.optimizer.synchronizer import Synchronizer
 from horovod_byz.redundancy import replicas
@@ -105,7 +106,10 @@ class Trainer:
         replicas.compare(self.session.transport, self.rule)
         groups = redundancy.groups_of(config.workers) if redundancy.r > 1 else None
         self.ledger = GroundTruth(config.workers, self.byzantine_at, groups)
-        self._synchronizer = Synchronizer(self.session, self.rule, self.ledger, self.buffers)
+        self.momentum = worker_momentum(config, config.worker_momentum, self.optimizer)
+        self._synchronizer = Synchronizer(
+            self.session, self.rule, self.ledger, self.buffers, momentum=self.momentum
+        )
         self.step = 0
         self.evaluated = -1
         self.diverged_at: int | None = None
@@ -232,16 +236,21 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """All that later steps and evaluations depend on. All ranks must call it at the same step.
 
+        Rank 0's, which is saved, has the momentum of all workers.
+
         The ranks compare it first, so that no checkpoint holds the damaged state of the rank that writes it.
         """
         self.ranks.agree_on(self._check(every=1), self.step)
-        return self._state(self.ranks.share(self._losses, "losses"))
+        momentum = None if self.momentum is None else self.momentum.gathered(self.session)
+        return self._state(self.ranks.share(self._losses, "losses"), momentum)
 
     def blank(self) -> dict[str, Any]:
         """A state of this run, without asking other ranks: what a checkpoint must be like."""
-        return self._state(self._losses)
+        memory, n = self.gradients.memory, self.config.workers
+        momentum = None if self.momentum is None else memory.rows.new_zeros(()).cpu().expand(n, memory.d)
+        return self._state(self._losses, momentum)
 
-    def _state(self, losses: NDArray[np.float64]) -> dict[str, Any]:
+    def _state(self, losses: NDArray[np.float64], momentum: Tensor | None) -> dict[str, Any]:
         state = {
             "config": self.config.identity,
             "step": self.step,
@@ -252,6 +261,7 @@ class Trainer:
             "ledger": self.ledger.state_dict(),
             "diverged_at": self.diverged_at,
             "losses": torch.from_numpy(losses.copy()),
+            **({} if momentum is None else {"momentum": momentum}),
         }
         return {**state, "finite": checkpoint.finite(state)}
 
@@ -275,6 +285,8 @@ class Trainer:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         self.ledger.load_state_dict(state["ledger"])
+        if self.momentum is not None:
+            self.momentum.take_up(state["momentum"], self.session)
         mine = list(self.workers)
         self._losses[mine] = state["losses"].numpy()[mine]
         self.step, self.evaluated = int(state["step"]), int(state["evaluated"])
