@@ -55,13 +55,14 @@ def on_shards(count, d, work):
     return [future.result() for future in futures]
 
 
-def run_sharded(rule, rows, count, **options):
+def run_sharded(rule, rows, count, memory=None, **options):
     """Aggregates (n, d) rows in `count` shards; returns the value and every shard's outcome."""
     d = rows.shape[1]
     value = np.empty(d, rows.dtype)
 
     def work(_, begin, end, reduce):
         source = Whole(Rows(np.ascontiguousarray(rows[:, begin:end])))
-        return engine.run(rule, source, value[begin:end], Shard(d, begin, reduce, **options))
+        last = None if memory is None else memory[begin:end]
+        return engine.run(rule, source, value[begin:end], Shard(d, begin, reduce, memory=last, **options))
 
     return value, on_shards(count, d, work)

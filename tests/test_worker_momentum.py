@@ -62,7 +62,7 @@ class Job:
 
     @property
     def rows(self):
-        return self.optimizer._momentum.rows
+        return self.optimizer._remembered.momentum.rows
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_worker_sends_its_momentum(random):
 def test_without_momentum_nothing_changes(random):
     gradients = gradients_of(random, 3)
     plain = Job(beta=0.0)
-    assert plain.optimizer._momentum is None
+    assert plain.optimizer._remembered.momentum is None
     assert "worker_momentum" not in plain.optimizer.state_dict()
     for gradient in gradients:
         np.testing.assert_array_equal(plain.step(gradient), gradient)

@@ -29,6 +29,7 @@ class Shard:
         step: optimizer step, which seeds randomised rules.
         threads: threads for the kernels; the result does not depend on it.
         segments: the coordinate after each tensor's last, for rules that treat tensors separately.
+        memory: this shard's coordinates of the last result, for rules that remember; None for zeros.
     """
 
     d: int
@@ -37,6 +38,7 @@ class Shard:
     step: int = 0
     threads: int = 1
     segments: tuple[int, ...] | None = None
+    memory: npt.NDArray[Any] | None = None
 
     @property
     def is_whole(self) -> bool:

@@ -98,6 +98,7 @@ class Step:
         wire: the simulated attack, or None.
         headers: each rank's header.
         clock: measures the parts of the step.
+        memory: the last result, (d,), for rules that remember; None for zeros.
     """
 
     number: int
@@ -105,3 +106,4 @@ class Step:
     wire: Wire | None
     headers: list[Header]
     clock: Stopwatch
+    memory: Array | None = None

@@ -171,6 +171,7 @@ class Session(ABC):
         wire: Wire | None = None,
         step: int | None = None,
         state: bytes | Callable[[int], bytes] = b"",
+        memory: Array | Callable[[], Array | None] | None = None,
     ) -> Collected:
         """Collects every worker's row and aggregates.
 
@@ -190,6 +191,8 @@ class Session(ABC):
             state: 16 bytes, a digest of the parameters that all ranks must share; or empty, on all ranks
                 alike, at steps that do not compare them; or a function of the step's number that gives it.
                 An object that `Resolves` is asked to make the states equal where they differ.
+            memory: the last result, (d,), equal on all ranks, for rules that remember; None for zeros. Or a
+                function that gives it, which is called once all ranks have agreed on the step.
 
         Raises:
             TypeError, ValueError: if the rows or the state are not as bound, or the rule does not hold
@@ -214,7 +217,8 @@ class Session(ABC):
                 packed = self._pack(rows, clock) if callable(rows) else packed
                 number, received = self._announce(packed, rule, step, state)
             headers = self._compared(received, number, state)
-        collected = self._aggregate(packed, Step(number, rule, wire, headers, clock))
+        last = memory() if callable(memory) else memory
+        collected = self._aggregate(packed, Step(number, rule, wire, headers, clock, last))
         self.next_step = number + 1
         self.pace.leave()
         excluded = rule.workers if isinstance(rule, Without) else ()
@@ -292,7 +296,8 @@ class Session(ABC):
 
         attacked = None if step.wire is None else rewrite
         source = self.compression.read(block, out.size, self.dtype, attacked)
-        shard = Shard(self.d, offset, reduce, step.number, self.threads, self.segments)
+        last = None if step.memory is None else step.memory[offset : offset + out.size]
+        shard = Shard(self.d, offset, reduce, step.number, self.threads, self.segments, last)
         return engine.run(step.rule, source, out, shard)
 
 

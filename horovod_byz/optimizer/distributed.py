@@ -47,6 +47,7 @@ from horovod_byz.optimizer.leaves import Leaf, leaves_of, leaves_of_tensors
 from horovod_byz.optimizer.loss import SharedLoss
 from horovod_byz.optimizer.momentum import worker_momentum as momentum_of
 from horovod_byz.optimizer.recording import as_ledger, check_owner, introduce, introducing, recorded
+from horovod_byz.optimizer.remembered import Remembered
 from horovod_byz.optimizer.repair import OnMismatch, StateCheck, checked
 from horovod_byz.optimizer.rows import WorkerRows
 from horovod_byz.optimizer.stepping import step_once
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
 _KEPT = (
     *("optimizer", "_rule", "wire", "_ledger", "backward_passes_per_step", "check_state_every"),
     *("_collector", "compression", "_options", "_buffers", "on_state_mismatch", "_policy", "_faults"),
-    *("_enforcer", "_momentum"),
+    *("_enforcer", "_remembered"),
 )
 # What it makes anew.
 _MADE = (
@@ -195,7 +196,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._buffers: Buffers | None = None
         if buffers is not None:
             self._buffers = Buffers(buffers, buffer_rule, self._collector, **self._options)
-        self._momentum = momentum_of(self, worker_momentum, optimizer)
+        self._remembered = Remembered(momentum_of(self, worker_momentum, optimizer))
         self.check_state_every = count(self, "check_state_every", check_state_every)
         self.on_state_mismatch = checked(on_state_mismatch)
         self._policy = as_policy(policy)
@@ -288,14 +289,16 @@ class DistributedOptimizer(ForwardingOptimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads the wrapped optimizer's state, saved with or without the wrapper."""
         self._hooks.reset()
-        if self._momentum is not None:
-            self._momentum.load_state_dict(state_dict, sum(p.numel() for p in self._trained()))
+        self._remembered.load_state_dict(state_dict, sum(p.numel() for p in self._trained()))
         self.optimizer.load_state_dict(state_dict)
 
     def state_dict(self) -> dict[str, Any]:
-        """The wrapped optimizer's state, and with `worker_momentum` this rank's; both may be loaded alone."""
-        own = {} if self._momentum is None else self._momentum.state_dict()
-        return {**self.optimizer.state_dict(), **own}
+        """The wrapped optimizer's state, which it can load; with momentum and what the rule remembers."""
+        return {**self.optimizer.state_dict(), **self._remembered.state_dict()}
+
+    def forget(self) -> None:
+        """Lets momentum, and a rule that remembers, begin anew from zeros; on all ranks alike."""
+        self._remembered.forget()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters, on all ranks alike."""
@@ -351,7 +354,8 @@ class DistributedOptimizer(ForwardingOptimizer):
 
     def _synchronizer(self, session: Session) -> Synchronizer:
         """Made at each step: rule and ledger may be replaced in between."""
-        return Synchronizer(session, self.rule, self.ledger, self._buffers, self._enforcer, self._momentum)
+        own = (self._buffers, self._enforcer, self._remembered)
+        return Synchronizer(session, self.rule, self.ledger, *own)
 
     @contextmanager
     def _recovering(self, session: Session) -> Iterator[None]:
@@ -379,6 +383,7 @@ class DistributedOptimizer(ForwardingOptimizer):
     def _leaves(self) -> Iterator[Leaf]:
         """What all ranks must share; buffers that are aggregated are replaced at every step anyway."""
         yield from leaves_of(self.optimizer, self._parameter_names)
+        yield from self._remembered.last.leaves(self.rule)
         if self._buffers:
             yield from leaves_of_tensors(self._buffers.fixed.items(), "buffer")
 
@@ -487,8 +492,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._adopt()
         refuse_ddp(self._trained())
         before, self._rows = self._rows, self._flatten()
-        if self._momentum is not None:
-            self._momentum.follow(before.tensors, self._rows.tensors, self._rows.dtype)
+        self._remembered.follow(before, self._rows)
         check_owner(self.ledger, self)
         self._terms = self._own_terms()
         history = self.ledger.history if self.policy.acts_on_tests else ""
@@ -497,7 +501,7 @@ class DistributedOptimizer(ForwardingOptimizer):
             session = self._collector.bind(
                 self._rows.d,
                 self._rows.dtype,
-                layout=f"{self._rows.layout} {self._terms[0]} {history}{self._beta}",
+                layout=f"{self._rows.layout} {self._terms[0]} {history}{self._remembered.label(self.rule)}",
                 compression=self.compression,
                 segments=self._rows.segments,
                 start=start,
@@ -508,15 +512,9 @@ class DistributedOptimizer(ForwardingOptimizer):
         self.rule.check(session.n)
         session.when_bound(introducing(self, session), self.rule)
         session.when_bound(replicas.compare, self.rule)
-        if self._momentum is not None:
-            session.when_bound(self._momentum.begins_with(session), self.rule)
+        session.when_bound(self._remembered.begins_with(session), self.rule)
         self._session = session
         return session
-
-    @property
-    def _beta(self) -> str:
-        """The workers' momentum in words, which all ranks must share."""
-        return "" if self._momentum is None else f" worker_momentum {self._momentum.beta!r}"
 
     def _own_terms(self) -> tuple[Any, ...]:
         """The policy's terms, and which ledger with which history it decides by, for this rank to compare."""
@@ -535,7 +533,7 @@ class DistributedOptimizer(ForwardingOptimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         names = state.pop("names")
         state.setdefault("_enforcer", Enforcer(state["_policy"]))  # 0.1.0 kept none
-        state.setdefault("_momentum", None)
+        state.setdefault("_remembered", Remembered())
         self.__dict__.update(state)
         self._pass_as_horovods()
         self._parameter_names, self.last = dict(zip(self._parameters(), names, strict=True)), None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,10 +16,9 @@ from horovod_byz.common.checks import fraction
 
 if TYPE_CHECKING:
     from horovod_byz.aggregation.source import Groups
-    from horovod_byz.collect.protocol import Transport
     from horovod_byz.optimizer.scaling import LossScale
 
-__all__ = ["WorkerMomentum", "worker_momentum"]
+__all__ = ["WorkerMomentum", "moved", "worker_momentum"]
 
 Array = npt.NDArray[Any]
 _BLOCK = 2**14  # coordinates at a time, which stay in a core's cache
@@ -105,18 +103,7 @@ class WorkerMomentum:
         self.rows, self._next = self._next, before
         self._workers = list(session.workers)
 
-    def begins_with(self, session: Session) -> Any:
-        """What a session calls at each agreement: `begin`, with the session's workers."""
-        bound = weakref.ref(session)
-
-        def action(transport: Transport, rule: Any) -> None:
-            agreed = bound()
-            if agreed is not None:
-                self.begin(agreed, transport, rule)
-
-        return action
-
-    def begin(self, session: Session, transport: Transport, rule: Any) -> None:
+    def begin(self, session: Session, rule: Any) -> None:
         """Agrees with the other ranks on whether momentum goes on. All call it when they are bound.
 
         It goes on if every worker has its own and replicas have the same; else all begin with zeros, as when
@@ -127,7 +114,7 @@ class WorkerMomentum:
         self._lost.clear()
         redundancy = getattr(rule, "redundancy", None)
         groups: Sequence[Sequence[int]] = () if redundancy is None else redundancy.groups_of(session.n)
-        if not matching.all_match(transport, session.layout, self.rows, groups):
+        if not matching.all_match(session.transport, session.layout, self.rows, groups):
             self.rows = None
 
     def follow(self, before: Sequence[torch.Tensor], after: Sequence[torch.Tensor], dtype: Any) -> None:
@@ -140,16 +127,7 @@ class WorkerMomentum:
         """
         if self.rows is None:
             return
-        ends = [*itertools.accumulate((tensor.numel() for tensor in before), initial=0)]
-        at = {
-            id(tensor): self.rows[:, begin:end]
-            for tensor, (begin, end) in zip(before, itertools.pairwise(ends), strict=True)
-        }
-        parts = []
-        for tensor in after:
-            part, shape = at.get(id(tensor)), (len(self.rows), tensor.numel())
-            parts.append(part if part is not None and part.shape == shape else np.zeros(shape, dtype))
-        self.rows = np.concatenate([part.astype(dtype) for part in parts], 1) if parts else None
+        self.rows = moved(self.rows, before, after, dtype)
 
     def refuse(self, scale: LossScale) -> None:
         """Refuses gradients that a GradScaler had scaled when they were aggregated.
@@ -230,6 +208,29 @@ def worker_momentum(owner: object, beta: Any, optimizer: torch.optim.Optimizer) 
             "gradients of several points in a step: leave it out, or take another optimizer"
         )
     return WorkerMomentum(checked) if checked else None
+
+
+def moved(
+    rows: Array, before: Sequence[torch.Tensor], after: Sequence[torch.Tensor], dtype: Any
+) -> Array | None:
+    """Rows over some tensors as rows over others: zeros for those that are new; None if there are none.
+
+    Args:
+        rows: (k, numbers in `before`).
+        before: the tensors in the order of the rows.
+        after: those of the rows to come.
+        dtype: of the rows to come.
+    """
+    ends = [*itertools.accumulate((tensor.numel() for tensor in before), initial=0)]
+    at = {
+        id(tensor): rows[:, begin:end]
+        for tensor, (begin, end) in zip(before, itertools.pairwise(ends), strict=True)
+    }
+    parts = []
+    for tensor in after:
+        part, shape = at.get(id(tensor)), (len(rows), tensor.numel())
+        parts.append(part if part is not None and part.shape == shape else np.zeros(shape, dtype))
+    return np.concatenate([part.astype(dtype) for part in parts], 1) if parts else None
 
 
 def _advance(before: Array | None, gradient: Array, beta: float, out: Array) -> bool:

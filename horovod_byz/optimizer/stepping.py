@@ -19,8 +19,8 @@ def step_once(optimizer: DistributedOptimizer) -> Any:
     """What the wrapped optimizer's `step()` returns; see `DistributedOptimizer.step`."""
     scale = LossScale(optimizer)
     if optimizer._hooks.sealed:
-        if optimizer._momentum is not None:
-            optimizer._momentum.refuse(scale)
+        if optimizer._remembered.momentum is not None:
+            optimizer._remembered.momentum.refuse(scale)
         if optimizer._should_synchronize and not scale.present:
             warnings.warn(
                 "optimizer.step() called without optimizer.skip_synchronize() after "

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from horovod_byz.ledger.enforcement import Enforcer
     from horovod_byz.optimizer.buffers import Buffers
     from horovod_byz.optimizer.momentum import WorkerMomentum
+    from horovod_byz.optimizer.remembered import Remembered
     from horovod_byz.rules import Rule
 
 
@@ -41,7 +42,8 @@ class Synchronizer:
         buffers: model buffers that are aggregated at each step, or None. The caller reads them
             (`Buffers.read`).
         enforcer: carries out a policy; None for none. Excluded workers' rows and buffers do not count.
-        momentum: of this rank's workers, who then send it in place of their gradients; None for none.
+        remembered: momentum of this rank's workers, who then send it in place of their gradients, and the
+            last result, for rules that start from it; None for neither.
     """
 
     session: Session
@@ -49,7 +51,7 @@ class Synchronizer:
     ledger: KeepsLedger
     buffers: Buffers | None = None
     enforcer: Enforcer | None = None
-    momentum: WorkerMomentum | None = None
+    remembered: Remembered | None = None
 
     def step(
         self,
@@ -88,12 +90,15 @@ class Synchronizer:
         """The first half of `step`, with the same arguments."""
         with self.absences():
             rule = self.rule if self.enforcer is None else self.enforcer.restricted(self.rule)
-            sent = rows
-            if self.momentum is not None:  # called again where ranks are bound anew, which may reset it
-                sent = functools.partial(self.momentum.sent, rows, self.session.workers)
-            collected = self.session.step(sent, rule, wire, step, state)
-            if self.momentum is not None:
-                self.momentum.heal(self.session, collected, self._groups)
+            # Functions, called again where ranks are bound anew in the middle of the step and forget.
+            sent, memory, momentum = rows, None, self._momentum
+            if momentum is not None:
+                sent = functools.partial(momentum.sent, rows, self.session.workers)
+            if self.remembered is not None and rule.remembers:
+                memory = functools.partial(self.remembered.last.for_rows, self.session)
+            collected = self.session.step(sent, rule, wire, step, state, memory)
+            if momentum is not None:
+                momentum.heal(self.session, collected, self._groups)
             if self.buffers is not None:
                 self.buffers.collect(step, collected.excluded)
         return collected
@@ -112,10 +117,16 @@ class Synchronizer:
                 self.ledger.add(collected, collected.step, groups)
             rules = (self.rule, *(self.buffers.rules if self.buffers is not None else ()))
             self.enforcer.settled(collected, evidence, rules, groups, self.ledger)
-        if self.momentum is not None:
-            self.momentum.keep(self.session, collected)
+        if self.remembered is not None:
+            self.remembered.last.keep(self.rule, collected)
+        if self._momentum is not None:
+            self._momentum.keep(self.session, collected)
         if self.buffers is not None:  # last: where the policy stops the run, the model stays as it was
             self.buffers.write()
+
+    @property
+    def _momentum(self) -> WorkerMomentum | None:
+        return None if self.remembered is None else self.remembered.momentum
 
     @property
     def _groups(self) -> Groups | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,9 @@ from horovod_byz.collect import Collected, Root
 from horovod_byz.collect import Wire as Tampering
 from horovod_byz.ledger.truth import GroundTruth
 from horovod_byz.optimizer.buffers import Buffers
-from horovod_byz.optimizer.leaves import leaves_of
+from horovod_byz.optimizer.leaves import Leaf, leaves_of
 from horovod_byz.optimizer.momentum import worker_momentum
+from horovod_byz.optimizer.remembered import Remembered
 from horovod_byz.optimizer.repair import StateCheck
 from horovod_byz.optimizer.synchronizer import Synchronizer
 from horovod_byz.redundancy import replicas
@@ -106,9 +107,9 @@ class Trainer:
         replicas.compare(self.session.transport, self.rule)
         groups = redundancy.groups_of(config.workers) if redundancy.r > 1 else None
         self.ledger = GroundTruth(config.workers, self.byzantine_at, groups)
-        self.momentum = worker_momentum(config, config.worker_momentum, self.optimizer)
+        self._remembered = Remembered(worker_momentum(config, config.worker_momentum, self.optimizer))
         self._synchronizer = Synchronizer(
-            self.session, self.rule, self.ledger, self.buffers, momentum=self.momentum
+            self.session, self.rule, self.ledger, self.buffers, remembered=self._remembered
         )
         self.step = 0
         self.evaluated = -1
@@ -166,7 +167,11 @@ class Trainer:
     def _check(self, every: int) -> StateCheck:
         """The parameters and the optimizer's state, in which a rank's damage is found and repaired."""
         names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
-        leaves = functools.partial(leaves_of, self.optimizer, names)
+
+        def leaves() -> Iterator[Leaf]:
+            yield from leaves_of(self.optimizer, names)
+            yield from self._remembered.last.leaves(self.rule)
+
         return StateCheck(leaves, self.ledger.whole, every=every, first=self.step)
 
     def apply(self, collected: Collected) -> None:
@@ -241,13 +246,16 @@ class Trainer:
         The ranks compare it first, so that no checkpoint holds the damaged state of the rank that writes it.
         """
         self.ranks.agree_on(self._check(every=1), self.step)
-        momentum = None if self.momentum is None else self.momentum.gathered(self.session)
+        own = self._remembered.momentum
+        momentum = None if own is None else own.gathered(self.session)
         return self._state(self.ranks.share(self._losses, "losses"), momentum)
 
     def blank(self) -> dict[str, Any]:
         """A state of this run, without asking other ranks: what a checkpoint must be like."""
         memory, n = self.gradients.memory, self.config.workers
-        momentum = None if self.momentum is None else memory.rows.new_zeros(()).cpu().expand(n, memory.d)
+        momentum = (
+            None if self._remembered.momentum is None else memory.rows.new_zeros(()).cpu().expand(n, memory.d)
+        )
         return self._state(self._losses, momentum)
 
     def _state(self, losses: NDArray[np.float64], momentum: Tensor | None) -> dict[str, Any]:
@@ -262,8 +270,16 @@ class Trainer:
             "diverged_at": self.diverged_at,
             "losses": torch.from_numpy(losses.copy()),
             **({} if momentum is None else {"momentum": momentum}),
+            **self._last(),
         }
         return {**state, "finite": checkpoint.finite(state)}
+
+    def _last(self) -> dict[str, Tensor]:
+        """The last result, where the rule remembers it."""
+        if not self.rule.remembers:
+            return {}
+        last = self._remembered.last.state_dict()
+        return last or {"last_aggregate": torch.zeros(self.session.d, dtype=self.gradients.rows.dtype)}
 
     def remember(self) -> None:
         """Keep the state every few steps, so that a rank which is stopped alone has one to save."""
@@ -285,8 +301,9 @@ class Trainer:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         self.ledger.load_state_dict(state["ledger"])
-        if self.momentum is not None:
-            self.momentum.take_up(state["momentum"], self.session)
+        if self._remembered.momentum is not None:
+            self._remembered.momentum.take_up(state["momentum"], self.session)
+        self._remembered.last.load_state_dict(state, self.gradients.memory.d)
         mine = list(self.workers)
         self._losses[mine] = state["losses"].numpy()[mine]
         self.step, self.evaluated = int(state["step"]), int(state["evaluated"])
