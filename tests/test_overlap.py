@@ -313,13 +313,13 @@ class TestRefused:
         model, optimizer = self.after_one_step()
         assert early["during backward"]
         nn.utils.clip_grad_norm_(model.parameters(), 0.01)
-        with pytest.raises(RuntimeError, match=r"gradient of first.weight was changed .*skip_synchronize"):
+        with pytest.raises(RuntimeError, match=r"gradient of first\.weight was changed .*skip_synchronize"):
             optimizer.step()
 
     def test_a_gradient_that_was_replaced(self):
         model, optimizer = self.after_one_step()
         model.last.bias.grad = torch.ones(24)
-        with pytest.raises(RuntimeError, match="gradient of last.bias was changed"):
+        with pytest.raises(RuntimeError, match=r"gradient of last\.bias was changed"):
             optimizer.step()
 
     def test_gradients_unscaled_by_the_step(self):
