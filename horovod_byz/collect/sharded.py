@@ -145,7 +145,8 @@ class ShardedSession(Session):
         number = self.buckets.count - 1 - self.sent
         (begin, end), block = self.buckets.spans[number], self._blocks[number]
         packed = self.compression.pack(rows[:, begin:end], self._packed_buckets[number])
-        self._packed_buckets[number] = packed
+        if not np.may_share_memory(packed, rows):  # memory for the next step's
+            self._packed_buckets[number] = packed
         cuts = [self.compression.cut(low - begin, high - begin) for low, high in self.buckets.ranges[number]]
         send = packed.reshape(-1)
         if len(rows) > 1:
