@@ -349,6 +349,23 @@ class TestRefused:
             with pytest.raises(RuntimeError, match=r"would drop gradients of step 1.*after each backward"):
                 drop()
 
+    def test_what_was_on_its_way_when_the_ranks_started_anew_is_forgotten(self, monkeypatch):
+        model, optimizer = self.after_one_step()
+        monkeypatch.setattr("horovod_byz.collect.protocol.Arrived.over", True)
+        optimizer.zero_grad()
+        monkeypatch.undo()
+        for step in range(2):
+            model(batch(step, 0)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        want = net()
+        other = wrapped(want, "sharded", check_state_every=0)
+        for step in (0, 0, 1):
+            other.zero_grad()
+            want(batch(step, 0)).backward()
+            other.step()
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), want.parameters(), strict=True))
+
     def test_another_rule_between_backward_and_step(self):
         _, optimizer = self.after_one_step()
         optimizer.rule = hb.Mean()

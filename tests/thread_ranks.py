@@ -123,6 +123,8 @@ class _Posts:
 
 
 class _Started:
+    over = False
+
     def __init__(self, finish):
         self._finish = finish
 

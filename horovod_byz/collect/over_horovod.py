@@ -106,7 +106,9 @@ class Horovod(ByAlltoall):
         """Every rank's bytes, one after another, and their lengths; in memory that cannot grow."""
         out = np.empty(self.size * most + SLACK, np.uint8)
         send, splits = tensor_over(np.tile(message, self.size)), [message.size] * self.size
-        return out, self._alltoall(send, splits, tensor_over(out), phase)()
+        handle, received = self._alltoall(send, splits, tensor_over(out), phase)
+        self._finish(handle, phase)
+        return out, received.tolist()
 
     def allgather(self, own: Array, out: Array, phase: str) -> None:
         tensor, gathered = tensor_over(own), tensor_over(out)
@@ -121,23 +123,23 @@ class Horovod(ByAlltoall):
     def start(
         self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
     ) -> Arrival:
-        finish = self._alltoall(tensor_over(send), splits, tensor_over(out), phase)
-        return _Started(lambda: check_received(expected, finish(), phase))
+        handle, received = self._alltoall(tensor_over(send), splits, tensor_over(out), phase)
+
+        def finish() -> None:
+            self._finish(handle, phase)
+            check_received(expected, received.tolist(), phase)
+
+        return _Started(finish, lambda: self._is_over(handle))
 
     def _alltoall(
         self, send: torch.Tensor, splits: Sequence[int], out: torch.Tensor, phase: str
-    ) -> Callable[[], list[int]]:
-        """Begins an alltoall; returns what waits for it, and gives the elements received from each rank."""
+    ) -> tuple[int, torch.Tensor]:
+        """Begins an alltoall; returns its handle, and the elements received from each rank when it is over."""
         counts = torch.tensor(list(splits), dtype=torch.int32, device=_CPU)
         received = torch.empty(self.size, dtype=torch.int32, device=_CPU)
         begin = self._ops._alltoall_async
         handle = self._begin(lambda name: begin(send, counts, out, received, name, self._world), phase)
-
-        def finish() -> list[int]:
-            self._finish(handle, phase)
-            return list(received.tolist())
-
-        return finish
+        return handle, received
 
     def _begin(self, start: Callable[[str], int], phase: str) -> int:
         with self._failing(phase):
@@ -228,8 +230,13 @@ class Horovod(ByAlltoall):
 class _Started:
     """An exchange that Horovod's thread carries out."""
 
-    def __init__(self, finish: Callable[[], None]) -> None:
+    def __init__(self, finish: Callable[[], None], is_over: Callable[[], bool]) -> None:
         self._finish: Callable[[], None] | None = finish
+        self._is_over = is_over
+
+    @property
+    def over(self) -> bool:
+        return self._finish is not None and self._is_over()
 
     def wait(self) -> None:
         finish, self._finish = self._finish, None

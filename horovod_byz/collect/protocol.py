@@ -30,7 +30,14 @@ WORKSPACE = 2**26
 
 
 class Arrival(Protocol):
-    """An exchange that goes on while this rank computes."""
+    """An exchange that goes on while this rank computes.
+
+    Attributes:
+        over: whether the ranks were started anew meanwhile, as in elastic training: it never completes.
+    """
+
+    @property
+    def over(self) -> bool: ...
 
     def wait(self) -> None:
         """Returns when everything has arrived; at once if it was called before.
@@ -42,6 +49,8 @@ class Arrival(Protocol):
 
 class Arrived:
     """An exchange that is complete."""
+
+    over = False
 
     def wait(self) -> None: ...
 

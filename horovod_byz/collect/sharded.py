@@ -71,7 +71,9 @@ class ShardedSession(Session):
 
     @property
     def is_open(self) -> bool:
-        """Whether a step was opened that `step` has not completed."""
+        """Whether a step was opened that `step` has not completed, and still can."""
+        if any(arrival.over for arrival in self._arrivals.values()):  # the ranks were started anew
+            self._opened, self._arrivals = None, {}
         return self._opened is not None
 
     @announced
@@ -114,8 +116,9 @@ class ShardedSession(Session):
     def _open(
         self, rows: Array, rule: Rule, step: int | None, state: bytes | Callable[[int], bytes]
     ) -> Opened:
-        opened, self._opened = self._opened, None
+        opened, self._opened = self._opened if self.is_open else None, None
         if opened is None:
+            self._arrivals = {}
             return super()._open(rows, rule, step, state)
         if rule != opened.rule or step not in (None, opened.number):
             raise ValueError(

@@ -94,14 +94,15 @@ class Departures:
         )
 
     def refuse_to_drop(self, what: str) -> None:
-        """Refuses to forget gradients that are on their way to the other ranks.
+        """Forgets the gradients of this step, but for those that are on their way to the other ranks.
 
         Raises:
-            RuntimeError: if some are; the other ranks are told.
+            RuntimeError: if some are; the other ranks learn why.
         """
-        if self._session.is_open:
+        if self._session.is_current and self._session.is_open:
             self._session.refuse(
                 f"{what} would drop gradients of step {self._session.next_step}, which the other ranks are "
                 f"about to get: {_REMEDY}, so call step() after each backward(); or use collect='sharded' in "
                 "a loop that drops gradients"
             )
+        self.reset()
