@@ -134,7 +134,7 @@ class Horovod(ByAlltoall):
     def _alltoall(
         self, send: torch.Tensor, splits: Sequence[int], out: torch.Tensor, phase: str
     ) -> tuple[int, torch.Tensor]:
-        """Begins an alltoall; returns its handle, and the elements received from each rank when it is over."""
+        """Begins an alltoall; returns its handle, and where the elements received of each rank will be."""
         counts = torch.tensor(list(splits), dtype=torch.int32, device=_CPU)
         received = torch.empty(self.size, dtype=torch.int32, device=_CPU)
         begin = self._ops._alltoall_async
