@@ -62,7 +62,7 @@ def run_sharded(rule, rows, count, memory=None, **options):
 
     def work(_, begin, end, reduce):
         source = Whole(Rows(np.ascontiguousarray(rows[:, begin:end])))
-        last = None if memory is None else memory[begin:end]
-        return engine.run(rule, source, value[begin:end], Shard(d, begin, reduce, memory=last, **options))
+        shard = Shard(d, ((begin, end),), reduce, memory=memory, **options)
+        return engine.run(rule, source, value[begin:end], shard)
 
     return value, on_shards(count, d, work)

@@ -17,6 +17,7 @@ import horovod_byz as hb
 import reference
 from cases import DTYPES, random_case
 from horovod_byz import rules
+from horovod_byz.collect import buckets
 from horovod_byz.kernels.rows import TILE
 from horovod_byz.optimizer.remembered import LastResult
 from sharding import run_sharded
@@ -244,6 +245,28 @@ def test_all_ways_to_collect_start_from_the_last_result(on_threads, steps, colle
     for values, memory in on_threads(4, work):
         np.testing.assert_array_equal(values, want)
         np.testing.assert_array_equal(memory, want[-1])
+
+
+def test_parts_that_leave_during_backward_start_from_it_too(on_threads, monkeypatch):
+    """Then a rank holds several ranges of coordinates."""
+    monkeypatch.setattr(buckets, "_WIDTH", TILE)
+    d, rule = 9 * TILE + 5, hb.CenteredClipping(tau=30.0, iterations=2)
+    steps = np.random.default_rng(0).normal(size=(4, 3, d)).astype(np.float32)
+
+    def work(transport):
+        parameter = nn.Parameter(torch.zeros(d))
+        optimizer = hb.DistributedOptimizer(
+            torch.optim.SGD([parameter], lr=0.0), rule=rule, collect=hb.Sharded(overlap=True), timeout=20
+        )
+        for rows in steps:
+            optimizer.zero_grad()
+            (parameter * torch.tensor(rows[transport.rank])).sum().backward()
+            optimizer.step()
+        return optimizer.last.value.copy()
+
+    want = chain(steps, rule)[-1]
+    for value in on_threads(3, work):
+        np.testing.assert_array_equal(value, want)
 
 
 @pytest.mark.filterwarnings("ignore:step left out")

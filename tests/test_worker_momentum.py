@@ -280,7 +280,7 @@ def replicated(transport, steps, gradient_of, rule=DETOX, collect="symmetric", *
     return lost, job.rows.copy()
 
 
-@pytest.mark.parametrize("collect", ["symmetric", "root", "sharded"])
+@pytest.mark.parametrize("collect", ["symmetric", "root", "sharded", hb.Sharded(overlap=True)], ids=str)
 def test_replicas_stay_equal_also_after_a_fault_that_is_over(on_threads, random, collect):
     gradients = gradients_of(random, 6 * 2).reshape(6, 2, 5)
 
@@ -338,6 +338,25 @@ def test_a_sender_that_lies_is_not_believed(on_threads, random):
     (lost, _), *_ = on_threads(6, work)
     # Step 2 has the sender 3, which lies, and step 3 the sender 4.
     assert lost == [[], [], [5], [5], [], []]
+
+
+def test_with_overlap_momentum_leaves_in_the_step(on_threads, random):
+    gradients = gradients_of(random, 3)
+
+    def work(transport):
+        parameter = nn.Parameter(torch.zeros(5))
+        inner = torch.optim.SGD([parameter], lr=0.0)
+        optimizer = hb.DistributedOptimizer(
+            inner, collect=hb.Sharded(overlap=True), worker_momentum=BETA, check_state_every=0, timeout=20
+        )
+        for gradient in gradients:
+            optimizer.zero_grad()
+            (parameter * torch.tensor(gradient)).sum().backward()
+            optimizer.step()
+        return optimizer.last.value.copy()
+
+    for value in on_threads(3, work):
+        np.testing.assert_allclose(value, expected(gradients), rtol=1e-6)
 
 
 def test_where_all_load_the_checkpoint_of_one_all_begin_with_zeros(on_threads, random):

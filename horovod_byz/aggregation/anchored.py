@@ -24,16 +24,14 @@ class Anchored:
 
     Attributes:
         weights: (n,) weight of each row.
-        anchor: coordinates of the anchor on this rank's shard, finite, of the rows' dtype.
+        anchor: (d,), all coordinates, finite, of the rows' dtype.
         share: weight of the anchor.
-        begin: the anchor's first coordinate.
         outvoted: as for `Weighted`.
     """
 
     weights: Floats
     anchor: npt.NDArray[Any]
     share: float
-    begin: int = 0
     outvoted: Ints = field(default_factory=nobody)
 
     fused: ClassVar[None] = None
@@ -46,6 +44,5 @@ class Anchored:
 
     def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
         """Writes the row to `out`; `offset` is the coordinate of the rows' first column."""
-        at = offset - self.begin
-        both = rows.with_row(self.anchor[at : at + rows.d])
+        both = rows.with_row(self.anchor[offset : offset + rows.d])
         linear.weighted_sum(both, np.append(self.weights, self.share), out, threads)

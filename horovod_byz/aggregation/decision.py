@@ -17,7 +17,7 @@ import numpy.typing as npt
 from horovod_byz.aggregation.anchored import Anchored, nobody
 from horovod_byz.aggregation.by_coordinate import Coordinatewise, Kernel
 from horovod_byz.aggregation.source import Combination, Floats, FusedRule, Ints, Source, Whole
-from horovod_byz.aggregation.tiles import overlaps
+from horovod_byz.aggregation.tiles import Columns, overlaps
 from horovod_byz.kernels import linear
 from horovod_byz.kernels.mixing import Mixing
 from horovod_byz.kernels.rows import Rows
@@ -105,7 +105,8 @@ class Composite:
 
     def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
         """Writes the row to `out`; makes the virtual rows block by block."""
-        virtual = Virtual(Whole(rows), self.below, threads, offset, mixes=self.mixes)
+        columns = Columns.at(offset, rows.d)
+        virtual = Virtual(Whole(rows), self.below, threads, columns, mixes=self.mixes)
         virtual.combine(self.top, out, threads, offset)
 
 
@@ -168,20 +169,20 @@ def compose(below: Sequence[Decision], top: Decision, n: int, *, mixes: bool = F
 
 
 def virtual_rows(
-    source: Source, decisions: Sequence[Decision], offset: int = 0, *, mixes: bool = False
+    source: Source, decisions: Sequence[Decision], columns: Columns | None = None, *, mixes: bool = False
 ) -> Source:
     """The results of the decisions as rows; the real rows themselves if each decision picks one.
 
     Args:
         source: the rows below.
         decisions: one per virtual row.
-        offset: coordinate of the first column of `source`.
+        columns: the coordinates of the columns of `source`; default all, from 0 on.
         mixes: as for `Virtual`.
     """
     picked = _picked(decisions)
-    if picked is not None:
-        return source.take([int(i) for i in picked])
-    return Virtual(source, decisions, offset=offset, mixes=mixes)
+    if picked is None:
+        return Virtual(source, decisions, columns=columns, mixes=mixes)
+    return source.take([int(i) for i in picked])
 
 
 def _picked(decisions: Sequence[Decision]) -> Ints | None:
@@ -204,7 +205,7 @@ class Virtual(Source):
         source: the rows below.
         decisions: one per virtual row.
         threads: threads for the kernels.
-        offset: coordinate of the first column of `source`.
+        columns: the coordinates of the columns of `source`; default all, from 0 on.
         dtype: dtype of the blocks; None means that of the source. The values are rounded to the source's
             dtype in both cases.
         mixes: whether they are mixtures of the rows, which one kernel makes all at once where the weights in
@@ -216,12 +217,13 @@ class Virtual(Source):
         source: Source,
         decisions: Sequence[Decision],
         threads: int = 1,
-        offset: int = 0,
+        columns: Columns | None = None,
         dtype: type[np.float64] | None = None,
         *,
         mixes: bool = False,
     ) -> None:
-        self.source, self._offset = source, offset
+        self.source = source
+        self._columns = Columns.at(0, source.d) if columns is None else columns
         self.decisions = tuple(decisions)
         self.n, self.d = len(self.decisions), source.d
         self.dtype = source.dtype if dtype is None else np.dtype(dtype)
@@ -234,12 +236,12 @@ class Virtual(Source):
     def values(self, begin: int, end: int) -> npt.NDArray[Any]:
         """The coordinates [begin, end) of all rows, (n, end - begin)."""
         below = self.source.block(begin, end)
-        values = np.empty((self.n, end - begin), below.dtype)
+        values, offset = np.empty((self.n, end - begin), below.dtype), self._columns.coordinate(begin)
         if self._mixing is not None:
             self._mixing.mixtures(below, values, self._threads)
             return values
         for decision, row in zip(self.decisions, values, strict=True):
-            decision.combine(below, row, self._threads, self._offset + begin)
+            decision.combine(below, row, self._threads, offset)
         return values
 
     def combine(self, decision: Combination, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
@@ -255,8 +257,8 @@ class Virtual(Source):
     def take(self, indices: Sequence[int]) -> Source:
         part = [self.decisions[i] for i in indices]
         if self.dtype == self.source.dtype:  # then rows that are picked need no copy
-            return virtual_rows(self.source, part, self._offset, mixes=self._mixes)
-        return Virtual(self.source, part, self._threads, self._offset, np.float64)
+            return virtual_rows(self.source, part, self._columns, mixes=self._mixes)
+        return Virtual(self.source, part, self._threads, self._columns, np.float64)
 
 
 def _mixing_of(decisions: Sequence[Decision]) -> Mixing | None:

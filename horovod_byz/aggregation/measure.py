@@ -48,10 +48,10 @@ class Statistics:
 
     @property
     def memory(self) -> npt.NDArray[Any]:
-        """This rank's coordinates of the last result, in the rows' dtype and unit; zeros if there is none."""
+        """The last result, (d,), in the rows' dtype and unit; zeros if there is none."""
         last = self.shard.memory
         if last is None:
-            return np.zeros(self.source.d, self.source.dtype)
+            return np.zeros(self.shard.d, self.source.dtype)
         return np.ascontiguousarray(last if self.unit == 1.0 else last / self.unit, self.source.dtype)
 
     def take(self, indices: Sequence[int] | Ints, excluded: int = 0) -> Statistics:
@@ -89,7 +89,7 @@ class Statistics:
 
     def virtual(self, decisions: Sequence[Decision], *, mixes: bool = False) -> Statistics:
         """The statistics of the rows that decisions about these rows give; `mixes` as for `Virtual`."""
-        return self.over(virtual_rows(self.source, decisions, self.shard.offset, mixes=mixes))
+        return self.over(virtual_rows(self.source, decisions, self.shard.columns, mixes=mixes))
 
     def mixed(self, weights: Floats, *, from_distances: bool) -> Statistics:
         """The statistics of mixtures of these rows, all of which are finite.

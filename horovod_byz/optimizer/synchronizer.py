@@ -89,19 +89,23 @@ class Synchronizer:
     ) -> Collected:
         """The first half of `step`, with the same arguments."""
         with self.absences():
-            rule = self.rule if self.enforcer is None else self.enforcer.restricted(self.rule)
             # Functions, called again where ranks are bound anew in the middle of the step and forget.
             sent, memory, momentum = rows, None, self._momentum
             if momentum is not None:
                 sent = functools.partial(momentum.sent, rows, self.session.workers)
-            if self.remembered is not None and rule.remembers:
+            if self.remembered is not None and self.rule.remembers:
                 memory = functools.partial(self.remembered.last.for_rows, self.session)
-            collected = self.session.step(sent, rule, wire, step, state, memory)
+            collected = self.session.step(sent, self.counting, wire, step, state, memory)
             if momentum is not None:
                 momentum.heal(self.session, collected, self._groups)
             if self.buffers is not None:
                 self.buffers.collect(step, collected.excluded)
         return collected
+
+    @property
+    def counting(self) -> Rule:
+        """The rule over the workers whose rows count."""
+        return self.rule if self.enforcer is None else self.enforcer.restricted(self.rule)
 
     def settle(self, collected: Collected) -> None:
         """The second half: enters the verdicts, acts on them, and writes the buffers' aggregate.

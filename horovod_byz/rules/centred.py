@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -69,23 +69,22 @@ class CenteredClipping(StatedRule):
         object.__setattr__(self, "iterations", count(self, "iterations", self.iterations, least=1))
 
     def decide(self, statistics: Statistics) -> Decision:
-        n, centre = statistics.n, statistics.memory
+        n, last, unit = statistics.n, statistics.memory, statistics.unit
+        centre = np.concatenate([last[begin:end] for begin, end in statistics.shard.columns.ranges])
         # Finite distances show that rows are finite, which saves the pass that counts other values.
         squares = statistics.measured(to_point(centre))
         kept = statistics.finite
-        if len(kept) == 0:
-            return Anchored(np.zeros(n), centre, 1.0, statistics.shard.offset)
-        part = statistics if len(kept) == n else statistics.take(kept)
-        still = Anchored(np.zeros(len(kept)), centre, 1.0, statistics.shard.offset)
-        lengths = part.lengths_to(centre, squares[:, [*kept, n]])[0]
-        decision = self._moved(lengths, still, statistics.unit)
-        for _ in range(self.iterations - 1):
-            point = np.empty_like(centre)
-            lengths = part.lengths_to(point, part.result(decision, point))[0]
-            decision = self._moved(lengths, decision, statistics.unit)
+        decision = Anchored(np.zeros(len(kept)), last, 1.0)
+        if len(kept):
+            part = statistics if len(kept) == n else statistics.take(kept)
+            decision = self._moved(part.lengths_to(centre, squares[:, [*kept, n]])[0], decision, unit)
+            for _ in range(self.iterations - 1):
+                squares = part.result(decision, centre)
+                decision = self._moved(part.lengths_to(centre, squares)[0], decision, unit)
         if decision.share == 0.0:  # no row was cut: the mean, with its bits
             return Weighted(decision.weights).expand(n, kept)
-        return decision.expand(n, kept)
+        whole = last if unit == 1.0 or statistics.shard.memory is None else statistics.shard.memory
+        return replace(decision, anchor=whole).expand(n, kept)
 
     def _moved(self, lengths: Floats, centre: Anchored, unit: float) -> Anchored:
         """The centre after one move, given the rows' distances to it in a unit."""
@@ -95,4 +94,4 @@ class CenteredClipping(StatedRule):
         # Longer than float64 can say how long: it would be cut too little.
         cut[lengths >= np.finfo(np.float64).max] = 0.0
         stays = float((1.0 - cut).cumsum()[-1]) / n  # exactly 0 where no row is cut
-        return Anchored(stays * centre.weights + cut / n, centre.anchor, stays * centre.share, centre.begin)
+        return Anchored(stays * centre.weights + cut / n, centre.anchor, stays * centre.share)
