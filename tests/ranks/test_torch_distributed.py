@@ -35,10 +35,11 @@ def test_the_same_parameters_as_one_process_in_every_mode(checked, job, alone, r
 
 
 @checks("modes")
-def test_overlap_over_torch_sends_all_buckets_in_the_step(checked):
-    for rank in checked("check_overlap"):
-        assert all(len(set(bits.values())) == 1 for bits in rank["bits"].values())
-        assert rank["early"] == 0
+def test_gradients_that_leave_during_backward_change_no_bit(checked):
+    ranks = checked("check_overlap")
+    for rule in ranks[0]["bits"]:
+        assert len({bits for rank in ranks for bits in rank["bits"][rule].values()}) == 1
+    assert all(rank["early"] == 4 * rank["steps"] for rank in ranks)
 
 
 @checks("modes")
