@@ -517,7 +517,8 @@ class DistributedOptimizer(ForwardingOptimizer):
         return (p for group in self.param_groups for p in group["params"])
 
     def _trained(self) -> list[torch.Tensor]:
-        return [p for p in self._parameters() if p.requires_grad]
+        """What the wrapped optimizer may step: also a layer that was frozen when its gradient was there."""
+        return [p for p in self._parameters() if p.requires_grad or p.grad is not None]
 
     def _adopt(self) -> None:
         """Names and hooks parameters that are new, however they came into the parameter groups."""
