@@ -146,6 +146,9 @@ class RunConfig(_Table):
     model: Named = Named(name="mlp")
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
+    worker_momentum: float = Field(
+        default=0.0, ge=0, lt=1, description="beta: each worker sends m = beta m + (1 - beta) gradient"
+    )
     evaluate_every: int = Field(default=25, gt=0)
 
     @model_validator(mode="after")
@@ -229,7 +232,10 @@ class RunConfig(_Table):
     @property
     def identity(self) -> str:
         """A digest of all that decides the numbers of a step; the number of steps does not."""
-        return blake3(json.dumps({**self.to_data(), "steps": 0}, sort_keys=True).encode()).hexdigest()
+        data = {**self.to_data(), "steps": 0}
+        if not self.worker_momentum:  # runs of before it was an option go on
+            del data["worker_momentum"]
+        return blake3(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     @property
     def slug(self) -> str:
