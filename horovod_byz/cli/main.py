@@ -57,6 +57,10 @@ def train(
     data: Annotated[
         str | None, _option("digits", "Such as mnist, fashion-mnist, cifar-10, cifar-100, digits.", own=True)
     ] = None,
+    partition: Annotated[
+        str | None,
+        _option("iid", "Data of the workers: iid, dirichlet:alpha=0.1, gamma:0.3 or extreme.", own=True),
+    ] = None,
     model: Annotated[str | None, _option("mlp", "Such as lenet, resnet18:width=16.", own=True)] = None,
     workers: Annotated[int | None, _option("20", "Logical workers of the whole job.")] = None,
     byzantine: Annotated[int | None, _option("0", "How many of them are Byzantine.")] = None,
@@ -104,6 +108,7 @@ def train(
         name: value
         for name, value in {
             "data": data,
+            "partition": partition,
             "model": model,
             "workers": workers,
             "byzantine": byzantine,
