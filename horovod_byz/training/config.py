@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from horovod_byz import attacks
 from horovod_byz.attacks import Attack, Wire
 from horovod_byz.collect import Collector, Compression, Root, Sharded, Symmetric, as_compression
-from horovod_byz.common.registry import imported
+from horovod_byz.common.registry import imported, options_of
 from horovod_byz.common.words import known, parse_literal
 from horovod_byz.redundancy.batches import Sampling
 from horovod_byz.redundancy.groups import Redundancy
@@ -174,7 +174,10 @@ class RunConfig(_Table):
         """The attack; None where there is none."""
         if not self.attacked:
             return None
-        return attacks.by_name(self.attack.name, **self.attack.options)
+        options = self.attack.options
+        if "rule" in options_of(attacks.registry.ATTACKS[self.attack.name]):
+            options = {"rule": self.make_rule(), **options}  # an attack that knows the rule
+        return attacks.by_name(self.attack.name, **options)
 
     def make_wire(self) -> Wire | None:
         """What happens to rows on their way; None where nobody is Byzantine."""
