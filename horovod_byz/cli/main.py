@@ -241,6 +241,30 @@ def plan(
 
 
 @app.command()
+def attack(
+    rule: Annotated[
+        str, typer.Option(help="Such as multi-krum:f=5; f defaults to --f. Or your own: package.module:name.")
+    ],
+    f: Annotated[int, typer.Option("--f", min=1, help="Byzantine workers.")],
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Workers, the Byzantine ones included.")] = None,
+    d: Annotated[int, typer.Option("--d", min=1, help="Coordinates of a row.")] = 1000,
+    signal: Annotated[float, typer.Option(help="Length of the honest mean, in honest deviations.")] = 0.5,
+    rows: Annotated[
+        Path | None, typer.Option(help="Honest rows of your own, (rows, coordinates), by numpy.save.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same rows and numbers.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the kernels.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Search the attack, and its strength, that moves a rule farthest from the honest mean."""
+    with explained():
+        from horovod_byz.cli import attack_command
+
+        honest = attack_command.honest_rows(n, f, d, seed, signal, rows)
+        attack_command.attack(rule, f, honest, seed, threads, as_json)
+
+
+@app.command()
 def doctor() -> None:
     """Show what is installed, what is missing, and how to fix it."""
     from horovod_byz.host import doctor as look
