@@ -189,6 +189,19 @@ def test_a_cell_is_the_worst_case_over_attacks():
     assert heatmaps.worst_cases(loss, shown)["a", "iid", "1"].value == 1.0
 
 
+def test_a_learning_rate_is_chosen_against_the_worst_attack():
+    values = {("0.1", "x"): 90, ("0.1", "y"): 20, ("0.5", "x"): 60, ("0.5", "y"): 55}
+    shown = [series(v, f="1", skew="iid", lr=lr, attack=attack) for (lr, attack), v in values.items()]
+    artefact = own.completed(made(figure={**HEAT, "best": "lr"}), shown)
+    assert artefact.figure.panels == ()
+    assert heatmaps.worst_cases(artefact, shown)["iid", "1"] == heatmaps.Worst(
+        pytest.approx(55), "y", 2, "0.5"
+    )
+    table = heatmaps.table(artefact, shown)
+    assert table[0] == "The worst case over attack, at the lr whose worst case is best, test accuracy (%):"
+    assert table[-1] == "| iid | 55.0 (y, lr = 0.5) |"
+
+
 def test_a_heatmap_is_drawn_alike_each_time(tmp_path):
     shown = [series(50.0 + i, f=str(i % 2), skew=str(i // 2), attack="x") for i in range(4)]
     artefact = own.completed(made(figure=HEAT), shown)

@@ -53,8 +53,9 @@ class Figure(_Part):
     """The figure of an artefact.
 
     "curves" over steps, a "sweep" of final values over an axis, "pairs" of dots, a "heatmap" of the worst
-    final values over the axis `worst`; or "bars" of calculated quantities. `lowest` is where a sweep's axis
-    of percent begins, unless a value lies below.
+    final values over the axis `worst`, at the label of the axis `best` whose worst is best (a learning rate
+    chosen against the worst attack); or "bars" of calculated quantities. `lowest` is where a sweep's axis of
+    percent begins, unless a value lies below.
     """
 
     kind: Literal["curves", "sweep", "pairs", "heatmap", "bars", "none"] = "curves"
@@ -63,6 +64,7 @@ class Figure(_Part):
     x: str = ""
     y: str = ""
     worst: str = "attack"
+    best: str = ""
     x_label: str = ""
     metrics: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()

@@ -25,12 +25,14 @@ class Worst:
     Attributes:
         value: mean over the repeats.
         label: the label of the axis that the worst is taken over, such as the attack.
-        count: how many series the cell holds.
+        count: how many series it was taken over.
+        chosen: the label of the axis `best` whose worst case this is; empty without such an axis.
     """
 
     value: float
     label: str
     count: int
+    chosen: str = ""
 
 
 def worst_cases(artefact: Artefact, shown: Sequence[Series]) -> dict[tuple[str, ...], Worst]:
@@ -42,10 +44,20 @@ def worst_cases(artefact: Artefact, shown: Sequence[Series]) -> dict[tuple[str, 
         cells.setdefault(place, []).append(series)
     worst: dict[tuple[str, ...], Worst] = {}
     for place, inside in cells.items():
-        means = [_mean(artefact, series) for series in inside]
-        least = min(range(len(inside)), key=lambda i: sign * means[i])
-        worst[place] = Worst(means[least], inside[least].labels.get(figure.worst, ""), len(inside))
+        chosen = dict.fromkeys(series.labels.get(figure.best, "") for series in inside)
+        each = [
+            _worst(artefact, [s for s in inside if s.labels.get(figure.best, "") == label], label)
+            for label in chosen
+        ]
+        worst[place] = max(each, key=lambda candidate: sign * candidate.value)
     return worst
+
+
+def _worst(artefact: Artefact, inside: Sequence[Series], chosen: str) -> Worst:
+    sign = -1.0 if artefact.metric == "loss" else 1.0
+    means = [_mean(artefact, series) for series in inside]
+    least = min(range(len(inside)), key=lambda i: sign * means[i])
+    return Worst(means[least], inside[least].labels.get(artefact.figure.worst, ""), len(inside), chosen)
 
 
 def _mean(artefact: Artefact, series: Series) -> float:
@@ -62,14 +74,16 @@ def table(artefact: Artefact, shown: Sequence[Series]) -> list[str]:
     for place in dict.fromkeys(place[:-1] for place in cells):
         texts = [_text(artefact, cells.get((*place, column))) for column in columns]
         lines.append(row(*place, *texts))
-    return [f"The worst case over {figure.worst}, {METRICS[artefact.metric]}:", "", *lines]
+    chosen = f", at the {figure.best} whose worst case is best" if figure.best else ""
+    return [f"The worst case over {figure.worst}{chosen}, {METRICS[artefact.metric]}:", "", *lines]
 
 
 def _text(artefact: Artefact, worst: Worst | None) -> str:
     if worst is None:
         return ""
     value = f"{worst.value:.{3 if artefact.metric == 'loss' else 1}f}"
-    return f"{value} ({worst.label})" if worst.label else value
+    words = ", ".join(filter(None, [worst.label, worst.chosen and named(artefact.figure.best, worst.chosen)]))
+    return f"{value} ({words})" if words else value
 
 
 def draw(artefact: Artefact, shown: Sequence[Series], path: Path) -> None:

@@ -46,7 +46,7 @@ def check(artefact: Artefact, catalogue: Catalogue, papers: Mapping[str, str]) -
     if not artefact.parts:
         raise ConfigError(f"{place}: it shows nothing: name a grid (runs = NAME), or slices of one")
     figure, axes = artefact.figure, _axes(artefact, catalogue)
-    named = {"figure.x": [figure.x], "figure.y": [figure.y]}
+    named = {"figure.x": [figure.x], "figure.y": [figure.y], "figure.best": [figure.best]}
     if figure.kind == "heatmap" and "worst" in figure.model_fields_set:
         named["figure.worst"] = [figure.worst]
     if not artefact.paper:  # the papers' own may name axes that some slices lack
@@ -84,7 +84,8 @@ def completed(artefact: Artefact, shown: Sequence[Series]) -> Artefact:
     rows = [axis for axis in table.rows if axis in axes]
     rows += _missing(varying, [*rows, *table.columns])
     rows = rows or list(axes)[:1]
-    placed = [figure.x, figure.y, *figure.panels, *([figure.worst] if figure.kind == "heatmap" else [])]
+    placed = [figure.x, figure.y, *figure.panels]
+    placed += [figure.worst, figure.best] if figure.kind == "heatmap" else []
     lines = (
         figure.lines if figure.lines in axes else next(iter(_missing(varying, placed)), next(iter(axes), ""))
     )
