@@ -107,7 +107,7 @@ def show(catalogue: Catalogue, results: Path) -> None:
 
 def write(catalogue: Catalogue, results: Path) -> None:
     """Writes results/README.md."""
-    replace_file(results / "README.md", (text(catalogue, results) + _own(catalogue, results)).encode())
+    replace_file(results / "README.md", text(catalogue, results).encode())
 
 
 def _own(catalogue: Catalogue, results: Path) -> str:
@@ -137,7 +137,7 @@ def text(catalogue: Catalogue, results: Path) -> str:
         if mine:
             lines += ["", f"## {title}", "", *head("artefact", "paper", "ours", "claims", "what differs")]
             lines += [_line(artefact, catalogue, results) for artefact in mine]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + _own(catalogue, results)
 
 
 def _line(artefact: Artefact, catalogue: Catalogue, results: Path) -> str:

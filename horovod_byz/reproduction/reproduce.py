@@ -136,7 +136,7 @@ def page(shown: Shown) -> str:
     if artefact.differences:
         lines += [
             "",
-            "## What differs from the paper",
+            "## What differs from the paper" if artefact.paper else "## Notes",
             "",
             *(f"* {difference}" for difference in artefact.differences),
         ]
