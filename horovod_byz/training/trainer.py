@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from horovod_byz.attacks import LabelFlip, Script
 from horovod_byz.collect import Collected, Root
 from horovod_byz.collect import Wire as Tampering
+from horovod_byz.ledger.ledger import Ledger
 from horovod_byz.ledger.truth import GroundTruth
 from horovod_byz.optimizer.buffers import Buffers
 from horovod_byz.optimizer.leaves import Leaf, leaves_of
@@ -23,13 +24,13 @@ from horovod_byz.optimizer.remembered import Remembered
 from horovod_byz.optimizer.repair import StateCheck
 from horovod_byz.optimizer.synchronizer import Synchronizer
 from horovod_byz.redundancy import replicas
-from horovod_byz.redundancy.batches import Batches
 from horovod_byz.training import checkpoint, models
 from horovod_byz.training.config import Optimizer, RunConfig
 from horovod_byz.training.data import Dataset, augment
 from horovod_byz.training.gradients import Gradients, take
 from horovod_byz.training.ranks import Ranks
 from horovod_byz.training.runs import finite
+from horovod_byz.training.sampling import sampled
 from horovod_byz.training.shares import share
 
 __all__ = ["Trainer"]
@@ -58,6 +59,7 @@ class Trainer:
 
     Attributes:
         step: number of steps done.
+        skew: how far apart the labels of the workers' data are.
         evaluated: the step of the last recorded evaluation; -1 before the first.
         diverged_at: the first step at which an honest worker's loss was not finite; None so far. Known at
             evaluations.
@@ -76,11 +78,8 @@ class Trainer:
         layout = ranks.layout(config.workers, dedicated_root=dedicated)
         self.workers = ranks.workers(config.workers, dedicated_root=dedicated)
         redundancy = config.make_redundancy()
-        of_worker = [redundancy.group_of(worker, config.workers) for worker in range(config.workers)]
-        self.sampler = Batches(
-            config.seed, len(dataset.train_y), config.data.batch, of_worker, config.data.sampling
-        )
-        self.shares = share(config, self.workers, of_worker)
+        self.sampler, self.skew = sampled(config, dataset)
+        self.shares = share(config, self.workers, [*self.sampler.groups])
         computed = len(self.shares.batches)
         self.buffers = Buffers(
             self.model.named_buffers(),
@@ -106,8 +105,10 @@ class Trainer:
         )
         replicas.compare(self.session.transport, self.rule)
         groups = redundancy.groups_of(config.workers) if redundancy.r > 1 else None
-        self.ledger = GroundTruth(config.workers, self.byzantine_at, groups)
         self._remembered = Remembered(worker_momentum(config, config.worker_momentum, self.optimizer))
+        # Honest workers with unlike data are not exchangeable: that test would name them.
+        operators = Ledger(test="own past" if config.data.partition.divides else "exchangeable")
+        self.ledger = GroundTruth(config.workers, self.byzantine_at, groups, operators)
         self._synchronizer = Synchronizer(
             self.session, self.rule, self.ledger, self.buffers, remembered=self._remembered
         )
