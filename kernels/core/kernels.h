@@ -58,6 +58,8 @@ typedef struct HbStage {
  *             HB_MEAN: the sum of rows with `weights`, which no other rule reads
  *   bit_majority     signs packed into `bytes` bytes per row, a set bit for a negative one: bits of more than half of
  *             the rows, and of exactly half of them
+ *   median_words     of rows of 16 bits, bfloat16 where `brain`, else float16. HB_UNDECIDED: the level in use has no network
+ *             of n rows; then nothing was written
  *   bit_differences  n numbers of bits in which a row differs from `point` where `mask` is set */
 #define HB_FIRST(X, T, DTYPE)                                                       \
   X(int, median_##DTYPE, median<T>, HB_ARGS_RULE(T))                                \
@@ -88,7 +90,9 @@ typedef struct HbStage {
   X(int, bit_differences, bit_differences, (const uint8_t *const *rows, ptrdiff_t n, ptrdiff_t bytes,                  \
                                             const uint8_t *point, const uint8_t *mask, int64_t *n_values, int threads)) \
   HB_BOTH(X, to_point_and_norms, HB_ARGS_LENGTHS)                                                                      \
-  HB_BOTH(X, combined, HB_ARGS_COMBINED)
+  HB_BOTH(X, combined, HB_ARGS_COMBINED)                                                                               \
+  X(int, median_words, median_words, (const uint16_t *const *rows, ptrdiff_t n, ptrdiff_t d, int brain, float *out,      \
+                                    int threads))
 
 typedef struct HbKernels {
 #define HB_FIELD(RESULT, FIELD, FUNCTION, ARGUMENTS) RESULT (*FIELD) ARGUMENTS;
