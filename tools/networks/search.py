@@ -137,7 +137,9 @@ def main() -> int:
     parser.add_argument("rows", nargs="+", type=int)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--slack", type=int, default=2)
+    parser.add_argument("--slack", type=int, default=2, help="operations that a change may cost for a while")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fresh", action="store_true", help="start from the pairwise network only")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         program = compiled(folder)
@@ -148,8 +150,10 @@ def main() -> int:
                 starts += [
                     of_larger(networks["median", k], n) for k in (n + 1, n + 2) if ("median", k) in networks
                 ]
+                if given.fresh:
+                    starts = starts[1:2]
                 start = min(filter(None, starts), key=lambda network: network.operations)
-                result = searched(program, start, given.seconds, seed + n, given.slack)
+                result = searched(program, start, given.seconds, given.seed + seed + n, given.slack)
                 print(n, start.operations, "->", result.operations, flush=True)
                 networks = load()
                 networks["median", n] = min(
