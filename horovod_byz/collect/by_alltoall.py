@@ -17,7 +17,7 @@ _HAND_OUT = 2**22
 
 
 class ByAlltoall(ABC):
-    """`gather` and `hand_out` of a `Transport`; a subclass has `alltoall` and the attributes."""
+    """What a `Transport` can do by `alltoall`, which a subclass has with the attributes."""
 
     rank: int
     size: int

@@ -25,7 +25,9 @@ from horovod_byz.collect.protocol import (
     MOST_ELEMENTS,
     SLACK,
     Array,
+    Arrival,
     Bytes,
+    Started,
     check_received,
     too_much,
 )
@@ -103,37 +105,61 @@ class Horovod(ByAlltoall):
         """Every rank's bytes, one after another, and their lengths; in memory that cannot grow."""
         out = np.empty(self.size * most + SLACK, np.uint8)
         send, splits = tensor_over(np.tile(message, self.size)), [message.size] * self.size
-        _, received = self._alltoall(send, splits, tensor_over(out), phase)
-        return out, received
+        handle, received = self._alltoall(send, splits, tensor_over(out), phase)
+        self._finish(handle, phase)
+        return out, received.tolist()
 
     def allgather(self, own: Array, out: Array, phase: str) -> None:
         tensor, gathered = tensor_over(own), tensor_over(out)
-        self._run(lambda name: self._ops._allgather_async(tensor, gathered, name, self._world), phase)
+        gather = self._ops._allgather_async
+        self._finish(self._begin(lambda name: gather(tensor, gathered, name, self._world), phase), phase)
 
     def alltoall(
         self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
     ) -> None:
-        _, received = self._alltoall(tensor_over(send), splits, tensor_over(out), phase)
-        check_received(expected, received, phase)
+        self.start(send, splits, out, expected, phase).wait()
+
+    def separate(self) -> None: ...  # Horovod matches operations by their names
+
+    def start(
+        self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
+    ) -> Arrival:
+        handle, received = self._alltoall(tensor_over(send), splits, tensor_over(out), phase)
+
+        def finish() -> None:
+            self._finish(handle, phase)
+            check_received(expected, received.tolist(), phase)
+
+        return Started(finish, lambda: self._is_over(handle))
 
     def _alltoall(
         self, send: torch.Tensor, splits: Sequence[int], out: torch.Tensor, phase: str
-    ) -> tuple[torch.Tensor, list[int]]:
+    ) -> tuple[int, torch.Tensor]:
+        """Begins an alltoall; returns its handle, and where the elements received of each rank will be."""
         counts = torch.tensor(list(splits), dtype=torch.int32, device=_CPU)
         received = torch.empty(self.size, dtype=torch.int32, device=_CPU)
-        start = self._ops._alltoall_async
-        self._run(lambda name: start(send, counts, out, received, name, self._world), phase)
-        return out, received.tolist()
+        begin = self._ops._alltoall_async
+        handle = self._begin(lambda name: begin(send, counts, out, received, name, self._world), phase)
+        return handle, received
 
-    def _run(self, start: Callable[[str], int], phase: str) -> None:
+    def _begin(self, start: Callable[[str], int], phase: str) -> int:
+        with self._failing(phase):
+            return start(self._operation(phase))
+
+    def _finish(self, handle: int, phase: str) -> None:
+        with self._failing(phase):
+            with self._watched(lambda: self._is_over(handle), self._ops._handle_map.get(handle)):
+                self.watchdog.wait(lambda: self._ops.poll(handle), phase)
+            self._ops.synchronize(handle)
+
+    @contextmanager
+    def _failing(self, phase: str) -> Iterator[None]:
+        """Context of an operation's beginning and of its end, which names the late ranks if it breaks off."""
         from horovod.common.exceptions import HorovodInternalError
 
         with self._checked(phase):
             try:
-                handle = start(self._operation(phase))
-                with self._watched(lambda: self._is_over(handle), self._ops._handle_map.get(handle)):
-                    self.watchdog.wait(lambda: self._ops.poll(handle), phase)
-                self._ops.synchronize(handle)
+                yield
             except LateRanksError:  # may be a HorovodInternalError too; see `recoverable`
                 raise
             except HorovodInternalError as error:

@@ -5,7 +5,7 @@ Every operation is direct (sender to receiver) except `allgather`, which Horovod
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +27,54 @@ HEADER_EXCHANGE = "header exchange"
 SLACK = 2**16
 # Elements of the workspace for matrices that need several operations: 256 MiB of float32.
 WORKSPACE = 2**26
+
+
+class Arrival(Protocol):
+    """An exchange that goes on while this rank computes.
+
+    Attributes:
+        over: whether the ranks were started anew meanwhile, as in elastic training: it never completes.
+    """
+
+    @property
+    def over(self) -> bool: ...
+
+    def wait(self) -> None:
+        """Returns when everything has arrived; at once if it was called before.
+
+        Raises:
+            HeaderMismatchError: if a rank sent another number of elements.
+        """
+
+
+class Arrived:
+    """An exchange that is complete."""
+
+    over = False
+
+    def wait(self) -> None: ...
+
+
+class Started:
+    """An exchange that another thread carries out.
+
+    Args:
+        finish: waits for it.
+        is_over: as `Arrival.over`.
+    """
+
+    def __init__(self, finish: Callable[[], None], is_over: Callable[[], bool]) -> None:
+        self._finish: Callable[[], None] | None = finish
+        self._is_over = is_over
+
+    @property
+    def over(self) -> bool:
+        return self._finish is not None and self._is_over()
+
+    def wait(self) -> None:
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            finish()
 
 
 class Transport(Protocol):
@@ -79,6 +127,24 @@ class Transport(Protocol):
 
         Raises:
             HeaderMismatchError: if a rank sent another number of elements.
+        """
+
+    def separate(self) -> None:
+        """Prepares for operations that begin while the script may run some of its own, in any order.
+
+        All ranks call it together.
+
+        Raises:
+            LateRanksError: if a rank does not come in time.
+        """
+
+    def start(
+        self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
+    ) -> Arrival:
+        """Begins an `alltoall`; until `wait` of what it returns, the caller must leave both arrays alone.
+
+        Those that are under way at the same time have different phases. After `separate` it does not wait for
+        other ranks.
         """
 
     def gather(self, rows: Array, out: Array | None, layout: Layout) -> None:

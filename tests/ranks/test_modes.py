@@ -65,6 +65,17 @@ def test_a_dedicated_root_gives_the_same_parameters(checked):
     }
 
 
+def test_optimizers_end_with_the_bits_of_one_process_in_every_mode(checked, alone, job):
+    """After 50 steps, also where gradients leave during the backward pass."""
+    want = alone("modes").in_one_process(job[0])
+    for rank in checked("check_optimizers_in_every_mode"):
+        assert {rule: set(bits.values()) for rule, bits in rank["bits"].items()} == {
+            rule: {bits} for rule, bits in want.items()
+        }
+        # Four buckets, and none at a first step, which compares the ranks' states.
+        assert rank["early"] == 4 * rank["steps"]
+
+
 def test_operations_are_split_at_horovods_limit(checked):
     ranks = checked("check_pieces")
     assert len({bits for rank in ranks for pair in rank.values() for bits in pair}) == 1

@@ -1,14 +1,17 @@
 """The three ways to collect, with several workers per rank, must give the same parameters."""
 
 from functools import cache
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from backend import hvd
-from common import batch, fingerprint, gap
+from common import batch, fingerprint, flat, gap, loss
 
 import horovod_byz as hb
-from horovod_byz.collect import Root, Sharded, Symmetric, bind, split
+from horovod_byz.collect import Root, Sharded, Symmetric, bind, over_horovod, over_torch, split
+from horovod_byz.collect import buckets as cutting
+from horovod_byz.kernels.rows import TILE
 
 WORKERS, HIDDEN = 12, 700
 # What differs between jobs shows in a few steps, if at all. Longer runs, on two ranks: a rule without a
@@ -96,6 +99,58 @@ def check_modes():
     return results
 
 
+def _rules(size):
+    """One worker a rank."""
+    rules = [hb.Median(), hb.GeometricMedian(), hb.Detox(hb.Redundancy(2), hb.Mean(), hb.Median(), groups=1)]
+    return [*rules, hb.MultiKrum(f=0)] if size > 2 else rules
+
+
+def _batch_of(rule, worker, size):
+    return rule.redundancy.group_of(worker, size) if isinstance(rule, hb.Detox) else worker
+
+
+def check_optimizers_in_every_mode():
+    """50 steps; with overlap, buckets of a tile, so that several leave in a backward pass."""
+    cutting._WIDTH, early, size = TILE, 0, hvd.size()
+    collectors = (Symmetric(), Root(), Sharded(), Sharded(overlap=True), *([Sharded(3)] if size > 2 else []))
+    results = {}
+    for rule in _rules(size):
+        bits = {}
+        for collect in collectors:
+            net = _model()
+            optimizer = hb.DistributedOptimizer(
+                torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), rule=rule, collect=collect
+            )
+            for step in range(LONG):
+                optimizer.zero_grad()
+                loss(net, step, _batch_of(rule, hvd.rank(), size)).backward()
+                early += getattr(optimizer._session, "sent", 0)
+                optimizer.step()
+            bits[repr(collect)] = fingerprint(flat(net))
+        results[repr(rule)] = bits
+    return {"bits": results, "early": early, "steps": len(results) * (LONG - 1)}
+
+
+@cache
+def in_one_process(size):
+    """What a process without other ranks trains from the batches of `size` workers; by rule."""
+    bits = {}
+    for rule in _rules(size):
+        net = _model()
+        parameters = list(net.parameters())
+        optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+        for step in range(LONG):
+            losses = [loss(net, step, _batch_of(rule, worker, size)) for worker in range(size)]
+            gradients = [torch.autograd.grad(each, parameters) for each in losses]
+            rows = torch.stack([torch.cat([g.reshape(-1) for g in row]) for row in gradients])
+            value = hb.aggregate(rows, rule, step=step).value
+            for parameter, part in zip(parameters, value.split([p.numel() for p in parameters]), strict=True):
+                parameter.grad = part.view_as(parameter)
+            optimizer.step()
+        bits[repr(rule)] = fingerprint(flat(net))
+    return bits
+
+
 def packed_alone(name):
     """What a process without other ranks trains with packed rows."""
     return fingerprint(_train(Symmetric(), hb.MultiKrum(f=2), steps=SHORT, compression=name)[0])
@@ -130,6 +185,12 @@ def check_pieces():
         session = bind(collector, d, np.float32, split(WORKERS, hvd.size()), timeout=60)
         mine = rows[session.workers.start : session.workers.stop]
         whole = fingerprint(session.step(mine, hb.Median()).value)
-        session.transport.most = 50_000
+        # How a session is cut, it learns when it is bound.
+        with (
+            patch.object(over_horovod, "MOST_ELEMENTS", 50_000),
+            patch.object(over_torch, "MOST_ELEMENTS", 50_000),
+        ):
+            session = bind(collector, d, np.float32, split(WORKERS, hvd.size()), timeout=60, name="limited")
+        assert session.transport.most == 50_000
         results[repr(collector)] = [whole, fingerprint(session.step(mine, hb.Median()).value)]
     return results
