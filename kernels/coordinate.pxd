@@ -38,4 +38,4 @@ cdef int sign_majority_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d
 # The median of rows of 16 bits, as float32: bfloat16 where brain is not 0, else float16. 1 where the instruction set in use has
 # no network of n rows: then nothing was written.
 cdef int median_words(const uint16_t *const *rows, Py_ssize_t n, Py_ssize_t d, int brain, float *out,
-                     int threads) noexcept nogil
+                      int threads) noexcept nogil

@@ -58,8 +58,8 @@ class HalfRows(Source):
         rule = decision.fused
         if not isinstance(rule, tuple) or rule[0] != "median" or self.dtype != np.float32:
             return False
-        words = [_words(part[begin:end]) for part in self._parts]
-        if any(word is None for word in words):
+        words = [word for part in self._parts if (word := _words(part[begin:end])) is not None]
+        if len(words) < self.n:
             return False
         brain = not isinstance(self._parts[0], np.ndarray) and str(self._parts[0].dtype) == "torch.bfloat16"
         return coordinate.median_half(words, out, brain, threads)

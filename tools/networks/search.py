@@ -1,15 +1,18 @@
 """Searches for small median networks and keeps the best in the table.
 
-    python tools/networks/search.py --seconds 10 --rounds 2 25 31 45
+    python tools/networks/search.py --seconds 3 --rounds 20 --fresh 25 31 45
+    python tools/networks/search.py --seconds 3 44 43 42
 
 For each n it starts from the smallest of: the network in the table, a pairwise network whose outer wires are
-left out, and the networks of n + 1 and n + 2 with a wire or two left out; search.cpp then changes it.
+left out, and the networks of n + 1 and n + 2 with a wire or two left out; search.cpp then changes it. Many short
+searches from a pairwise network (--fresh), each with other comparators locked, found more than a long one.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import random
 import subprocess
 import sys
 import tempfile
@@ -124,9 +127,10 @@ def searched(program: Path, network: Network, seconds: float, seed: int, slack: 
     return pruned(Network("median", n, network.locked, outputs, pairs))
 
 
-def side(n: int) -> int:
-    """How far the locked comparators reach: larger n have more states to try."""
-    return 1 if n <= 14 else 2 if n <= 26 else 4 if n <= 32 else 16 if n <= 48 else 64
+def sides(n: int) -> tuple[int, ...]:
+    """How far the locked comparators may reach: larger n have more states to try."""
+    limits = {12: (1, 2), 20: (2, 4), 32: (4, 8), 48: (8, 16, 32)}
+    return next((chosen for most, chosen in limits.items() if n <= most), (64,))
 
 
 def main() -> int:
@@ -141,17 +145,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fresh", action="store_true", help="start from the pairwise network only")
     given = parser.parse_args()
+    rng = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as folder:
         program = compiled(folder)
         for seed in range(given.rounds):
             for n in given.rows:
                 networks = load()
-                starts = [networks.get(("median", n)), of_pairwise(n, side(n)) if n > 2 else None]
+                starts = [networks.get(("median", n)), of_pairwise(n, rng.choice(sides(n)))]
                 starts += [
                     of_larger(networks["median", k], n) for k in (n + 1, n + 2) if ("median", k) in networks
                 ]
                 if given.fresh:
-                    starts = starts[1:2]
+                    starts = [starts[1]]
                 start = min(filter(None, starts), key=lambda network: network.operations)
                 result = searched(program, start, given.seconds, given.seed + seed + n, given.slack)
                 print(n, start.operations, "->", result.operations, flush=True)
