@@ -4,8 +4,9 @@
     python tools/networks/search.py --seconds 3 44 43 42
 
 For each n it starts from the smallest of: the network in the table, a pairwise network whose outer wires are
-left out, and the networks of n + 1 and n + 2 with a wire or two left out; search.cpp then changes it. Many short
-searches from a pairwise network (--fresh), each with other comparators locked, found more than a long one.
+left out, and the networks of n + 1 and n + 2 with a wire or two left out; search.cpp then changes it. Many
+short searches from a pairwise network (--fresh), each with other comparators locked, found more than one long
+search.
 """
 
 from __future__ import annotations
