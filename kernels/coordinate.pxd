@@ -9,6 +9,8 @@
 # Values are ordered -NaN < -Inf < ... < -0 < +0 < ... < +Inf < +NaN.  A result that is not finite is written
 # as 0. These declarations are a promise: they may be added to, not changed.
 
+from libc.stdint cimport uint16_t
+
 # Even n: the mean of the two middle values.
 cdef int median_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, float *out,
                     int threads) noexcept nogil
@@ -38,3 +40,8 @@ cdef int sign_majority_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d,
                            int threads) noexcept nogil
 cdef int sign_majority_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, double *out,
                            int threads) noexcept nogil
+
+# The median of rows of 16 bits, as float32: bfloat16 where brain is not 0, else float16. 1 where the instruction set in use has
+# no network of n rows: then nothing was written.
+cdef int median_words(const uint16_t *const *rows, Py_ssize_t n, Py_ssize_t d, int brain, float *out,
+                      int threads) noexcept nogil

@@ -65,6 +65,8 @@ typedef struct HbStage {
  *   mixed     k rows, each a weight times a sum of rows: see mixing.pxd. mixed_rule: a rule over them
  *   bit_majority     signs packed into `bytes` bytes per row, a set bit for a negative one: bits of more than half of
  *             the rows, and of exactly half of them
+ *   median_words     of rows of 16 bits, bfloat16 where `brain`, else float16. HB_UNDECIDED: the level in use has no network
+ *             of n rows; then nothing was written
  *   bit_differences  n numbers of bits in which a row differs from `point` where `mask` is set */
 #define HB_FIRST(X, T, DTYPE)                                                       \
   X(int, median_##DTYPE, median<T>, HB_ARGS_RULE(T))                                \
@@ -98,7 +100,9 @@ typedef struct HbStage {
   HB_BOTH(X, combined, HB_ARGS_COMBINED)                                                                               \
   HB_BOTH(X, phocas, HB_ARGS_DROPPING)                                                                                 \
   HB_BOTH(X, mixed, HB_ARGS_MIXED)                                                                                     \
-  HB_BOTH(X, mixed_rule, HB_ARGS_MIXED_RULE)
+  HB_BOTH(X, mixed_rule, HB_ARGS_MIXED_RULE)                                                                           \
+  X(int, median_words, median_words, (const uint16_t *const *rows, ptrdiff_t n, ptrdiff_t d, int brain, float *out,      \
+                                    int threads))
 
 typedef struct HbKernels {
 #define HB_FIELD(RESULT, FIELD, FUNCTION, ARGUMENTS) RESULT (*FIELD) ARGUMENTS;
