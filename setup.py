@@ -35,7 +35,18 @@ sys.path.insert(0, str(ROOT / "tools"))
 from kernel_faces import write_faces  # noqa: E402  (a build front end does not put this folder on the path)
 
 CORE = Path("kernels/core")
-MODULES = ("brsgd", "coordinate", "dispatch", "distances", "linear", "rows", "scan", "signs", "vote")
+MODULES = (
+    "brsgd",
+    "coordinate",
+    "dispatch",
+    "distances",
+    "linear",
+    "mixing",
+    "rows",
+    "scan",
+    "signs",
+    "vote",
+)
 OBJECTS = Path(os.environ.get("HOROVOD_BYZ_CACHE", "build")).expanduser() / "objects"
 DEBUG = os.environ.get("HOROVOD_BYZ_DEBUG") == "1"
 SANITIZE = os.environ.get("HOROVOD_BYZ_SANITIZE") == "1"

@@ -27,6 +27,12 @@ cdef int mean_around_median_f32(const float *const *rows, Py_ssize_t n, Py_ssize
 cdef int mean_around_median_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, Py_ssize_t f,
                                 double *out, int threads) noexcept nogil
 
+# Mean of the n - f values nearest the trimmed mean; of two equally near windows the lower; 0 <= 2 f < n.
+cdef int phocas_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, Py_ssize_t f, float *out,
+                    int threads) noexcept nogil
+cdef int phocas_f64(const double *const *rows, Py_ssize_t n, Py_ssize_t d, Py_ssize_t f, double *out,
+                    int threads) noexcept nogil
+
 # Sign of the sum of the signs: 1, 0 or -1; NaN and 0 count 0.
 cdef int sign_majority_f32(const float *const *rows, Py_ssize_t n, Py_ssize_t d, float *out,
                            int threads) noexcept nogil

@@ -92,6 +92,24 @@ def mean_around_median(rows: Rows, out: object, f: int, threads: int = 1) -> Non
     write_without(rows, out, f, 1, "mean around median", threads, mean_around_median_of)
 
 
+def phocas(rows: Rows, out: object, f: int, threads: int = 1) -> None:
+    """Writes Phocas: in each coordinate the mean of the n - f values nearest the trimmed mean.
+
+    They are a contiguous window of the sorted values; of two equally near windows the lower one counts. The
+    trimmed mean, without the f lowest and the f highest values, is taken in float64.
+
+    Args:
+        rows: n rows of d values.
+        out: shape (d,), dtype of the rows, contiguous and writable.
+        f: values left out, and dropped at each end for the trimmed mean, 0 <= f and 2 f < n.
+        threads: how many at most; no effect on the result.
+
+    Raises:
+        TypeError, ValueError: if an argument does not fit; nothing was written.
+    """
+    write_without(rows, out, f, 2, "Phocas", threads, phocas_of)
+
+
 def sign_majority(rows: Rows, out: object, threads: int = 1) -> None:
     """Writes the sign of the sum of the signs: +1, 0 or -1 in each coordinate; NaN and 0 have sign 0.
 

@@ -82,6 +82,9 @@ def train(
     batch: Annotated[int | None, _option("32", "Images per worker and step.")] = None,
     lr: Annotated[float | None, _option("0.1", "Learning rate.")] = None,
     momentum: Annotated[float | None, _option("0.0", "Momentum of SGD.")] = None,
+    worker_momentum: Annotated[
+        float | None, _option("0.0", "Momentum that each worker sends in place of its gradient.")
+    ] = None,
     evaluate_every: Annotated[int | None, _option("25", "Steps between evaluations.")] = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Any other entry: --set data.normalise=standard.")
@@ -122,6 +125,7 @@ def train(
             "batch": batch,
             "lr": lr,
             "momentum": momentum,
+            "worker_momentum": worker_momentum,
             "evaluate_every": evaluate_every,
         }.items()
         if value is not None

@@ -126,6 +126,9 @@ class RunConfig(_Table):
     model: Named = Named(name="mlp")
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
+    worker_momentum: float = Field(
+        default=0.0, ge=0, lt=1, description="beta: each worker sends m = beta m + (1 - beta) gradient"
+    )
     evaluate_every: int = Field(default=25, gt=0)
 
     @model_validator(mode="after")
@@ -216,6 +219,8 @@ class RunConfig(_Table):
         data = {**self.to_data(), "steps": 0}
         if not self.data.partition.divides:  # what runs were before there were partitions
             data["data"] = {key: value for key, value in data["data"].items() if key != "partition"}
+        if not self.worker_momentum:  # runs of before it was an option go on
+            del data["worker_momentum"]
         return blake3(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,12 @@ from horovod_byz.attacks import LabelFlip, Script
 from horovod_byz.collect import Collected, Root
 from horovod_byz.collect import Wire as Tampering
 from horovod_byz.ledger.ledger import Ledger
+from horovod_byz.ledger.suspicion import TestName
 from horovod_byz.ledger.truth import GroundTruth
 from horovod_byz.optimizer.buffers import Buffers
-from horovod_byz.optimizer.leaves import leaves_of
+from horovod_byz.optimizer.leaves import Leaf, leaves_of
+from horovod_byz.optimizer.momentum import worker_momentum
+from horovod_byz.optimizer.remembered import Remembered
 from horovod_byz.optimizer.repair import StateCheck
 from horovod_byz.optimizer.synchronizer import Synchronizer
 from horovod_byz.redundancy import replicas
@@ -103,10 +106,12 @@ class Trainer:
         )
         replicas.compare(self.session.transport, self.rule)
         groups = redundancy.groups_of(config.workers) if redundancy.r > 1 else None
-        # Honest workers with unlike data are not exchangeable: that test would name them.
-        operators = Ledger(test="own past" if config.data.partition.divides else "exchangeable")
+        operators = Ledger(test=_test(config))
         self.ledger = GroundTruth(config.workers, self.byzantine_at, groups, operators)
-        self._synchronizer = Synchronizer(self.session, self.rule, self.ledger, self.buffers)
+        self._remembered = Remembered(worker_momentum(config, config.worker_momentum, self.optimizer))
+        self._synchronizer = Synchronizer(
+            self.session, self.rule, self.ledger, self.buffers, remembered=self._remembered
+        )
         self.step = 0
         self.evaluated = -1
         self.diverged_at: int | None = None
@@ -163,7 +168,11 @@ class Trainer:
     def _check(self, every: int) -> StateCheck:
         """The parameters and the optimizer's state, in which a rank's damage is found and repaired."""
         names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
-        leaves = functools.partial(leaves_of, self.optimizer, names)
+
+        def leaves() -> Iterator[Leaf]:
+            yield from leaves_of(self.optimizer, names)
+            yield from self._remembered.last.leaves(self.rule)
+
         return StateCheck(leaves, self.ledger.whole, every=every, first=self.step)
 
     def apply(self, collected: Collected) -> None:
@@ -233,16 +242,24 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """All that later steps and evaluations depend on. All ranks must call it at the same step.
 
+        Rank 0's, which is saved, has the momentum of all workers.
+
         The ranks compare it first, so that no checkpoint holds the damaged state of the rank that writes it.
         """
         self.ranks.agree_on(self._check(every=1), self.step)
-        return self._state(self.ranks.share(self._losses, "losses"))
+        own = self._remembered.momentum
+        momentum = None if own is None else own.gathered(self.session)
+        return self._state(self.ranks.share(self._losses, "losses"), momentum)
 
     def blank(self) -> dict[str, Any]:
         """A state of this run, without asking other ranks: what a checkpoint must be like."""
-        return self._state(self._losses)
+        memory, n = self.gradients.memory, self.config.workers
+        momentum = (
+            None if self._remembered.momentum is None else memory.rows.new_zeros(()).cpu().expand(n, memory.d)
+        )
+        return self._state(self._losses, momentum)
 
-    def _state(self, losses: NDArray[np.float64]) -> dict[str, Any]:
+    def _state(self, losses: NDArray[np.float64], momentum: Tensor | None) -> dict[str, Any]:
         state = {
             "config": self.config.identity,
             "step": self.step,
@@ -253,8 +270,17 @@ class Trainer:
             "ledger": self.ledger.state_dict(),
             "diverged_at": self.diverged_at,
             "losses": torch.from_numpy(losses.copy()),
+            **({} if momentum is None else {"momentum": momentum}),
+            **self._last(),
         }
         return {**state, "finite": checkpoint.finite(state)}
+
+    def _last(self) -> dict[str, Tensor]:
+        """The last result, where the rule remembers it."""
+        if not self.rule.remembers:
+            return {}
+        last = self._remembered.last.state_dict()
+        return last or {"last_aggregate": torch.zeros(self.session.d, dtype=self.gradients.rows.dtype)}
 
     def remember(self) -> None:
         """Keep the state every few steps, so that a rank which is stopped alone has one to save."""
@@ -276,6 +302,9 @@ class Trainer:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         self.ledger.load_state_dict(state["ledger"])
+        if self._remembered.momentum is not None:
+            self._remembered.momentum.take_up(state["momentum"], self.session)
+        self._remembered.last.load_state_dict(state, self.gradients.memory.d)
         mine = list(self.workers)
         self._losses[mine] = state["losses"].numpy()[mine]
         self.step, self.evaluated = int(state["step"]), int(state["evaluated"])
@@ -302,6 +331,14 @@ class Trainer:
         else:
             active = [self.wire.attack] if self.wire.attack is not None else []
         return [attack for attack in active if isinstance(attack, LabelFlip)]
+
+
+def _test(config: RunConfig) -> TestName | None:
+    """The test of a ledger that names no honest worker of such a run."""
+    if config.worker_momentum:
+        return None  # a worker's rows resemble its earlier ones, so steps are no independent evidence
+    # Honest workers with unlike data are not exchangeable.
+    return "own past" if config.data.partition.divides else "exchangeable"
 
 
 def _optimizer(model: nn.Module, options: Optimizer) -> torch.optim.Optimizer:

@@ -1,5 +1,6 @@
 // The table of kernels that the Cython faces call, and the choice of the instruction set.
 #include "drive.h"
+#include "mixing.h"
 #include "statistics.h"
 #include "voted.h"
 
@@ -49,6 +50,7 @@ static int dropping(const T *const *rows, ptrdiff_t n, ptrdiff_t d, ptrdiff_t f,
 template <class T> constexpr auto median = by_column<T, &Blocks<T>::median>;
 template <class T> constexpr auto trimmed_mean = dropping<T, &Blocks<T>::trimmed_mean>;
 template <class T> constexpr auto mean_around_median = dropping<T, &Blocks<T>::mean_around_median>;
+template <class T> constexpr auto phocas = dropping<T, &Blocks<T>::phocas>;
 template <class T> constexpr auto sign_majority = by_column<T, &Blocks<T>::sign_majority>;
 
 template <class T>
