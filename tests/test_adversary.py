@@ -232,7 +232,7 @@ def test_an_attack_beyond_the_bound_is_reported_as_an_error(monkeypatch):
 def test_every_other_rule_is_searched_too():
     stated = {kind for kind in RULES.own.values() if issubclass(kind, StatedRule)}
     for kind in stated - set(robustness._KAPPAS) - {hb.MajorityVote, hb.Draco}:
-        given = {"f": 1, "pivot": 0}
+        given = {"f": 1, "pivot": 0, "tau": 1.0}
         rule = kind(**{name: given[name] for name in required_of(kind)})
         report = search(rule, 1, Honest.drawn(8, 6))
         assert not report.exceeded

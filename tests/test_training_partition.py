@@ -255,3 +255,11 @@ def test_a_partition_that_leaves_a_worker_without_data_ends_the_run_with_the_rem
     config = small("extreme", workers=30, data={"name": "digits", "partition": "extreme", "train_limit": 20})
     with pytest.raises(ValueError, match="20 samples leave some of 30 workers without data: use at most 20"):
         train(config, Launch(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("partition", ["iid", "extreme"])
+def test_a_run_with_momentum_tests_nothing(partition):
+    """With momentum a row resembles the one before: steps are no independent evidence (4 of 6 honest runs of
+    1200 steps named a worker at beta = 0.9)."""
+    trainer = Trainer(small(partition, worker_momentum=0.9), load_dataset("digits"), Ranks())
+    assert trainer.ledger.whole.test is None

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from horovod_byz.cli import theory_command, train_command
+from horovod_byz.cli import tables, theory_command, train_command
 from horovod_byz.cli.errors import explained
 from horovod_byz.cli.report_command import ReportCommand
 from horovod_byz.common.errors import ExplainedError
@@ -210,31 +210,6 @@ def report(
 
 
 @app.command()
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold runs.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
-) -> None:
-    """Show the final accuracies of runs, and the settings that differ."""
-    with explained():
-        from horovod_byz.cli import runs_command
-
-        runs_command.compare(runs, as_json)
-
-
-@app.command()
-def export(
-    results: Annotated[list[Path], typer.Argument(help="Folders that hold runs, such as results, or runs.")],
-    csv: Annotated[Path | None, typer.Option(help="Write this CSV file.")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="Write this Parquet file; needs pyarrow.")] = None,
-) -> None:
-    """Write the runs as a table: one row per evaluation, the settings as columns."""
-    with explained():
-        from horovod_byz.cli import runs_command
-
-        runs_command.export(results, csv, parquet)
-
-
-@app.command()
 def plan(
     workers: Annotated[str, typer.Option(help="Workers, one on each rank.")],
     parameters: Annotated[str, typer.Option(help="Parameters of the model, such as 11.2M or 1e7.")],
@@ -312,6 +287,10 @@ def bench(context: typer.Context) -> None:
 
         code = timing.main(context.args)
     raise typer.Exit(code)
+
+
+app.command()(tables.compare)
+app.command()(tables.export)
 
 
 def main() -> None:

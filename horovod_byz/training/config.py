@@ -217,10 +217,10 @@ class RunConfig(_Table):
     def identity(self) -> str:
         """A digest of all that decides the numbers of a step; the number of steps does not."""
         data = {**self.to_data(), "steps": 0}
-        if not self.worker_momentum:  # runs of before it was an option go on
-            del data["worker_momentum"]
         if not self.data.partition.divides:  # what runs were before there were partitions
             data["data"] = {key: value for key, value in data["data"].items() if key != "partition"}
+        if not self.worker_momentum:  # runs of before it was an option go on
+            del data["worker_momentum"]
         return blake3(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -16,6 +16,7 @@ from horovod_byz.attacks import LabelFlip, Script
 from horovod_byz.collect import Collected, Root
 from horovod_byz.collect import Wire as Tampering
 from horovod_byz.ledger.ledger import Ledger
+from horovod_byz.ledger.suspicion import TestName
 from horovod_byz.ledger.truth import GroundTruth
 from horovod_byz.optimizer.buffers import Buffers
 from horovod_byz.optimizer.leaves import Leaf, leaves_of
@@ -105,10 +106,9 @@ class Trainer:
         )
         replicas.compare(self.session.transport, self.rule)
         groups = redundancy.groups_of(config.workers) if redundancy.r > 1 else None
-        self._remembered = Remembered(worker_momentum(config, config.worker_momentum, self.optimizer))
-        # Honest workers with unlike data are not exchangeable: that test would name them.
-        operators = Ledger(test="own past" if config.data.partition.divides else "exchangeable")
+        operators = Ledger(test=_test(config))
         self.ledger = GroundTruth(config.workers, self.byzantine_at, groups, operators)
+        self._remembered = Remembered(worker_momentum(config, config.worker_momentum, self.optimizer))
         self._synchronizer = Synchronizer(
             self.session, self.rule, self.ledger, self.buffers, remembered=self._remembered
         )
@@ -331,6 +331,14 @@ class Trainer:
         else:
             active = [self.wire.attack] if self.wire.attack is not None else []
         return [attack for attack in active if isinstance(attack, LabelFlip)]
+
+
+def _test(config: RunConfig) -> TestName | None:
+    """The test of a ledger that names no honest worker of such a run."""
+    if config.worker_momentum:
+        return None  # a worker's rows resemble its earlier ones, so steps are no independent evidence
+    # Honest workers with unlike data are not exchangeable.
+    return "own past" if config.data.partition.divides else "exchangeable"
 
 
 def _optimizer(model: nn.Module, options: Optimizer) -> torch.optim.Optimizer:
