@@ -88,6 +88,7 @@ class Artefact(_Part):
         sets: what it belongs to: "quick", "cpu", "gpu".
         minutes: what it takes on two cores, or on the GPU for the set "gpu".
         published: the paper's numbers; `says` is its statement in words.
+        printed_on: the data of the paper's numbers where other data ran here (", on CIFAR-100").
         differences: what differs from the paper and why, in words.
         explanations: why claims fail, by their words: for a file that takes its claims over from another.
     """
@@ -109,6 +110,7 @@ class Artefact(_Part):
     claims: tuple[Claim, ...] = ()
     published: tuple[Published, ...] = ()
     says: str = ""
+    printed_on: str = ""
     differences: tuple[str, ...] = ()
     explanations: dict[str, str] = {}
     repeats: int | None = Field(default=None, ge=1, description="use only the first seeds")

@@ -107,9 +107,9 @@ def _curves(
             linewidth=1.6,
             label=named(artefact.figure.lines, label),
         )
-        axes.fill_between(
-            series.steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.13, linewidth=0
-        )
+        if len(values) > 1:
+            mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(len(values))
+            axes.fill_between(series.steps, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
     for (name, series), dash in zip(references.items(), itertools.cycle(("--", ":", "-.")), strict=False):
         axes.plot(series.steps, series.values(metric).mean(axis=0), "k" + dash, linewidth=1.4, label=name)
     starts = {run.config.attack_start for series in shown for run in series.runs} - {0}
@@ -151,7 +151,7 @@ def _sweep(
 
 
 def _pairs(axes: Axes, artefact: Artefact, shown: Sequence[Series], references: Mapping[str, Series]) -> None:
-    """Each label of the x axis a pair of dots per pairing, with the range of the repeats."""
+    """Each label of the x axis a pair of dots per pairing, with the standard error over the repeats."""
     figure = artefact.figure
     places = list(dict.fromkeys(item.labels[figure.x] for item in shown))
     rows = [(place, pair) for place in places for pair in figure.pairs]
@@ -166,8 +166,11 @@ def _pairs(axes: Axes, artefact: Artefact, shown: Sequence[Series], references: 
                 axes.text(50, height + shift, "does not hold", fontsize=7.5, va="center", ha="center")
                 continue
             values = matching[0].final(artefact.metric)
-            axes.plot([values.min(), values.max()], [height + shift] * 2, color=colour, linewidth=1.2)
-            axes.plot(values.mean(), height + shift, marker, color=colour, markersize=5)
+            mean = values.mean()
+            if len(values) > 1:
+                error = values.std(ddof=1) / np.sqrt(len(values))
+                axes.plot([mean - error, mean + error], [height + shift] * 2, color=colour, linewidth=1.2)
+            axes.plot(mean, height + shift, marker, color=colour, markersize=5)
     names = [f"{pair[0]}, {place}" for place, pair in reversed(rows)]
     axes.set_yticks(range(len(rows)), names, fontsize=8)
     for item in references.values():

@@ -28,6 +28,13 @@ PAPERS = {
 }
 
 
+_BANDS = "Lines are means over the repeats, bands and bars one standard error to each side; dots are repeats."
+_VOTES = (
+    "Votes lost: how many redundancy groups the Byzantine workers outvote, in the order of the seeds, or "
+    "on average per step where they are drawn anew at each. Where it is 0, nothing attacks DETOX."
+)
+
+
 @dataclass(frozen=True)
 class Shown:
     """The content of an artefact, read from its runs alone.
@@ -116,8 +123,7 @@ def page(shown: Shown) -> str:
         if artefact.figure.kind != "none":
             lines += ["", "![the figure](figure.png)"]
             if any(len(series.runs) > 1 for series in shown.series):
-                note = "Lines are means over the repeats; bands, dots and brackets go from lowest to highest."
-                lines += ["", note]
+                lines += ["", _BANDS]
     if shown.values:
         lines += ["", *tables.calculated(shown.values)]
         if artefact.figure.bars:
@@ -152,19 +158,14 @@ def _conditions(shown: Shown) -> list[str]:
     batch = each(sorted({config.data.batch for config in configs}))
     rate = each(sorted({config.optimizer.lr for config in configs}))
     counts = sorted({len(series.runs) for series in shown.series})
-    repeats = f"{each(counts)} repeats. Means over the repeats, with the lowest to the highest in brackets."
+    repeats = f"{each(counts)} repeats. Means over the repeats, ± their standard error."
     lines = [
         f"{subject}; {each(config.workers for config in configs)} workers, batch {batch} per worker, "
         f"{each(config.steps for config in configs)} steps, learning rate {rate}; "
         f"{'one repeat.' if counts == [1] else repeats}"
     ]
-    votes = []
-    for series in shown.series:
-        held = [_note(run, "byzantine_votes") for run in series.runs]
-        if None not in held:
-            votes.append(f"{', '.join(series.labels.values())}: {', '.join(map(str, held))}")
-    if votes:
-        lines += ["", f"Votes that Byzantine workers hold: {'; '.join(votes)}."]
+    if any(series.votes for series in shown.series):
+        lines += ["", _VOTES]
     return [*lines, *_gambles(runs)]
 
 
@@ -190,9 +191,7 @@ def _note(run: Run, name: str) -> Any:
 
 
 def count(verdicts: Sequence[Verdict]) -> str:
-    """The numbers of claims that pass and fail, as text."""
-    counts = {"PASS": 0, "FAIL": 0, "OUTSIDE THE ASSUMPTION": 0}
-    for verdict in verdicts:
-        counts[verdict.status] += 1
-    words = {"PASS": "pass", "FAIL": "fail", "OUTSIDE THE ASSUMPTION": "outside the assumption"}
-    return ", ".join(f"{number} {words[status]}" for status, number in counts.items() if number) or "none"
+    """The numbers of claims by their outcome, as text."""
+    statuses = ("PASS", "FAIL", "NOT DECIDED", "OUTSIDE THE ASSUMPTION")
+    counts = {status: sum(verdict.status == status for verdict in verdicts) for status in statuses}
+    return ", ".join(f"{number} {status}" for status, number in counts.items() if number) or "none"

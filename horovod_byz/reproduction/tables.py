@@ -13,7 +13,7 @@ from horovod_byz.reproduction.claims import Verdict
 from horovod_byz.reproduction.grid import matches
 from horovod_byz.reproduction.series import Series, statistic
 
-__all__ = ["METRICS", "accuracies", "calculated", "claims", "named", "published", "row"]
+__all__ = ["METRICS", "accuracies", "brief", "calculated", "claims", "named", "published", "row"]
 
 METRICS = {"accuracy": "test accuracy (%)", "top3": "top-3 test accuracy (%)", "loss": "test loss"}
 
@@ -29,7 +29,7 @@ def head(*titles: str) -> list[str]:
 
 
 def accuracies(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, Series]) -> list[str]:
-    """Final values: the mean over the repeats, and the lowest to the highest in brackets."""
+    """Final values: the mean over the repeats with its standard error, and the votes that were lost."""
     layout = artefact.table
     if not layout.columns:
         return _list(artefact, shown, references)
@@ -43,26 +43,32 @@ def accuracies(artefact: Artefact, shown: Sequence[Series], references: Mapping[
                 "<br>".join(_cell(artefact, series) for series in shown if matches(series.labels, wanted))
             )
         lines.append(row(*labels, *cells))
-    compared = "; ".join(f"{name} {_value(artefact, series)}" for name, series in references.items())
+    compared = "; ".join(f"{name} {brief(artefact, series)}" for name, series in references.items())
     return [*lines, "", f"To compare with: {compared}."] if compared else lines
 
 
 def _list(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, Series]) -> list[str]:
     axes = artefact.table.rows
-    printed = bool(artefact.published)
+    printed, voted = bool(artefact.published), any(series.votes for series in shown)
     levels = artefact.table.levels
     reached = [f"steps to {level:g} %" for level in levels]
-    lines = head(*axes, METRICS[artefact.metric], "crashed", *reached, *(["paper"] if printed else []))
+    votes = ["votes lost"] if voted else []
+    paper = [f"paper{artefact.printed_on}"] if printed else []
+    lines = head(*axes, METRICS[artefact.metric], *votes, "crashed", *reached, *paper)
+
+    def cells(series: Series) -> list[str]:
+        return [
+            brief(artefact, series),
+            *([series.votes] if voted else []),
+            _crashes(series),
+            *(_reached(artefact, series, level) for level in levels),
+            *([_paper(artefact, series)] if printed else []),
+        ]
+
     for name, series in references.items():
-        rest = [""] * (len(axes) - 1)
-        paper = [_paper(artefact, series)] if printed else []
-        steps = [_reached(artefact, series, level) for level in levels]
-        lines.append(row(name, *rest, _value(artefact, series), _crashes(series), *steps, *paper))
+        lines.append(row(name, *[""] * (len(axes) - 1), *cells(series)))
     for series in shown:
-        paper = [_paper(artefact, series)] if printed else []
-        labels = [series.labels.get(axis, "") for axis in axes]
-        steps = [_reached(artefact, series, level) for level in levels]
-        lines.append(row(*labels, _value(artefact, series), _crashes(series), *steps, *paper))
+        lines.append(row(*(series.labels.get(axis, "") for axis in axes), *cells(series)))
     return lines
 
 
@@ -77,24 +83,31 @@ def _labels(shown: Sequence[Series], axes: Sequence[str]) -> list[tuple[str, ...
 
 def _cell(artefact: Artefact, series: Series) -> str:
     paper = _paper(artefact, series)
-    return _value(artefact, series) + (f"<br>paper: {paper}" if paper else "")
+    votes = f"<br>votes lost: {series.votes}" if series.votes else ""
+    return brief(artefact, series) + votes + (f"<br>paper{artefact.printed_on}: {paper}" if paper else "")
 
 
-def _value(artefact: Artefact, series: Series) -> str:
+def brief(artefact: Artefact, series: Series) -> str:
+    """The mean of the final values with its standard error."""
     values = series.final(artefact.metric)
     digits = 3 if artefact.metric == "loss" else 1
     if len(values) == 1:
         return f"{values[0]:.{digits}f}"
-    return f"{values.mean():.{digits}f} ({values.min():.{digits}f} to {values.max():.{digits}f})"
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return f"{values.mean():.{digits}f} ± {error:.{digits}f}"
 
 
 def _reached(artefact: Artefact, series: Series, level: float) -> str:
-    steps = statistic("reaches", series, artefact.metric, {"level": level}).mean()
-    return f"{steps:.0f}" if np.isfinite(steps) else "never"
+    steps = statistic("reaches", series, artefact.metric, {"level": level})
+    reached = steps[np.isfinite(steps)]
+    if not len(reached):
+        return "never"
+    some = "" if len(reached) == len(steps) else f" ({len(reached)} of {len(steps)})"
+    return f"{reached.mean():.0f}{some}"
 
 
 def _crashes(series: Series) -> str:
-    crashed = sum(run.values("accuracy")[-1] < 20.0 or run.diverged_at is not None for run in series.runs)
+    crashed = sum(run.crashed for run in series.runs)
     return f"{crashed} of {len(series.runs)}"
 
 
@@ -120,9 +133,10 @@ def claims(verdicts: Sequence[Verdict]) -> list[str]:
     """Each claim with what was expected, what was measured, and the verdict."""
     if not verdicts:
         return ["No claim is tested here."]
-    lines = head("claim", "expected", "measured", "verdict", "note")
+    lines = head("claim", "expected", "measured", "seeds", "verdict", "note")
     for verdict in verdicts:
+        status = f"**{verdict.status}**"
         lines.append(
-            row(verdict.claim, verdict.expected, verdict.measured, f"**{verdict.status}**", verdict.note)
+            row(verdict.claim, verdict.expected, verdict.measured, verdict.seeds, status, verdict.note)
         )
     return lines
