@@ -85,6 +85,7 @@ class Artefact(_Part):
         runs: the grid that its slices come from.
         calculate: instead of runs, the name of a calculation.
         reduced: how the runs are smaller than the paper's; empty if they are not.
+        full: the name of its full form; by default its own without "-small".
         sets: what it belongs to: "quick", "cpu", "gpu".
         minutes: what it takes on two cores, or on the GPU for the set "gpu".
         published: the paper's numbers; `says` is its statement in words.
@@ -100,6 +101,7 @@ class Artefact(_Part):
     runs: str = ""
     calculate: str = ""
     reduced: str = ""
+    full: str = ""
     sets: tuple[str, ...] = ()
     minutes: float = 1
     metric: Literal["accuracy", "top3", "loss"] = "accuracy"

@@ -117,7 +117,8 @@ def page(shown: Shown) -> str:
     if artefact.reduction:
         lines += ["", f"**Reduced: {artefact.reduction}.** n, f and the attack are the paper's."]
         if artefact.reduced:
-            lines[-1] += f" In full: `make {artefact.name.removesuffix('-small')} DEVICE=cuda`."
+            full = artefact.full or artefact.name.removesuffix("-small")
+            lines[-1] += f" In full: `make {full} DEVICE=cuda`."
     if shown.series:
         lines += ["", *_conditions(shown), "", *tables.accuracies(artefact, shown.series, shown.references)]
         if artefact.figure.kind != "none":
