@@ -48,10 +48,11 @@ claim = "Krum is no oracle"
 of = { rule = "Krum" }
 below = 100
 [[claims]]
-claim = "Median is one"
+claim = "Median never crashes"
 of = { rule = "Median, b = 8" }
-least = 100
-explanation = "It is none."
+statistic = "crashed"
+most = 0
+explanation = "It does."
 """
 
 
@@ -136,7 +137,7 @@ def test_reproduces_in_one_go_and_then_at_once(experiments, here, tmp_path):
     artefact, place = Artefact.read(experiments / "small.toml"), Workplace(tmp_path / "out", jobs=1)
     shown = reproduce(artefact, Catalogue(experiments), place)
     assert [verdict.status for verdict in shown.verdicts] == ["PASS", "FAIL"]
-    assert "It is none." in shown.verdicts[1].note
+    assert "It does." in shown.verdicts[1].note
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "small").rglob("metrics.jsonl")}
     assert len(before) == 3
     kept = files_of(tmp_path / "out")
@@ -239,7 +240,7 @@ def test_the_overview_shows_the_fullest_form_there_is(experiments, here, tmp_pat
 
     first = line(steps=1)
     assert "[small-steps1](small-steps1/README.md)" in first
-    assert "Reduced: 1 steps only. In full: `make small`." in first
+    assert "* Nothing (the four papers): `make small`" in (tmp_path / "out" / "README.md").read_text()
     assert "[small-repeats1](" in line(repeats=1)
     assert "[small-repeats1](" in line(repeats=1, steps=1)
     assert "[small](small/README.md)" in line()

@@ -83,10 +83,11 @@ class Artefact(_Part):
         title: what it shows, in a line.
         paper, shows: which paper, and what of it ("Figure 4").
         runs: the grid that its slices come from.
+        growing: show the seeds that are there, one at least of each series, while others are still missing.
         calculate: instead of runs, the name of a calculation.
         reduced: how the runs are smaller than the paper's; empty if they are not.
         full: the name of its full form; by default its own without "-small".
-        sets: what it belongs to: "quick", "cpu", "gpu".
+        sets: what it belongs to: "quick", "cpu", "gpu", "evidence".
         minutes: what it takes on two cores, or on the GPU for the set "gpu".
         published: the paper's numbers; `says` is its statement in words.
         printed_on: the data of the paper's numbers where other data ran here (", on CIFAR-100").
@@ -99,6 +100,7 @@ class Artefact(_Part):
     paper: str
     shows: str
     runs: str = ""
+    growing: bool = False
     calculate: str = ""
     reduced: str = ""
     full: str = ""

@@ -146,7 +146,10 @@ def _sweep(
     axes.set_xticks(range(len(places)), places)
     axes.set_xlabel(figure.x_label or figure.x)
     _finish(axes, metric)
-    if metric != "loss" and min(item.final(metric).min() for item in shown) >= figure.lowest:
+    if (
+        metric not in ("loss", "train_loss")
+        and min(item.final(metric).min() for item in shown) >= figure.lowest
+    ):
         axes.set_ylim(figure.lowest, 100)
 
 
@@ -182,7 +185,7 @@ def _pairs(axes: Axes, artefact: Artefact, shown: Sequence[Series], references: 
 
 def _finish(axes: Axes, metric: str) -> None:
     axes.set_ylabel(METRICS[metric], fontsize=9)
-    if metric != "loss":
+    if metric not in ("loss", "train_loss"):
         axes.set_ylim(0, 100)
     _clean(axes)
 

@@ -84,7 +84,8 @@ class Grid:
     def read(cls, path: Path, steps: int | None = None, *, read: Read = configs.read) -> Grid:
         """Reads a grid: `[base]` holds the settings of all runs, each `[axes.NAME]` those of its labels.
 
-        `seeds = 10` makes the axis of seeds 0 to 9, `seeds = [0, 3]` one of these. `leave_out` lists combinations of labels, such as
+        `seeds = 10` makes the axis of seeds 0 to 9, `seeds = [0, 3]` that of these. `leave_out` lists
+        combinations of labels, such as
         `{rule = "D-Bulyan", f = "10"}`, without a run. `like = "other"` takes over another grid of the folder
         with the changes that this one states.
 

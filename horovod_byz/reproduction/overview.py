@@ -23,7 +23,7 @@ from horovod_byz.training.runs import RunError, replace_file
 
 __all__ = ["chosen", "reproduce_all", "show", "write"]
 
-SETS = ("quick", "cpu", "gpu", "all")
+SETS = ("quick", "cpu", "gpu", "evidence", "all")
 _FORM = re.compile(r"(?:-repeats(?P<repeats>\d+))?(?:-steps(?P<steps>\d+))?")
 
 
@@ -118,8 +118,9 @@ def text(catalogue: Catalogue, results: Path) -> str:
             each = shown[artefact.name]
             if artefact.paper != paper:
                 continue
-            if each is None:
+            if each is None or each.artefact != artefact:
                 missing.append(f"* {artefact.shows} ({title}): `{_make(artefact)}`")
+            if each is None:
                 continue
             rows.append(_line(each))
             open_ += [_open(each, verdict) for verdict in each.verdicts if verdict.status != "PASS"]

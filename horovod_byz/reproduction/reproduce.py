@@ -98,10 +98,10 @@ def look(artefact: Artefact, catalogue: Catalogue, results: Path) -> Shown:
             )
         values = json.loads(path.read_text())
     for part in artefact.slices:
-        groups = read(catalogue.of(artefact, part), results)
+        groups = read(catalogue.of(artefact, part), results, growing=artefact.growing)
         series += tuple(Series({**group.labels, **part.labels}, group.runs) for group in groups)
     for reference in artefact.references:
-        groups = read(catalogue.of(artefact, reference), results)
+        groups = read(catalogue.of(artefact, reference), results, growing=artefact.growing)
         if len(groups) != 1:
             raise RunError(f"the reference {reference.name!r} means {len(groups)} series: it has to be one")
         references[reference.name] = Series({**groups[0].labels, **reference.labels}, groups[0].runs)

@@ -159,18 +159,29 @@ class Series:
         )
 
 
-def read(cells: Sequence[Cell], results: Path) -> tuple[Series, ...]:
+def read(cells: Sequence[Cell], results: Path, *, growing: bool = False) -> tuple[Series, ...]:
     """Reads complete runs, grouped into series in the order of the cells.
+
+    Args:
+        cells: the runs.
+        results: the folder of results.
+        growing: of each series only the seeds that are there, one at least.
 
     Raises:
         RunError: naming the first run that is missing.
     """
     grouped: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    missing: dict[tuple[tuple[str, str], ...], Cell] = {}
     for cell in cells:
-        if not cell.complete(results):
-            raise RunError(f"the run {cell.name!r} is missing in {results / cell.grid}: compute it first")
         key = tuple((axis, label) for axis, label in cell.labels.items() if axis != SEED)
-        grouped.setdefault(key, []).append(_run(cell, results))
+        runs = grouped.setdefault(key, [])
+        if cell.complete(results):
+            runs.append(_run(cell, results))
+        else:
+            missing.setdefault(key, cell)
+    for key, cell in missing.items():
+        if not growing or not grouped[key]:
+            raise RunError(f"the run {cell.name!r} is missing in {results / cell.grid}: compute it first")
     return tuple(Series(dict(key), tuple(runs)) for key, runs in grouped.items())
 
 

@@ -15,7 +15,12 @@ from horovod_byz.reproduction.series import Series, statistic
 
 __all__ = ["METRICS", "accuracies", "brief", "calculated", "claims", "named", "published", "row"]
 
-METRICS = {"accuracy": "test accuracy (%)", "top3": "top-3 test accuracy (%)", "loss": "test loss"}
+METRICS = {
+    "accuracy": "test accuracy (%)",
+    "top3": "top-3 test accuracy (%)",
+    "loss": "test loss",
+    "train_loss": "training cross-entropy",
+}
 
 
 def row(*cells: str) -> str:
