@@ -127,10 +127,14 @@ def published(number: Published) -> str:
 
 
 def calculated(values: Mapping[str, Any]) -> list[str]:
-    """Calculated quantities, one per line."""
+    """Calculated quantities, one per line; the standard error of a noisy one stands beside it."""
     lines = head("quantity", "value")
     for name, value in values.items():
-        lines.append(row(name, f"{value:.6g}" if isinstance(value, float) else str(value)))
+        if name.endswith((", standard error", ", trials")):
+            continue
+        error = values.get(f"{name}, standard error")
+        noise = "" if error is None else f" ± {error:.2g} ({values[f'{name}, trials']} trials)"
+        lines.append(row(name, (f"{value:.6g}" if isinstance(value, float) else str(value)) + noise))
     return lines
 
 
