@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from horovod_byz.reproduction import bars, calculations, evidence, figures, tables
 from horovod_byz.reproduction.artefact import Artefact
+from horovod_byz.reproduction.calculations import timing
 from horovod_byz.reproduction.claims import Claim, judge
 from horovod_byz.reproduction.series import Run, Series, statistic
 from horovod_byz.training.config import ConfigError, make
@@ -313,3 +314,20 @@ def test_calculations_give_plain_finite_numbers(name):
     assert all(isinstance(value, int | float) and np.isfinite(value) for value in numbers.values())
     with pytest.raises(ConfigError, match="unknown calculation"):
         calculations.by_name("toy")
+
+
+def test_a_noisy_quantity_stands_in_one_line_with_its_error():
+    assert tables.calculated(NUMBERS)[2:] == ["| k | 2 |", "| noisy | 1 ± 0.3 (60 trials) |"]
+
+
+def test_a_step_is_a_gradient_and_an_aggregation():
+    values = {"compute: x, 32 images (vanilla), s": 1.0, "compute: x, 96 images (DETOX), s": 3.0}
+    for name, vanilla in (("Median", 5.0), ("Multi-Krum", 1.0), ("Bulyan", 1.0)):
+        values |= {f"aggregation: {name}, s": vanilla, f"aggregation: D-{name}, s": 1.0}
+    made = timing.iterations(values)
+    assert made["compute: DETOX over vanilla"] == 3
+    assert (
+        made["step without network: Median over D-Median"]
+        == made["step without network: largest ratio"]
+        == 1.5
+    )

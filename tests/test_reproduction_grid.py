@@ -20,6 +20,7 @@ from horovod_byz.reproduction.compute import Workplace, compute
 from horovod_byz.reproduction.grid import Grid, merged
 from horovod_byz.reproduction.overview import reproduce_all
 from horovod_byz.reproduction.reproduce import look, page, reproduce
+from horovod_byz.reproduction.series import read
 from horovod_byz.training import config as configs
 from horovod_byz.training.config import ConfigError
 from horovod_byz.training.runs import RunError, RunFolder
@@ -247,6 +248,21 @@ def test_the_overview_shows_the_fullest_form_there_is(experiments, here, tmp_pat
     assert "[small](small/README.md)" in line(steps=1)
     (tmp_path / "out" / "small" / "Krum_0" / "run.json").unlink()
     assert "[small-steps1](" in line(steps=1)
+
+
+def test_a_growing_artefact_shows_the_seeds_that_are_there(experiments, here, tmp_path):
+    path = experiments / "grids" / "small.toml"
+    path.write_text(GRID.replace("seeds = 2", "seeds = [3, 5]").replace('seed = "1"', 'seed = "5"'))
+    catalogue, out = Catalogue(experiments), tmp_path / "out"
+    cells = catalogue.cells(catalogue.artefact("small"))
+    assert [cell.name for cell in cells] == ["Krum_3", "Median-b=8_3", "Median-b=8_5"]
+    compute(cells[:2], Workplace(out, jobs=1), "small")
+    with pytest.raises(RunError, match="the run 'Median-b=8_5' is missing"):
+        read(cells, out)
+    assert [len(series.runs) for series in read(cells, out, growing=True)] == [1, 1]
+    shutil.rmtree(out / "small" / "Krum_3")
+    with pytest.raises(RunError, match="the run 'Krum_3' is missing"):
+        read(cells, out, growing=True)
 
 
 @pytest.mark.slow
