@@ -62,6 +62,6 @@ def run_sharded(rule, rows, count, **options):
 
     def work(_, begin, end, reduce):
         source = Whole(Rows(np.ascontiguousarray(rows[:, begin:end])))
-        return engine.run(rule, source, value[begin:end], Shard(d, begin, reduce, **options))
+        return engine.run(rule, source, value[begin:end], Shard(d, ((begin, end),), reduce, **options))
 
     return value, on_shards(count, d, work)

@@ -66,7 +66,7 @@ class Counting:
     def __init__(self, rank):
         self.sent = self.received = 0
         self._rank = rank
-        for name in ("exchange_any", "allgather", "alltoall", "gather", "hand_out"):
+        for name in ("exchange_any", "allgather", "alltoall", "start", "gather", "hand_out"):
             self._wrap(name, getattr(rank, name), getattr(self, f"_{name}"))
 
     def _wrap(self, name, call, count):
@@ -95,6 +95,8 @@ class Counting:
     def _alltoall(self, result, send, splits, out, expected, phase):
         self.sent += sum(splits[rank] for rank in self._others()) * send.itemsize
         self.received += sum(expected[rank] for rank in self._others()) * out.itemsize
+
+    _start = _alltoall
 
     def _gather(self, result, rows, out, layout):
         own = 0 if self._rank.rank else rows.nbytes

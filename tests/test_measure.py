@@ -47,7 +47,7 @@ def test_sharded_statistics_have_the_same_bits(dtype, d, count):
 
     def work(_, begin, end, reduce):
         source = Whole(Rows(np.ascontiguousarray(rows[:, begin:end])))
-        return everything(Statistics(source, Shard(d, begin, reduce)), point[begin:end])
+        return everything(Statistics(source, Shard(d, ((begin, end),), reduce)), point[begin:end])
 
     for seen in on_shards(count, d, work):
         for name, expected in whole.items():

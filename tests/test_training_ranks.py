@@ -52,8 +52,10 @@ def interrupted(command, folder, after):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_ctrl_c_and_resume_on_two_ranks_give_the_numbers_of_one_process(
-    environment, python, tmp_path, backend
+    environment, python, tmp_path, backend, monkeypatch
 ):
+    # Seconds that mpirun leaves the ranks after Ctrl-C. Its one is too few for a checkpoint beside a load.
+    monkeypatch.setenv("OMPI_MCA_odls_base_sigkill_timeout", "60")
     job = [*HOROVODRUN, *BACKENDS[backend], "-np", "2"]
     options = ["--steps", "2000", "--evaluate-every", "4", "--out", str(tmp_path / "run")]
     output = interrupted([*job, sys.executable, *TRAIN, *RUN.split(), *options], tmp_path / "run", after=5)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -36,9 +38,11 @@ class ThreadRank:
     """
 
     is_current = True
+    background = True
 
-    def __init__(self, rank, board, barrier):
+    def __init__(self, rank, board, barrier, posts):
         self.rank, self.size, self.most = rank, len(board), MOST_ELEMENTS
+        self._posts, self._begun = posts, Counter()
         self.watchdog = Watchdog(rank, self.size, Silent(), 60.0)
         self._board, self._barrier = board, barrier
         self.lie = lambda phase, message, to: message
@@ -73,6 +77,20 @@ class ThreadRank:
         check_received(expected, [piece.size for piece in received], phase)
         out[:] = np.concatenate(received)
 
+    def start(self, send, splits, out, expected, phase):
+        """The others may wait for it in any order; it arrives when this rank waits, as late as it may."""
+        self._begun[phase] += 1
+        key = phase, self._begun[phase]
+        self._posts.put(key, self.rank, np.split(send.copy(), np.cumsum(splits)[:-1]))
+        out.view(np.uint8)[:] = 0xFF  # NaN, for who reads before
+
+        def finish():
+            received = [pieces[self.rank] for pieces in self._posts.get(key)]
+            check_received(expected, [piece.size for piece in received], phase)
+            out[:] = np.concatenate(received)
+
+        return _Started(finish)
+
     def gather(self, rows, out, layout):
         parts = self._swap(rows.copy())
         if out is not None:
@@ -82,17 +100,51 @@ class ThreadRank:
         value[:] = self._swap(value.copy())[0]
 
 
+class _Posts:
+    """What the ranks have sent, by exchange."""
+
+    def __init__(self, barrier):
+        self._barrier, self._all, self._changed = barrier, defaultdict(dict), threading.Condition()
+
+    def put(self, key, rank, pieces):
+        with self._changed:
+            self._all[key][rank] = pieces
+            self._changed.notify_all()
+
+    def get(self, key):
+        """The pieces of every rank, when all have sent them; raises when a rank has failed meanwhile."""
+        size, deadline = self._barrier.parties, time.monotonic() + PATIENCE
+        with self._changed:
+            while len(self._all[key]) < size:
+                if self._barrier.broken or time.monotonic() > deadline:
+                    raise threading.BrokenBarrierError
+                self._changed.wait(0.1)
+            return [self._all[key][rank] for rank in range(size)]
+
+
+class _Started:
+    over = False
+
+    def __init__(self, finish):
+        self._finish = finish
+
+    def wait(self):
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            finish()
+
+
 def on_ranks(size, work, aborting=True):
     """Runs `work(transport)` on `size` ranks; returns each rank's result, or the exception it raised.
 
     The first exception wakes the ranks that wait, unless every rank is expected to raise by itself.
     """
     barrier = threading.Barrier(size)
-    board = [None] * size
+    board, posts = [None] * size, _Posts(barrier)
 
     def guarded(rank):
         try:
-            return work(ThreadRank(rank, board, barrier))
+            return work(ThreadRank(rank, board, barrier, posts))
         except Exception as error:  # noqa: BLE001 - the test says which one it expects
             if aborting:
                 barrier.abort()

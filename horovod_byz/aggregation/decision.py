@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from horovod_byz.aggregation.source import Floats, FusedRule, Ints, Source, Whole
-from horovod_byz.aggregation.tiles import overlaps
+from horovod_byz.aggregation.tiles import Columns, overlaps
 from horovod_byz.kernels import coordinate, linear
 from horovod_byz.kernels.rows import Rows
 
@@ -140,7 +140,9 @@ class Composite:
 
     def combine(self, rows: Rows, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
         """Writes the row to `out`; makes the virtual rows block by block."""
-        Virtual(Whole(rows), self.below, threads, offset).combine(self.top, out, threads, offset)
+        Virtual(Whole(rows), self.below, threads, Columns.at(offset, rows.d)).combine(
+            self.top, out, threads, offset
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,18 +201,18 @@ def compose(below: Sequence[Decision], top: Decision, n: int) -> Decision:
     return replace(folded, outvoted=np.unique(np.concatenate([decision.outvoted for decision in below])))
 
 
-def virtual_rows(source: Source, decisions: Sequence[Decision], offset: int = 0) -> Source:
+def virtual_rows(source: Source, decisions: Sequence[Decision], columns: Columns | None = None) -> Source:
     """The results of the decisions as rows; the real rows themselves if each decision picks one.
 
     Args:
         source: the rows below.
         decisions: one per virtual row.
-        offset: coordinate of the first column of `source`.
+        columns: the coordinates of the columns of `source`; default all, from 0 on.
     """
     picked = _picked(decisions)
-    return (
-        Virtual(source, decisions, offset=offset) if picked is None else source.take([int(i) for i in picked])
-    )
+    if picked is None:
+        return Virtual(source, decisions, columns=columns)
+    return source.take([int(i) for i in picked])
 
 
 def _picked(decisions: Sequence[Decision]) -> Ints | None:
@@ -233,7 +235,7 @@ class Virtual(Source):
         source: the rows below.
         decisions: one per virtual row.
         threads: threads for the kernels.
-        offset: coordinate of the first column of `source`.
+        columns: the coordinates of the columns of `source`; default all, from 0 on.
         dtype: dtype of the blocks; None means that of the source. The values are rounded to the source's
             dtype in both cases.
     """
@@ -243,10 +245,11 @@ class Virtual(Source):
         source: Source,
         decisions: Sequence[Decision],
         threads: int = 1,
-        offset: int = 0,
+        columns: Columns | None = None,
         dtype: type[np.float64] | None = None,
     ) -> None:
-        self.source, self._offset = source, offset
+        self.source = source
+        self._columns = Columns.at(0, source.d) if columns is None else columns
         self.decisions = tuple(decisions)
         self.n, self.d = len(self.decisions), source.d
         self.dtype = source.dtype if dtype is None else np.dtype(dtype)
@@ -254,16 +257,16 @@ class Virtual(Source):
 
     def block(self, begin: int, end: int) -> Rows:
         below = self.source.block(begin, end)
-        values = np.empty((self.n, end - begin), below.dtype)
+        values, offset = np.empty((self.n, end - begin), below.dtype), self._columns.coordinate(begin)
         for decision, row in zip(self.decisions, values, strict=True):
-            decision.combine(below, row, self._threads, self._offset + begin)
+            decision.combine(below, row, self._threads, offset)
         return Rows(values.astype(self.dtype, copy=False))
 
     def take(self, indices: Sequence[int]) -> Source:
         part = [self.decisions[i] for i in indices]
         if self.dtype == self.source.dtype:  # then rows that are picked need no copy
-            return virtual_rows(self.source, part, self._offset)
-        return Virtual(self.source, part, self._threads, self._offset, np.float64)
+            return virtual_rows(self.source, part, self._columns)
+        return Virtual(self.source, part, self._threads, self._columns, np.float64)
 
 
 def _mix(weights: Floats, below: Sequence[Decision]) -> Floats:

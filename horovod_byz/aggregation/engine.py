@@ -71,11 +71,11 @@ class Outcome:
 
 
 def run(rule: Rule, rows: Source, out: npt.NDArray[Any], shard: Shard | None = None) -> Outcome:
-    """Aggregates the coordinates [shard.offset, shard.offset + rows.d) of shard.d into `out`.
+    """Aggregates the coordinates of a shard into `out`.
 
     Args:
         rule: the aggregation rule.
-        rows: n rows, float32 or float64, over this shard of coordinates.
+        rows: n rows, float32 or float64, over the shard's coordinates.
         out: (rows.d,) writable, of the rows' dtype.
         shard: which coordinates those are; None means that the rows hold all, at step 0.
 
@@ -119,12 +119,16 @@ def value(rows: Any, rule: Rule, *, step: int = 0, threads: int | None = None) -
 
 
 def into(out: npt.NDArray[Any], rows: Source, rule: Rule, shard: Shard | None = None) -> Decision:
-    """Writes the aggregate alone to `out`, (d,) of the rows' dtype; like `value`, for rows of the kernels."""
+    """Writes the aggregate alone to `out`, (d,) of the rows' dtype; like `value`, for rows of the kernels.
+
+    The shard has one range.
+    """
     statistics = Statistics(rows, shard)
     decision = _voted(rule, statistics, out, lazy=True)
     if decision is None:
         decision = decided(rule, statistics)
-        rows.combine(decision, out, statistics.shard.threads, statistics.shard.offset)
+        ((offset, _),) = statistics.shard.columns.ranges
+        rows.combine(decision, out, statistics.shard.threads, offset)
     return decision
 
 

@@ -81,7 +81,7 @@ class Statistics:
 
     def virtual(self, decisions: Sequence[Decision]) -> Statistics:
         """The statistics of the rows that decisions about these rows give."""
-        return self.over(virtual_rows(self.source, decisions, self.shard.offset))
+        return self.over(virtual_rows(self.source, decisions, self.shard.columns))
 
     def mixed(self, weights: Floats, *, from_distances: bool) -> Statistics:
         """The statistics of mixtures of these rows, all of which are finite.

@@ -22,15 +22,23 @@ def reduced(statistic: Statistic, source: Source, shard: Shard) -> npt.NDArray[A
         source: the rows over this rank's shard.
         shard: the shard.
     """
-    begin, tiles = shard.offset, -(-shard.d // TILE)
+    tiles = -(-shard.d // TILE)
 
-    def leaf(first: int, size: int) -> Any:
-        low, high = first * TILE, min((first + size) * TILE, shard.d)
-        if size > 1 and (size * TILE > source.at_once or not statistic.in_one_call(low, high)):
-            return None  # one level down, until a block or a segment holds the node
-        return statistic.on(source, low - begin, min(high - begin, source.d), shard)
+    def over(begin: int, end: int, column: int) -> list[Any]:
+        """Over the coordinates [begin, end), the first of which is that column: the sum of each node."""
 
-    own = [tree_sum(first, size, tiles, leaf) for first, size in nodes(begin, begin + source.d, shard.d)]
+        def leaf(first: int, size: int) -> Any:
+            low, high = first * TILE, min((first + size) * TILE, end)
+            if size > 1 and (size * TILE > source.at_once or not statistic.in_one_call(low, high)):
+                return None  # one level down, until a block or a segment holds the node
+            return statistic.on(source, low - begin + column, high - begin + column, shard)
+
+        return [tree_sum(first, size, tiles, leaf) for first, size in nodes(begin, end, shard.d)]
+
+    ranges = list(zip(shard.columns.ranges, shard.columns.cuts, strict=True))
+    # From the last range to the first, as the ranges arrive during a backward pass.
+    sums_of = [over(begin, end, column) for (begin, end), (column, _) in reversed(ranges)]
+    own = [node for sums in reversed(sums_of) for node in sums]
     # A shard without coordinates still sends one partial, of zeros: all ranks send equal shapes.
     partials = shard.reduce(np.stack(own or [statistic.on(source, 0, 0, shard)]))
     sums: dict[tuple[int, int], Any] = {}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy.typing as npt
+
+from horovod_byz.aggregation.tiles import Columns, Range
 
 # A statistic of one shard: its nodes of the summation tree along the first axis.
 Partial = npt.NDArray[Any]
@@ -20,23 +23,29 @@ def alone(partial: Partial) -> list[Partial]:
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """A range of coordinates, the optimizer step, and the settings with which a rank aggregates it.
+    """Ranges of coordinates, the optimizer step, and the settings with which a rank aggregates them.
 
     Attributes:
         d: number of coordinates, all shards together.
-        offset: first coordinate of this shard, a multiple of `TILE`.
-        reduce: gathers every shard's partial statistics, in the order of `tiles.shards`.
+        ranges: those of this shard, ascending, of whole tiles; () for all coordinates.
+        reduce: given this shard's partial statistics, range after range, it gathers those of all ranges of
+            all ranks, in the order of `tiles.shards`.
         step: optimizer step, which seeds randomised rules.
         threads: threads for the kernels; the result does not depend on it.
         segments: the coordinate after each tensor's last, for rules that treat tensors separately.
     """
 
     d: int
-    offset: int = 0
+    ranges: tuple[Range, ...] = ()
     reduce: Reduce = alone
     step: int = 0
     threads: int = 1
     segments: tuple[int, ...] | None = None
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The coordinates of the columns of this shard's rows."""
+        return Columns(self.ranges or ((0, self.d),))
 
     @property
     def is_whole(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ class Source(ABC):
     n: int
     d: int
     dtype: np.dtype[Any]
-    at_once: ClassVar[int] = BLOCK
+    at_once: int = BLOCK
 
     @abstractmethod
     def block(self, begin: int, end: int) -> Rows:

@@ -94,7 +94,7 @@ def to_result(decision: Combination, out: Array) -> Statistic:
 
     def on(source: Source, begin: int, end: int, shard: Shard) -> Floats:
         here = out[begin:end]
-        return source.combined(decision, here, begin, end, shard.threads, shard.offset + begin)
+        return source.combined(decision, here, begin, end, shard.threads, shard.columns.coordinate(begin))
 
     return Statistic("distances to the result", on, _of_rows)
 
@@ -156,7 +156,7 @@ def _summed(name: str, kernel: Kernel, ends: Ends) -> Statistic:
     def on(source: Source, begin: int, end: int, shard: Shard) -> Array:
         rows = source.block(begin, end)
         none = np.zeros_like(kernel(rows.block(0, 0), shard.threads))  # the right shape, for absent segments
-        cuts = overlaps(ends, shard.offset + begin, rows.d)
+        cuts = overlaps(ends, shard.columns.coordinate(begin), rows.d)
         return np.stack([kernel(rows.block(a, b), shard.threads) if a < b else none for a, b in cuts])
 
     def inside(begin: int, end: int) -> bool:

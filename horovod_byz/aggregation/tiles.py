@@ -9,9 +9,43 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from horovod_byz.kernels.rows import TILE
+
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which coordinates the columns of some rows are: ranges of coordinates, one after another.
+
+    Attributes:
+        ranges: (begin, end) of each range, ascending; each begins at a tile.
+    """
+
+    ranges: tuple[Range, ...]
+
+    @classmethod
+    def at(cls, offset: int, width: int) -> Columns:
+        """`width` columns from the coordinate `offset` on."""
+        return cls(((offset, offset + width),))
+
+    def coordinate(self, column: int) -> int:
+        """The coordinate of a column."""
+        end = 0
+        for begin, end in self.ranges:
+            if column < end - begin:
+                return begin + column
+            column -= end - begin
+        return end + column  # the one after the last, where a block without columns begins
+
+    @property
+    def cuts(self) -> list[Range]:
+        """The columns (first, end) of each range."""
+        ends = itertools.accumulate((end - begin for begin, end in self.ranges), initial=0)
+        return list(itertools.pairwise(ends))
 
 
 def shards(d: int, count: int) -> list[tuple[int, int]]:

@@ -81,6 +81,9 @@ def variants(size: int, every: bool = False) -> list[Variant]:
     if every:
         pairs = tuple((rule, way) for rule in rules for way in ("sharded", "root", "symmetric"))
     made = [Variant(f"{rule}, {way}", rules[rule], way) for rule, way in pairs if rules[rule] is not None]
+    for rule in ("Median", "MultiKrum"):
+        if rules[rule] is not None:
+            made.append(Variant(f"{rule}, sharded:overlap=true", rules[rule], hb.Sharded(overlap=True)))
     if size >= 3:
         made.append(Variant("Median, sharded:replicas=3", hb.Median(), hb.Sharded(replicas=3)))
     return made

@@ -195,7 +195,7 @@ class Root(Collector):
         return RootSession(job)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sharded(Collector):
     """Each rank aggregates one shard of the coordinates.
 
@@ -203,13 +203,25 @@ class Sharded(Collector):
         replicas: number of ranks that aggregate each shard. A bitwise majority vote on their statistics and
             results tolerates (replicas - 1) // 2 Byzantine aggregators of a shard, for `replicas` times the
             traffic, memory and work.
+        overlap: whether parts of a gradient are sent while backward() still computes the rest. For
+            `DistributedOptimizer`, where the network takes a good part of a step; the result has the same
+            bits. What changes for a script stands in docs/collecting.md.
     """
 
     replicas: int = 1
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.replicas, int) or self.replicas < 1:
             raise ValueError(f"Sharded: replicas must be a whole number >= 1, got {self.replicas!r}")
+        object.__setattr__(self, "overlap", flag(self, "overlap", self.overlap))
+        if self.overlap and self.replicas > 1:
+            raise ValueError(
+                f"Sharded(replicas={self.replicas}, overlap=True) is not supported: leave out one of the two"
+            )
+
+    def __repr__(self) -> str:
+        return f"Sharded(replicas={self.replicas}{', overlap=True' if self.overlap else ''})"
 
     def held(self, bound: Bound, rank: int) -> int:
         return footprint.of_replicas(bound, rank, self.replicas)
@@ -218,7 +230,7 @@ class Sharded(Collector):
         if self.replicas == 1:
             from horovod_byz.collect.sharded import ShardedSession
 
-            return ShardedSession(job)
+            return ShardedSession(job, self.overlap)
         from horovod_byz.collect.replicated import ReplicatedSession
 
         return ReplicatedSession(job, self.replicas)

@@ -10,24 +10,32 @@ import numpy as np
 import torch
 
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.protocol import Array, pieces
+from horovod_byz.collect.protocol import Array, Arrival, Arrived, pieces
 
 # Elements per operation when the root sends the result to all ranks: 16 MiB of float32.
 _HAND_OUT = 2**22
 
 
 class ByAlltoall(ABC):
-    """`gather` and `hand_out` of a `Transport`; a subclass has `alltoall` and the attributes."""
+    """What a `Transport` can do by `alltoall`, which a subclass has with the attributes."""
 
     rank: int
     size: int
     most: int
+    background = False
 
     @abstractmethod
     def alltoall(
         self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
     ) -> None:
         """As `Transport.alltoall`."""
+
+    def start(
+        self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
+    ) -> Arrival:
+        """As `Transport.start`; the exchange is complete when it returns."""
+        self.alltoall(send, splits, out, expected, phase)
+        return Arrived()
 
     def gather(self, rows: Array, out: Array | None, layout: Layout) -> None:
         """As `Transport.gather`."""

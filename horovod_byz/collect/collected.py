@@ -89,6 +89,21 @@ class Stopwatch:
 
 
 @dataclass(frozen=True, eq=False)
+class Opened:
+    """A step after the ranks have exchanged headers.
+
+    Attributes:
+        number: the optimizer step.
+        rule: the aggregation rule; the whole one if a rank was bound meanwhile.
+        headers: each rank's header.
+    """
+
+    number: int
+    rule: Rule
+    headers: list[Header]
+
+
+@dataclass(frozen=True, eq=False)
 class Step:
     """One call of `Session.step`, after the ranks have exchanged headers.
 

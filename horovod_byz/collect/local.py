@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from horovod_byz.collect.channels import Silent
 from horovod_byz.collect.layout import Layout
 from horovod_byz.collect.process import initialized, torch_initialized
-from horovod_byz.collect.protocol import MOST_ELEMENTS, Array, Bytes
+from horovod_byz.collect.protocol import MOST_ELEMENTS, Array, Arrival, Arrived, Bytes
 from horovod_byz.collect.watchdog import Watchdog
 
 
@@ -15,7 +15,7 @@ class Local:
     """One rank, no network."""
 
     def __init__(self) -> None:
-        self.rank, self.size, self.most = 0, 1, MOST_ELEMENTS
+        self.rank, self.size, self.most, self.background = 0, 1, MOST_ELEMENTS, True
         self.watchdog = Watchdog(0, 1, Silent(), 1.0)
 
     @property
@@ -35,6 +35,12 @@ class Local:
         self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
     ) -> None:
         out[:] = send
+
+    def start(
+        self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
+    ) -> Arrival:
+        self.alltoall(send, splits, out, expected, phase)
+        return Arrived()
 
     def gather(self, rows: Array, out: Array | None, layout: Layout) -> None:
         if out is not None:

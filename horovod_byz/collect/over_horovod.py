@@ -25,6 +25,7 @@ from horovod_byz.collect.protocol import (
     MOST_ELEMENTS,
     SLACK,
     Array,
+    Arrival,
     Bytes,
     check_received,
     too_much,
@@ -59,6 +60,8 @@ def recoverable(kind: type[Error]) -> type[Error]:
 
 class Horovod(ByAlltoall):
     """Ranks connected by Horovod alone (Gloo, or MPI without mpi4py)."""
+
+    background = True  # Horovod's own thread sends and receives
 
     def __init__(self, name: str, timeout: float, channel: Channel) -> None:
         import horovod.torch as hvd
@@ -103,37 +106,59 @@ class Horovod(ByAlltoall):
         """Every rank's bytes, one after another, and their lengths; in memory that cannot grow."""
         out = np.empty(self.size * most + SLACK, np.uint8)
         send, splits = tensor_over(np.tile(message, self.size)), [message.size] * self.size
-        _, received = self._alltoall(send, splits, tensor_over(out), phase)
-        return out, received
+        handle, received = self._alltoall(send, splits, tensor_over(out), phase)
+        self._finish(handle, phase)
+        return out, received.tolist()
 
     def allgather(self, own: Array, out: Array, phase: str) -> None:
         tensor, gathered = tensor_over(own), tensor_over(out)
-        self._run(lambda name: self._ops._allgather_async(tensor, gathered, name, self._world), phase)
+        gather = self._ops._allgather_async
+        self._finish(self._begin(lambda name: gather(tensor, gathered, name, self._world), phase), phase)
 
     def alltoall(
         self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
     ) -> None:
-        _, received = self._alltoall(tensor_over(send), splits, tensor_over(out), phase)
-        check_received(expected, received, phase)
+        self.start(send, splits, out, expected, phase).wait()
+
+    def start(
+        self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
+    ) -> Arrival:
+        handle, received = self._alltoall(tensor_over(send), splits, tensor_over(out), phase)
+
+        def finish() -> None:
+            self._finish(handle, phase)
+            check_received(expected, received.tolist(), phase)
+
+        return _Started(finish, lambda: self._is_over(handle))
 
     def _alltoall(
         self, send: torch.Tensor, splits: Sequence[int], out: torch.Tensor, phase: str
-    ) -> tuple[torch.Tensor, list[int]]:
+    ) -> tuple[int, torch.Tensor]:
+        """Begins an alltoall; returns its handle, and where the elements received of each rank will be."""
         counts = torch.tensor(list(splits), dtype=torch.int32, device=_CPU)
         received = torch.empty(self.size, dtype=torch.int32, device=_CPU)
-        start = self._ops._alltoall_async
-        self._run(lambda name: start(send, counts, out, received, name, self._world), phase)
-        return out, received.tolist()
+        begin = self._ops._alltoall_async
+        handle = self._begin(lambda name: begin(send, counts, out, received, name, self._world), phase)
+        return handle, received
 
-    def _run(self, start: Callable[[str], int], phase: str) -> None:
+    def _begin(self, start: Callable[[str], int], phase: str) -> int:
+        with self._failing(phase):
+            return start(self._operation(phase))
+
+    def _finish(self, handle: int, phase: str) -> None:
+        with self._failing(phase):
+            with self._watched(lambda: self._is_over(handle), self._ops._handle_map.get(handle)):
+                self.watchdog.wait(lambda: self._ops.poll(handle), phase)
+            self._ops.synchronize(handle)
+
+    @contextmanager
+    def _failing(self, phase: str) -> Iterator[None]:
+        """Context of an operation's beginning and of its end, which names the late ranks if it breaks off."""
         from horovod.common.exceptions import HorovodInternalError
 
         with self._checked(phase):
             try:
-                handle = start(self._operation(phase))
-                with self._watched(lambda: self._is_over(handle), self._ops._handle_map.get(handle)):
-                    self.watchdog.wait(lambda: self._ops.poll(handle), phase)
-                self._ops.synchronize(handle)
+                yield
             except LateRanksError:  # may be a HorovodInternalError too; see `recoverable`
                 raise
             except HorovodInternalError as error:
@@ -200,3 +225,20 @@ class Horovod(ByAlltoall):
         """
         scope = "" if phase == HEADER_EXCHANGE else f"{self._name}."
         return f"horovod_byz.{scope}{phase.replace(' ', '_')}"
+
+
+class _Started:
+    """An exchange that Horovod's thread carries out."""
+
+    def __init__(self, finish: Callable[[], None], is_over: Callable[[], bool]) -> None:
+        self._finish: Callable[[], None] | None = finish
+        self._is_over = is_over
+
+    @property
+    def over(self) -> bool:
+        return self._finish is not None and self._is_over()
+
+    def wait(self) -> None:
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            finish()

@@ -5,7 +5,7 @@ Horovod's own thread and mpi4py may share MPI only when it was initialised with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any
@@ -76,7 +76,7 @@ class Mpi(Horovod):
         with self._calls(phase):
             receive = [self._comm.Irecv(room[rank], source=rank, tag=_EXCHANGE) for rank in others]
             send = [self._comm.Isend(message, dest=rank, tag=_EXCHANGE) for rank in others]
-            received = dict(zip(others, self._finish(receive + send, phase), strict=False))
+            received = dict(zip(others, self._complete(receive + send, phase), strict=False))
         lengths = [received.get(rank, message.size) for rank in range(self.size)]
         check_received([message.size] * self.size, lengths, phase)
         return np.ascontiguousarray(room[:, : message.size])
@@ -96,7 +96,7 @@ class Mpi(Horovod):
                     None if out is None else [_bytes_from(out, begin), layout.rows, _starts(layout), row]
                 )
                 send = [_bytes_from(rows, begin), rows.shape[0], row]
-                self._finish([self._comm.Igatherv(send, receive, root=0)], phase)
+                self._complete([self._comm.Igatherv(send, receive, root=0)], phase)
                 row.Free()
                 unit.Free()
 
@@ -107,7 +107,7 @@ class Mpi(Horovod):
         for begin, end in pieces(value.size, 1, _MOST_PER_MESSAGE):
             part = value[begin:end]
             with self._calls(phase):
-                self._finish([start(part, rank, _RESULT) for rank in others], phase)
+                self._complete([start(part, rank, _RESULT) for rank in others], phase)
 
     @contextmanager
     def _calls(self, phase: str) -> Iterator[None]:
@@ -120,9 +120,10 @@ class Mpi(Horovod):
                 self._refuse_if_shut_down(phase)
                 self.watchdog.broke(phase, error)
 
-    def _run(self, start: Callable[[str], int], phase: str) -> None:
-        with self._checked(phase), self._alive(phase):
-            super()._run(start, phase)
+    @contextmanager
+    def _failing(self, phase: str) -> Iterator[None]:
+        with self._checked(phase), self._alive(phase), super()._failing(phase):
+            yield
 
     @contextmanager
     def _alive(self, phase: str) -> Iterator[None]:
@@ -134,7 +135,7 @@ class Mpi(Horovod):
                 self.watchdog.broke(phase, error)
             yield
 
-    def _finish(self, requests: list[Any], phase: str) -> list[int]:
+    def _complete(self, requests: list[Any], phase: str) -> list[int]:
         """Waits for the requests; after Horovod has begun to end MPI, only for `patience` seconds.
 
         Returns:

@@ -29,6 +29,32 @@ SLACK = 2**16
 WORKSPACE = 2**26
 
 
+class Arrival(Protocol):
+    """An exchange that goes on while this rank computes.
+
+    Attributes:
+        over: whether the ranks were started anew meanwhile, as in elastic training: it never completes.
+    """
+
+    @property
+    def over(self) -> bool: ...
+
+    def wait(self) -> None:
+        """Returns when everything has arrived; at once if it was called before.
+
+        Raises:
+            HeaderMismatchError: if a rank sent another number of elements.
+        """
+
+
+class Arrived:
+    """An exchange that is complete."""
+
+    over = False
+
+    def wait(self) -> None: ...
+
+
 class Transport(Protocol):
     """The ranks of a job, and how they send to one another. Arrays are C-contiguous.
 
@@ -37,12 +63,14 @@ class Transport(Protocol):
         size: number of ranks.
         watchdog: bounds every wait.
         most: largest number of elements in one operation.
+        background: whether `start` returns before the exchange is complete.
     """
 
     rank: int
     size: int
     watchdog: Watchdog
     most: int
+    background: bool
 
     @property
     def is_current(self) -> bool:
@@ -79,6 +107,14 @@ class Transport(Protocol):
 
         Raises:
             HeaderMismatchError: if a rank sent another number of elements.
+        """
+
+    def start(
+        self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
+    ) -> Arrival:
+        """Begins an `alltoall`; until `wait` of what it returns, the caller must leave both arrays alone.
+
+        Those that are under way at the same time have different phases.
         """
 
     def gather(self, rows: Array, out: Array | None, layout: Layout) -> None:

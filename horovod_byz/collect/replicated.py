@@ -23,9 +23,10 @@ from horovod_byz.aggregation.shard import Partial
 from horovod_byz.aggregation.tiles import shards
 from horovod_byz.collect import digest, partials
 from horovod_byz.collect.errors import EquivocationError, names
-from horovod_byz.collect.protocol import Array
+from horovod_byz.collect.layout import Layout
+from horovod_byz.collect.protocol import Array, Transport, pieces
 from horovod_byz.collect.session import Collected, Job, Session, Step
-from horovod_byz.collect.sharded import room, scatter
+from horovod_byz.collect.sharded import room
 
 _NOBODY = 255
 
@@ -50,7 +51,7 @@ class ReplicatedSession(Session):
         mine = [self.shards[self._shard(rank, role)] for role in range(replicas)]
         self._cuts = [self.compression.cut(*shard) for shard in self.shards]
         widths = [end - begin for begin, end in mine]
-        first, self._value = room(self.compression, self.n, widths[0], self.d, self.dtype)
+        (first,), self._value = room(self.compression, self.n, widths[:1], self.d, self.dtype)
         others = [self.compression.room(self.n, width, self.dtype) for width in widths[1:]]
         self._blocks = [first, *others]
         self._results = [np.empty(width, self.dtype) for width in widths]
@@ -81,10 +82,10 @@ class ReplicatedSession(Session):
         meeting = _Meeting(self.replicas, self._elect_statistics)
 
         def play(role: int) -> engine.Outcome:
-            begin, _ = self.shards[self._shard(self.transport.rank, role)]
-            block, out = self._blocks[role], self._results[role]
+            mine, out = self.shards[self._shard(self.transport.rank, role)], self._results[role]
             try:
-                return self._run(step, block, out, begin, lambda own: meeting.bring(role, own))
+                rows = self._read(step, self._blocks[role], out.size, mine[0])
+                return self._run(step, rows, out, (mine,), lambda own: meeting.bring(role, own))
             except BaseException:
                 meeting.break_up()
                 raise
@@ -251,3 +252,40 @@ def _cut(data: Array, count: int) -> list[Array]:
         return [data[:0]] * count
     starts = [head, *ends[:-1].tolist()]
     return [data[begin:end] for begin, end in zip(starts, ends.tolist(), strict=True)]
+
+
+def scatter(
+    transport: Transport, layout: Layout, rows: Array, shards: Sequence[tuple[int, int]], block: Array
+) -> None:
+    """Sends each rank its shard of this rank's rows, and receives this rank's shard of all rows.
+
+    Args:
+        transport: the ranks.
+        layout: which rank holds which workers.
+        rows: (k, width), this rank's packed rows.
+        shards: the range of columns that each rank receives, in rank order.
+        block: (n, width) for this rank's range.
+    """
+    widest = max(end - begin for begin, end in shards)
+    most = max(layout.n, max(layout.rows) * layout.size)
+    for low, high in pieces(widest, most, transport.most):
+        cuts = [(min(begin + low, end), min(begin + high, end)) for begin, end in shards]
+        width = cuts[transport.rank][1] - cuts[transport.rank][0]
+        whole = high - low == widest
+        part = block if whole else np.empty((layout.n, width), block.dtype)
+        transport.alltoall(
+            _in_order(rows, cuts, whole and shards[0][0] == 0),
+            [len(rows) * (end - begin) for begin, end in cuts],
+            part.reshape(-1),
+            [k * width for k in layout.rows],
+            "exchange of shards",
+        )
+        if not whole:
+            block[:, low : low + width] = part
+
+
+def _in_order(rows: Array, cuts: Sequence[tuple[int, int]], ascending: bool) -> Array:
+    """The pieces of the rows in the order of their receivers; a single whole row needs no copy."""
+    if ascending and len(rows) == 1:
+        return rows.reshape(-1)
+    return np.concatenate([rows[:, begin:end].reshape(-1) for begin, end in cuts])

@@ -40,7 +40,7 @@ class RootSession(Session):
         with step.clock("aggregate"):
             report = np.zeros(8 * (TABLE * self.n + 1) + digest.SIZE * len(self._pieces), np.uint8)
             if self._rows is not None:
-                outcome = self._run(step, self._rows, self._value)
+                outcome = self._run(step, self._read(step, self._rows, self.d), self._value)
                 report = _pack(outcome, digest.digests(self._cut(self._value), self.threads))
         with step.clock("return"):
             report = self.transport.exchange(report, "hand-out of the verdicts")[0]

@@ -12,8 +12,10 @@ import numpy as np
 from horovod_byz.aggregation import engine
 from horovod_byz.aggregation import rows as reading
 from horovod_byz.aggregation.shard import Reduce, Shard, alone
+from horovod_byz.aggregation.source import Source
+from horovod_byz.aggregation.tiles import Range
 from horovod_byz.collect import digest, echoes, header, joining, pace, places
-from horovod_byz.collect.collected import Collected, Step, Stopwatch, Wire
+from horovod_byz.collect.collected import Collected, Opened, Step, Stopwatch, Wire
 from horovod_byz.collect.errors import HeaderMismatchError, StateMismatchError, locate, located
 from horovod_byz.collect.header import Header
 from horovod_byz.collect.job import Job
@@ -199,25 +201,35 @@ class Session(ABC):
             LateRanksError: if a rank does not arrive in time.
             EquivocationError: if a rank gives different ranks different headers or digests.
         """
-        self.pace.arrive()
         rule = as_rule(rule)
         rule.check(self.n)
         checked = self._checked(rows)
         clock = Stopwatch()
         with clock("collect"):
-            packed = self._packed = self.compression.pack(checked, self._packed)
-            number, received = self._announce(packed, rule, step, state)
-            if header.any_binds(received):
-                # A new rank knows of nobody that was excluded, and worker i may be on another host now.
-                rule = whole(rule)
-                self._bind_with_new_ranks(received, rule)
-                number, received = self._announce(packed, rule, step, state)
-            headers = self._compared(received, number, state)
-        collected = self._aggregate(packed, Step(number, rule, wire, headers, clock))
-        self.next_step = number + 1
+            packed = self._pack(checked)
+            opened = self._open(packed, rule, step, state)
+        collected = self._aggregate(packed, Step(opened.number, opened.rule, wire, opened.headers, clock))
+        self.next_step = opened.number + 1
         self.pace.leave()
-        excluded = rule.workers if isinstance(rule, Without) else ()
-        return replace(collected, excluded=excluded, paces=pace.read(headers))
+        excluded = opened.rule.workers if isinstance(opened.rule, Without) else ()
+        return replace(collected, excluded=excluded, paces=pace.read(opened.headers))
+
+    def _pack(self, rows: Array) -> Array:
+        """The rows as they are sent."""
+        self._packed = self.compression.pack(rows, self._packed)
+        return self._packed
+
+    def _open(
+        self, rows: Array, rule: Rule, step: int | None, state: bytes | Callable[[int], bytes]
+    ) -> Opened:
+        """Exchanges the step's headers with all ranks; after it they all go on to the rows."""
+        number, received = self._announce(rows, rule, step, state)
+        if header.any_binds(received):
+            # A new rank knows of nobody that was excluded, and worker i may be on another host now.
+            rule = whole(rule)
+            self._bind_with_new_ranks(received, rule)
+            number, received = self._announce(rows, rule, step, state)
+        return Opened(number, rule, self._compared(received, number, state))
 
     @abstractmethod
     def _aggregate(self, rows: Array, step: Step) -> Collected:
@@ -231,6 +243,7 @@ class Session(ABC):
         self, rows: Array, rule: Rule, step: int | None, state: bytes | Callable[[int], bytes]
     ) -> tuple[int, Bytes]:
         """Sends the step's header to all ranks; returns the step's number and all headers."""
+        self.pace.arrive()
         number = self.next_step if step is None else count("Session", "step", step)
         self.transport.watchdog.begin(number)
         shared = digest.of_text(repr(rule), self._shared)
@@ -275,18 +288,27 @@ class Session(ABC):
         return np.ascontiguousarray(array)
 
     def _run(
-        self, step: Step, block: Array, out: Array, offset: int = 0, reduce: Reduce = alone
+        self,
+        step: Step,
+        source: Source,
+        out: Array,
+        ranges: tuple[Range, ...] = (),
+        reduce: Reduce = alone,
     ) -> engine.Outcome:
-        """Applies the simulated attack to a received block of packed rows, and aggregates it."""
+        """Aggregates rows over some ranges of coordinates; by default over all."""
+        return engine.run(
+            step.rule, source, out, Shard(self.d, ranges, reduce, step.number, self.threads, self.segments)
+        )
+
+    def _read(self, step: Step, block: Array, width: int, offset: int = 0) -> Source:
+        """A received block of rows after the simulated attack: `width` coordinates from `offset` on."""
 
         def rewrite(values: Array, begin: int) -> None:
             if step.wire is not None:
                 step.wire(values, offset + begin, self.d, step.number)
 
         attacked = None if step.wire is None else rewrite
-        source = self.compression.read(block, out.size, self.dtype, attacked)
-        shard = Shard(self.d, offset, reduce, step.number, self.threads, self.segments)
-        return engine.run(step.rule, source, out, shard)
+        return self.compression.read(block, width, self.dtype, attacked)
 
 
 def _is_faulty(received: Bytes, expected: Layout) -> bool:

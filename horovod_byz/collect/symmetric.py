@@ -31,7 +31,7 @@ class SymmetricSession(Session):
             self._allgather(rows)
             relayed = self._check(rows, [header.digest for header in step.headers])
         with step.clock("aggregate"):
-            outcome = self._run(step, self._rows, self._value)
+            outcome = self._run(step, self._read(step, self._rows, self.d), self._value)
         rewritten = tuple(worker for rank in relayed.rewritten for worker in self.layout.workers(rank))
         seconds = step.clock.seconds
         return Collected(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,6 +28,7 @@ from horovod_byz.collect import (
     resolve,
     time_limit,
 )
+from horovod_byz.collect.sharded import ShardedSession
 from horovod_byz.common.checks import count
 from horovod_byz.faults.faults import Faults
 from horovod_byz.faults.rehearsal import Rehearsal
@@ -41,6 +43,7 @@ from horovod_byz.optimizer.arguments import (
 )
 from horovod_byz.optimizer.buffers import Buffers, NamedBuffers
 from horovod_byz.optimizer.closures import LEFT_OUT, step_by
+from horovod_byz.optimizer.departures import Departures
 from horovod_byz.optimizer.forwarding import ForwardingOptimizer
 from horovod_byz.optimizer.guard import guarded
 from horovod_byz.optimizer.hooks import Hooks
@@ -69,7 +72,7 @@ _KEPT = (
 # What it makes anew.
 _MADE = (
     *("last", "_parameter_names", "_should_synchronize", "_session", "_rows", "_hooks", "_loss"),
-    *("_rehearsal", "_terms"),
+    *("_rehearsal", "_terms", "_departures"),
     *("grad_scale", "found_inf"),  # GradScaler sets and deletes them around a step
 )
 
@@ -205,9 +208,11 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._should_synchronize = True
         self._enforcer.rank = ranks()[0]
         self._session: Session | None = None
+        self._departures: Departures | None = None  # while gradients may leave during a backward pass
         self._terms: Any = None  # what the session's ranks agreed on; see `_agreed_terms`
         self._loss = SharedLoss(self._collector, **self._options)
         self._hooks = Hooks()
+        self._hooks.ready = _weakly(self._send_early)
         self.set_backward_passes_per_step(backward_passes_per_step)
         self._rows = self._flatten()
         self._hooks.attach(self._parameter_names)
@@ -276,11 +281,13 @@ class DistributedOptimizer(ForwardingOptimizer):
             arguments: what the wrapped optimizer's `zero_grad` takes, such as `set_to_none`.
             options: likewise.
         """
+        self._refuse_to_drop("zero_grad()")
         self._hooks.discard()
         self.optimizer.zero_grad(*arguments, **options)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads the wrapped optimizer's state, saved with or without the wrapper."""
+        self._refuse_to_drop("load_state_dict()")
         self._hooks.reset()
         self.optimizer.load_state_dict(state_dict)
 
@@ -312,20 +319,50 @@ class DistributedOptimizer(ForwardingOptimizer):
     def _aggregate(self) -> Collected:
         session = self._bind()
         state = self._state_check(session)
-        if all(session.layout.rows):  # a dedicated root computes nothing, so it cannot count what is skipped
-            session.next_step += self._hooks.skipped - self._repeats(session)
-        self._hooks.skipped, self._hooks.used_up = 0, False
-        rows = self._rows.fill()[: len(session.workers)]
+        self._count_skipped(session)
+        filled = self._rows.fill() if self._departures is None else self._departures.fill()
+        rows = filled[: len(session.workers)]
         if self._buffers:
             self._buffers.read()
         wire = self.wire
         if self._rehearsal is not None:
             wire = self._rehearsal.begin(self.optimizer, session, rows, wire)
         with self._recovering(session):
-            self.last = self._synchronizer(session).step(rows, wire, state=state)
+            try:
+                self.last = self._synchronizer(session).step(rows, wire, state=state)
+            finally:
+                if self._departures is not None:
+                    self._departures.reset()
         self._rows.write(self.last.value)
         self._hooks.seal()
         return self.last
+
+    def _count_skipped(self, session: Session) -> None:
+        if all(session.layout.rows):  # a dedicated root computes nothing, so it cannot count what is skipped
+            session.next_step += self._hooks.skipped - self._repeats(session)
+        self._hooks.skipped, self._hooks.used_up = 0, False
+
+    def _send_early(self, parameter: torch.Tensor) -> None:
+        if self._departures is not None:
+            self._departures.ready(parameter)
+
+    def _begin_early(self) -> bool:
+        """Opens the next step during a backward pass; False if it must not begin before `synchronize()`."""
+        session = self._session
+        if not isinstance(session, ShardedSession) or not self._is_bound(session):
+            return False
+        state = self._state_check(session)
+        if state.due(session.next_step + self._hooks.skipped):  # a repair would change parameters in use
+            return False
+        self._count_skipped(session)
+        synchronizer = self._synchronizer(session)
+        with self._recovering(session), synchronizer.absences():
+            session.open(self._rows.array(), synchronizer.counting)
+        return True
+
+    def _refuse_to_drop(self, what: str) -> None:
+        if self._departures is not None:
+            self._departures.refuse_to_drop(what)
 
     def _repeats(self, session: Session) -> bool:
         """Whether this step takes the last step's aggregate for this rank's gradients.
@@ -458,7 +495,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         stays, though worker i may be on another host from then on: begin a new one in its place. Where the
         policy acts on its test, that begins anew.
         """
-        self._session = None
+        self._session = self._departures = None
         self._enforcer = Enforcer(self.policy, ranks()[0])  # worker i may be another one from here on
         if self.policy.acts_on_tests:  # a new rank has seen nothing, and all must decide alike
             self.ledger.forget_suspicion()
@@ -501,10 +538,13 @@ class DistributedOptimizer(ForwardingOptimizer):
         if session is not None and not session.is_current:  # initialised again
             self.rebind()
         elif session is not None:
-            if self._rows.fits(self._trained()) and self._terms == self._own_terms():
+            if self._is_bound(session):
                 return session
+            self._refuse_to_drop("to bind anew")
             start = session.next_step
-        self._session = None  # if the ranks do not agree now, what was bound no longer fits the row
+        self._session = self._departures = (
+            None  # if the ranks do not agree now, what was bound no longer fits the row
+        )
         self._adopt()
         refuse_ddp(self._trained())
         self._rows = self._flatten()
@@ -528,7 +568,13 @@ class DistributedOptimizer(ForwardingOptimizer):
         session.when_bound(introducing(self, session), self.rule)
         session.when_bound(replicas.compare, self.rule)
         self._session = session
+        if isinstance(session, ShardedSession) and session.sends_early and self._rehearsal is None:
+            self._departures = Departures(session, self._rows, _weakly(self._begin_early))
         return session
+
+    def _is_bound(self, session: Session) -> bool:
+        """Whether the parameters, and what the ranks agreed on, are those of the session."""
+        return self._rows.fits(self._trained()) and self._terms == self._own_terms()
 
     def _own_terms(self) -> tuple[Any, ...]:
         """The policy's terms, and which ledger with which history it decides by, for this rank to compare."""
@@ -554,6 +600,17 @@ class DistributedOptimizer(ForwardingOptimizer):
 
     def __repr__(self) -> str:
         return f"DistributedOptimizer(rule={self.rule!r}, collect={self._collector!r})\n{self.optimizer!r}"
+
+
+def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, which does not keep its object alive: a dropped wrapper frees its parameters at once."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*arguments: Any) -> Any:
+        alive = reference()
+        return None if alive is None else alive(*arguments)
+
+    return call
 
 
 def _blank(kind: type[DistributedOptimizer]) -> DistributedOptimizer:

@@ -24,7 +24,10 @@ class Hooks:
         sealed: whether the gradients are an aggregate, to which no backward pass may add.
         skipped: steps that this rank computed and did not take since the last aggregation.
         used_up: whether a step took the gradients, and they were neither computed nor cleared since.
+        ready: called with each parameter whose gradient is complete, after the last of its backward passes.
     """
+
+    ready: Callable[[torch.Tensor], None] | None = None
 
     def __init__(self, allowed: int = 1) -> None:
         self.allowed, self.sealed, self.skipped = allowed, False, 0
@@ -107,6 +110,8 @@ class Hooks:
                 "times before step(): call step() or zero_grad() between them, or raise "
                 "backward_passes_per_step to accumulate gradients"
             )
+        if self.ready is not None and self._passes[id(parameter)] == self.allowed:
+            self.ready(parameter)
 
 
 def _counting(hooks: Hooks) -> Callable[[torch.Tensor], None]:

@@ -77,9 +77,11 @@ class StateCheck:
         Step 0 comes again when ranks are bound anew.
         """
         self._tree = None
-        if not self.every or step // self.every <= (min(self.first, step) - 1) // self.every:
-            return b""
-        return self.tree.root
+        return self.tree.root if self.due(step) else b""
+
+    def due(self, step: int) -> bool:
+        """Whether states are compared at a step."""
+        return bool(self.every) and step // self.every > (min(self.first, step) - 1) // self.every
 
     @property
     def tree(self) -> Tree:

@@ -153,16 +153,21 @@ class WorkerRows(FlatRows):
     @torch.no_grad()
     def fill(self, worker: int = 0) -> npt.NDArray[Any]:
         """Copies the gradients into a worker's row, zeros where there is none; returns all rows, `(k, d)`."""
-        for i, (parameter, view) in enumerate(zip(self.tensors, self.views[worker], strict=True)):
-            grad = parameter.grad
-            if grad is None:
-                view.zero_()
-            elif grad.layout == torch.strided:
-                view.copy_(grad)
-            else:
-                self.sparse[i] = grad.sparse_dim()
-                view.copy_(grad.to_dense())
+        for i in range(len(self.tensors)):
+            self.take(i, worker)
         return self.array()
+
+    @torch.no_grad()
+    def take(self, i: int, worker: int = 0) -> None:
+        """Copies the gradient of the i-th parameter into a worker's row, zeros if there is none."""
+        grad, view = self.tensors[i].grad, self.views[worker][i]
+        if grad is None:
+            view.zero_()
+        elif grad.layout == torch.strided:
+            view.copy_(grad)
+        else:
+            self.sparse[i] = grad.sparse_dim()
+            view.copy_(grad.to_dense())
 
     @torch.no_grad()
     def write(self, value: npt.NDArray[Any], *, copy: bool = True) -> None:

@@ -83,11 +83,15 @@ class Synchronizer:
     ) -> Collected:
         """The first half of `step`, with the same arguments."""
         with self.absences():
-            rule = self.rule if self.enforcer is None else self.enforcer.restricted(self.rule)
-            collected = self.session.step(rows, rule, wire, step, state)
+            collected = self.session.step(rows, self.counting, wire, step, state)
             if self.buffers is not None:
                 self.buffers.collect(step, collected.excluded)
         return collected
+
+    @property
+    def counting(self) -> Rule:
+        """The rule over the workers whose rows count."""
+        return self.rule if self.enforcer is None else self.enforcer.restricted(self.rule)
 
     def settle(self, collected: Collected) -> None:
         """The second half: enters the verdicts, acts on them, and writes the buffers' aggregate.

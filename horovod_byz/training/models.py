@@ -94,17 +94,7 @@ def cnn_xie2018(
 
     Reference: Xie, Koyejo, Gupta, "Generalized Byzantine-tolerant SGD", 2018, Table 3.
     """
-    features = nn.Sequential(
-        *convolution(shape[0], width),
-        *convolution(width, width),
-        nn.MaxPool2d(2),
-        nn.Dropout(dropout),
-        *convolution(width, 2 * width),
-        *convolution(2 * width, 2 * width),
-        nn.MaxPool2d(2),
-        nn.Dropout(dropout),
-        nn.Flatten(),
-    )
+    features = _four_convolutions(shape[0], width, dropout)
     model = nn.Sequential(
         *features,
         nn.Linear(size_after(features, shape), hidden),
@@ -127,17 +117,7 @@ def cnn_empires(
 
     Reference: Xie, Koyejo, Gupta, "Fall of Empires", 2019; layers from the authors' public code of that year.
     """
-    features = nn.Sequential(
-        *convolution(shape[0], width, BatchNorm2d(width)),
-        *convolution(width, width, BatchNorm2d(width)),
-        nn.MaxPool2d(2),
-        nn.Dropout(dropout),
-        *convolution(width, 2 * width, BatchNorm2d(2 * width)),
-        *convolution(2 * width, 2 * width, BatchNorm2d(2 * width)),
-        nn.MaxPool2d(2),
-        nn.Dropout(dropout),
-        nn.Flatten(),
-    )
+    features = _four_convolutions(shape[0], width, dropout, BatchNorm2d)
     model = nn.Sequential(
         *features,
         nn.Linear(size_after(features, shape), hidden),
@@ -146,6 +126,19 @@ def cnn_empires(
         nn.Linear(hidden, classes),
     )
     return xavier(model)
+
+
+def _four_convolutions(
+    inputs: int, width: int, dropout: float, norm: Callable[[int], nn.Module] | None = None
+) -> nn.Sequential:
+    """Two blocks of two convolutions each, the second twice as wide; a norm, if any, after each ReLU."""
+    layers: list[nn.Module] = []
+    for outputs in (width, 2 * width):
+        for _ in range(2):
+            layers += convolution(inputs, outputs, None if norm is None else norm(outputs))
+            inputs = outputs
+        layers += nn.MaxPool2d(2), nn.Dropout(dropout)
+    return nn.Sequential(*layers, nn.Flatten())
 
 
 def resnet18(shape: Shape, classes: int, *, width: int = 64) -> nn.Sequential:
@@ -166,9 +159,8 @@ def resnet18(shape: Shape, classes: int, *, width: int = 64) -> nn.Sequential:
         BatchNorm2d(width),
         nn.ReLU(),
         *blocks,
-        nn.AdaptiveAvgPool2d(
-            1
-        ),  # equal to the papers' 4x4 average pool at 32x32, and defined for other sizes
+        # Equal to the papers' 4x4 average pool at 32x32, and defined for other sizes.
+        nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(inputs, classes),
     )

@@ -35,6 +35,13 @@ def test_the_same_parameters_as_one_process_in_every_mode(checked, job, alone, r
 
 
 @checks("modes")
+def test_overlap_over_torch_sends_all_buckets_in_the_step(checked):
+    for rank in checked("check_overlap"):
+        assert all(len(set(bits.values())) == 1 for bits in rank["bits"].values())
+        assert rank["early"] == 0
+
+
+@checks("modes")
 def test_a_dedicated_root_gives_the_same_parameters(checked):
     (want,) = {rank["Median()"]["bits"]["Sharded(replicas=1)"] for rank in checked("check_modes")}
     assert set(checked("check_dedicated_root")) == {want}

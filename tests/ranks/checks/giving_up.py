@@ -1,7 +1,10 @@
 """Ranks that gave up a wait, and go on as if nothing had happened. The checks run in the order written."""
 
 import _thread
+import os
+import pathlib
 import threading
+import time
 
 import horovod.torch as hvd
 import numpy as np
@@ -58,8 +61,14 @@ def check_going_on_without_a_new_start():
     return errors
 
 
-def _start_anew():
+def _start_anew(name):
+    """No rank starts before all have shut down: it would read the addresses of those that have not."""
+    rank, size = hvd.rank(), hvd.size()
     hvd.shutdown()
+    folder = pathlib.Path(os.environ["RANK_RESULTS"])
+    (folder / f"{name}.shut.{rank}").touch()
+    while not all((folder / f"{name}.shut.{other}").exists() for other in range(size)):
+        time.sleep(0.01)  # the job's time limit ends a rank that waits in vain
     hvd.init()
     for training in (_first, _second):
         training.optimizer.rebind()
@@ -69,7 +78,7 @@ def check_going_on_after_a_new_start():
     """As the error says. Under MPI a process cannot."""
     if hvd.mpi_enabled():
         return None
-    _start_anew()
+    _start_anew("going on")
     _first.step()
     _second.step()
     return [fingerprint(flat(training.net)) for training in (_first, _second)]
@@ -92,6 +101,6 @@ def check_interrupt():
     if hvd.rank() != LATE:
         errors["again"] = raised(_first.step)
     hvd.barrier()
-    _start_anew()
+    _start_anew("interrupt")
     _first.step()
     return {**errors, "after": fingerprint(flat(_first.net))}

@@ -1,14 +1,17 @@
 """The three ways to collect, with several workers per rank, must give the same parameters."""
 
 from functools import cache
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from backend import hvd
-from common import batch, fingerprint, gap
+from common import batch, fingerprint, flat, gap, loss
 
 import horovod_byz as hb
-from horovod_byz.collect import Root, Sharded, Symmetric, bind, split
+from horovod_byz.collect import Root, Sharded, Symmetric, bind, over_horovod, over_torch, split
+from horovod_byz.collect import buckets as cutting
+from horovod_byz.kernels.rows import TILE
 
 WORKERS, HIDDEN = 12, 700
 # What differs between jobs shows in a few steps, if at all. Longer runs, on two ranks: a rule without a
@@ -96,6 +99,30 @@ def check_modes():
     return results
 
 
+def check_overlap():
+    """`DistributedOptimizer` in every mode; buckets of a tile, so that several leave in a backward pass."""
+    cutting._WIDTH, early = TILE, 0
+    rules = [hb.Median(), hb.GeometricMedian(), hb.Detox(hb.Redundancy(2), hb.Mean(), hb.Median(), groups=1)]
+    rules += [hb.MultiKrum(f=0)] if hvd.size() > 2 else []
+    results = {}
+    for rule in rules:
+        bits = {}
+        for collect in (Symmetric(), Root(), Sharded(), Sharded(overlap=True)):
+            net = _model()
+            optimizer = hb.DistributedOptimizer(
+                torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), rule=rule, collect=collect
+            )
+            for step in range(LONG):
+                optimizer.zero_grad()
+                worker = hvd.rank() // 2 if isinstance(rule, hb.Detox) else None
+                loss(net, step, worker).backward()
+                early += getattr(optimizer._session, "sent", 0)
+                optimizer.step()
+            bits[repr(collect)] = fingerprint(flat(net))
+        results[repr(rule)] = bits
+    return {"bits": results, "early": early, "steps": len(rules) * (LONG - 1)}
+
+
 def packed_alone(name):
     """What a process without other ranks trains with packed rows."""
     return fingerprint(_train(Symmetric(), hb.MultiKrum(f=2), steps=SHORT, compression=name)[0])
@@ -130,6 +157,12 @@ def check_pieces():
         session = bind(collector, d, np.float32, split(WORKERS, hvd.size()), timeout=60)
         mine = rows[session.workers.start : session.workers.stop]
         whole = fingerprint(session.step(mine, hb.Median()).value)
-        session.transport.most = 50_000
+        # How a session is cut, it learns when it is bound.
+        with (
+            patch.object(over_horovod, "MOST_ELEMENTS", 50_000),
+            patch.object(over_torch, "MOST_ELEMENTS", 50_000),
+        ):
+            session = bind(collector, d, np.float32, split(WORKERS, hvd.size()), timeout=60, name="limited")
+        assert session.transport.most == 50_000
         results[repr(collector)] = [whole, fingerprint(session.step(mine, hb.Median()).value)]
     return results

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import time
 
 import numpy as np
 import torch
@@ -17,8 +18,17 @@ KINDS = (np.float32, np.float64, np.uint8, np.int64)
 
 
 def _anew(name):
-    """Destroys the process group and makes another, through a store that no earlier group used."""
+    """Destroys the process group and makes another, through a store that no earlier group used.
+
+    No rank begins before all have destroyed theirs: on a busy machine Gloo's new connections were otherwise
+    seen to break ("connectFullMesh: connection closed by peer").
+    """
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.destroy_process_group()
+    folder = pathlib.Path(os.environ["RANK_RESULTS"])
+    (folder / f"{name}.destroyed.{rank}").touch()
+    while not all((folder / f"{name}.destroyed.{i}").exists() for i in range(size)):
+        time.sleep(0.01)  # the job's time limit ends a rank that waits in vain
     _begin(name)
 
 
