@@ -24,6 +24,7 @@ from horovod_byz.training.runs import RunError, replace_file
 __all__ = ["chosen", "reproduce_all", "show", "write"]
 
 SETS = ("quick", "cpu", "gpu", "evidence", "all")
+_FIRST = 2  # claims of a large artefact that its line shows
 _FORM = re.compile(r"(?:-repeats(?P<repeats>\d+))?(?:-steps(?P<steps>\d+))?")
 
 
@@ -191,12 +192,16 @@ def _computed(artefact: Artefact, catalogue: Catalogue, results: Path) -> Shown 
 
 
 def _ours(shown: Shown) -> str:
-    """Final values by label; a large table is left to the artefact's own page."""
-    if shown.values:
-        return f"{len(shown.values)} quantities"
+    """Final values by label; of a large table or of calculated quantities, what the first claims measured."""
     axes = shown.artefact.table.rows + shown.artefact.table.columns
     cells = [*shown.references.items()]
     cells += [("/".join(series.labels.get(axis, "") for axis in axes), series) for series in shown.series]
-    if len(cells) > 10:
-        return f"{len(cells)} cells"
-    return ", ".join(f"{name} {brief(shown.artefact, series)}" for name, series in cells)
+    if shown.series and len(cells) <= 10:
+        return ", ".join(f"{name} {brief(shown.artefact, series)}" for name, series in cells)
+    size = f"{len(cells)} cells" if shown.series else f"{sum(map(_is_quantity, shown.values))} quantities"
+    measured = [f"{verdict.claim}: {verdict.measured}" for verdict in shown.verdicts[:_FIRST]]
+    return "<br>".join([size, *measured])
+
+
+def _is_quantity(name: str) -> bool:
+    return not name.endswith((", standard error", ", trials"))
