@@ -19,6 +19,7 @@ from horovod_byz.training.plots import COLOURS, MARKERS, save
 
 __all__ = ["draw"]
 
+_HIGHEST = 10.0  # cross-entropy; that of guessing one of ten classes is 2.3
 _BEFORE, _AFTER = "#D55E00", "#0072B2"
 
 
@@ -185,7 +186,9 @@ def _pairs(axes: Axes, artefact: Artefact, shown: Sequence[Series], references: 
 
 def _finish(axes: Axes, metric: str) -> None:
     axes.set_ylabel(METRICS[metric], fontsize=9)
-    if metric not in ("loss", "train_loss"):
+    if metric == "train_loss":  # a run that diverges leaves the panel
+        axes.set_ylim(0, min(axes.get_ylim()[1], _HIGHEST))
+    elif metric != "loss":
         axes.set_ylim(0, 100)
     _clean(axes)
 
