@@ -174,6 +174,8 @@ def test_votes_that_are_lost_stand_in_the_table_and_without_any_nothing_is_decid
     )
     lines = tables.accuracies(artefact(), [unlucky], {})
     assert lines[2] == "| D-Median | 80.0 ± 0.0 | 0, 0, 0, 1, 1 | 0 of 5 |"
+    parts = "0 lost: 80.0 ± 0.0 (3 seeds); 1 lost: 80.0 ± 0.0 (2 seeds)"
+    assert tables.by_votes(artefact(), [unlucky, lucky])[3:] == [f"* D-Median: {parts}."]
 
 
 @pytest.mark.parametrize(("freedom", "value"), [(4, 2.776), (7, 2.365), (9, 2.262), (19, 2.093)])

@@ -121,6 +121,7 @@ def page(shown: Shown) -> str:
             lines[-1] += f" In full: `make {full} DEVICE=cuda`."
     if shown.series:
         lines += ["", *_conditions(shown), "", *tables.accuracies(artefact, shown.series, shown.references)]
+        lines += tables.by_votes(artefact, shown.series)
         if artefact.figure.kind != "none":
             lines += ["", "![the figure](figure.png)"]
             if any(len(series.runs) > 1 for series in shown.series):

@@ -13,7 +13,7 @@ from horovod_byz.reproduction.claims import Verdict
 from horovod_byz.reproduction.grid import matches
 from horovod_byz.reproduction.series import Series, statistic
 
-__all__ = ["METRICS", "accuracies", "brief", "calculated", "claims", "named", "published", "row"]
+__all__ = ["METRICS", "accuracies", "brief", "by_votes", "calculated", "claims", "named", "published", "row"]
 
 METRICS = {
     "accuracy": "test accuracy (%)",
@@ -75,6 +75,23 @@ def _list(artefact: Artefact, shown: Sequence[Series], references: Mapping[str, 
     for series in shown:
         lines.append(row(*(series.labels.get(axis, "") for axis in axes), *cells(series)))
     return lines
+
+
+def by_votes(artefact: Artefact, shown: Sequence[Series]) -> list[str]:
+    """Where the repeats of a series lost different numbers of votes, what each number comes to."""
+    lines = []
+    for series in shown:
+        lost = sorted({run.lost_votes for run in series.runs if run.lost_votes is not None})
+        if len(lost) < 2 or series.runs[0].config.schedule != "fixed":
+            continue
+        parts = []
+        for votes in lost:
+            some = Series(series.labels, tuple(run for run in series.runs if run.lost_votes == votes))
+            seeds = f"{len(some.runs)} seed{'s' if len(some.runs) > 1 else ''}"
+            parts.append(f"{votes:g} lost: {brief(artefact, some)} ({seeds})")
+        labels = ", ".join(filter(None, (series.labels.get(axis, "") for axis in artefact.table.rows)))
+        lines.append(f"* {labels}: {'; '.join(parts)}.")
+    return ["", "By the number of votes lost:", "", *lines] if lines else []
 
 
 def named(axis: str, label: str) -> str:
