@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -33,10 +35,17 @@ class TestPreamble:
 
     @pytest.mark.parametrize(
         ("operations", "odd"),
-        [(("a", "a", "b"), [2]), (("a", "b"), [1]), (("a", "b", "b"), [0]), (("a", "b", "c"), [1, 2])],
+        [
+            (("a", "a", "b"), [2]),
+            (("a", "b", "b"), [0]),
+            (("a", "b"), []),  # without a majority nobody
+            (("a", "b", "c"), []),
+            (("a", "a", "b", "c"), []),
+        ],
     )
     def test_the_ranks_at_another_operation_are_named(self, operations, odd):
-        with pytest.raises(HeaderMismatchError, match="came to another operation") as error:
+        said = "came to another operation" if odd else "no majority says to which"
+        with pytest.raises(HeaderMismatchError, match=said) as error:
             preamble.unpack(records(*operations))
         assert error.value.ranks == tuple(odd)
 
@@ -134,6 +143,57 @@ def test_a_handler_of_the_script_stays(monkeypatch):
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+WATCHED = """
+import multiprocessing, os, signal, sys, time
+from horovod_byz.collect import termination
+termination._STUCK = 0.5
+termination.watch()
+"""
+SCRIPTS = {
+    "a child that is terminated": (
+        """
+child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+child.start()
+child.terminate()
+child.join()
+print(child.exitcode)
+""",
+        "-15",
+    ),
+    "a pool that is left early": (
+        """
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    pool.map_async(time.sleep, [60, 60])
+    time.sleep(0.3)
+print("left")
+""",
+        "left",
+    ),
+    "a handler that the script sets later": (
+        """
+signal.signal(signal.SIGTERM, lambda *_: print("noted"))
+os.kill(os.getpid(), signal.SIGTERM)
+""",
+        "noted",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_process_lives_on_after(name):
+    """Its own watcher took a child's signal for its own, and ended it five seconds later."""
+    script, said = SCRIPTS[name]
+    script = f"{WATCHED}{script}\ntime.sleep(1.5)\nprint('alive')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.stdout.split(), done.returncode) == ([said, "alive"], 0), done.stderr
+
+
+def test_a_process_in_which_nothing_else_handles_the_signal_ends_by_it():
+    script = f"{WATCHED}\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(60)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGTERM, done.stderr
 
 
 @pytest.mark.parametrize(

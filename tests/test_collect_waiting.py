@@ -54,10 +54,28 @@ class TestHeader:
         with pytest.raises(HeaderMismatchError, match="rank 1: unreadable"):
             header.check(self.received(self.BASE, np.zeros(header.SIZE, np.uint8), self.BASE))
 
-    def test_of_two_ranks_the_lower_one_is_believed(self):
+    @pytest.mark.parametrize("times", [1, 2])
+    def test_without_a_majority_nobody_is_named(self, times):
+        """Of two ranks, the one that is at an earlier step may be the one that skipped."""
+        other = Header(4, 100, 2, "float32", "root", b"s" * 16)
         with pytest.raises(HeaderMismatchError) as error:
-            header.check(self.received(self.BASE, Header(4, 100, 2, "float32", "root", b"r" * 16)))
-        assert error.value.ranks == (1,)
+            header.check(self.received(*[self.BASE] * times, *[other] * times))
+        assert error.value.ranks == ()
+        first, second = ("rank 0", "rank 1") if times == 1 else ("ranks 0 and 1", "ranks 2 and 3")
+        shared = "another rule, parameters, policy or the ledger's history"
+        assert f"({first}: step 3, {shared}; {second}: step 4, {shared})" in str(error.value)
+        assert "no majority says whose are right" in str(error.value)
+
+    def test_a_plurality_is_no_majority(self):
+        others = [Header(step, 100, 2, "float32", "root", b"r" * 16) for step in (4, 5)]
+        with pytest.raises(HeaderMismatchError) as error:
+            header.check(self.received(self.BASE, self.BASE, *others))
+        assert error.value.ranks == ()
+
+    def test_of_two_ranks_the_one_that_cannot_be_read_is_named(self):
+        with pytest.raises(HeaderMismatchError) as error:
+            header.check(self.received(np.zeros(header.SIZE, np.uint8), self.BASE))
+        assert error.value.ranks == (0,)
 
 
 class Dumb(Board):

@@ -329,6 +329,35 @@ def test_a_new_rank_beside_those_that_thaw_a_layer(job, before):
     assert all(step == 1 and same(got, results[0][0]) for got, step in results)
 
 
+@pytest.mark.parametrize("collect", ["symmetric", hb.Sharded(overlap=True)], ids=str)
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_layer_that_is_frozen_when_its_gradient_is_there_is_aggregated(job, passes, collect):
+    """Its gradient stayed the rank's own, and the models drifted apart without a word."""
+
+    def trained(early):
+        def work(transport, model):
+            optimizer = hb.DistributedOptimizer(
+                sgd(model.parameters()), rule=hb.Median(), backward_passes_per_step=passes, collect=collect
+            )
+            for step in range(4):
+                optimizer.zero_grad()
+                for i in range(passes):
+                    loss(model, seed=100 * step + 10 * i + transport.rank).backward()
+                    if early and step == 2 and i == 0:
+                        model[3].requires_grad_(False)
+                optimizer.step()
+                if step == 2:
+                    model[3].requires_grad_(False)
+            return values(model)
+
+        return job.run(3, work)
+
+    froze = trained(early=True)
+    assert all(same(got, froze[0]) for got in froze)
+    if passes == 1:
+        assert same(froze[0], trained(early=False)[0])
+
+
 def test_ranks_that_thaw_a_layer_together_count_on(job):
     def work(transport, model):
         frozen = next(model.parameters()).requires_grad_(False)

@@ -38,7 +38,6 @@ class ThreadRank:
     """
 
     is_current = True
-    background = True
 
     def __init__(self, rank, board, barrier, posts):
         self.rank, self.size, self.most = rank, len(board), MOST_ELEMENTS
@@ -76,6 +75,9 @@ class ThreadRank:
         received = [them[self.rank] for them in self._swap(pieces)]
         check_received(expected, [piece.size for piece in received], phase)
         out[:] = np.concatenate(received)
+
+    def separate(self):
+        """Threads exchange by name."""
 
     def start(self, send, splits, out, expected, phase):
         """The others may wait for it in any order; it arrives when this rank waits, as late as it may."""

@@ -137,6 +137,11 @@ class Collector(ABC):
         """Number of workers in a job of `size` ranks that hold one worker each."""
         return size
 
+    @property
+    def beside(self) -> Collector:
+        """The way in which what is not a gradient is collected, such as buffers."""
+        return self
+
     def held(self, bound: Bound, rank: int) -> int:
         """Bytes that a session of this rank holds from step to step; 0 where that is not known.
 
@@ -219,6 +224,10 @@ class Sharded(Collector):
             raise ValueError(
                 f"Sharded(replicas={self.replicas}, overlap=True) is not supported: leave out one of the two"
             )
+
+    @property
+    def beside(self) -> Collector:
+        return replace(self, overlap=False)
 
     def __repr__(self) -> str:
         return f"Sharded(replicas={self.replicas}{', overlap=True' if self.overlap else ''})"

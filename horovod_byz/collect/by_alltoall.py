@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from horovod_byz.collect.layout import Layout
-from horovod_byz.collect.protocol import Array, Arrival, Arrived, pieces
+from horovod_byz.collect.protocol import Array, pieces
 
 # Elements per operation when the root sends the result to all ranks: 16 MiB of float32.
 _HAND_OUT = 2**22
@@ -22,20 +22,12 @@ class ByAlltoall(ABC):
     rank: int
     size: int
     most: int
-    background = False
 
     @abstractmethod
     def alltoall(
         self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
     ) -> None:
         """As `Transport.alltoall`."""
-
-    def start(
-        self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
-    ) -> Arrival:
-        """As `Transport.start`; the exchange is complete when it returns."""
-        self.alltoall(send, splits, out, expected, phase)
-        return Arrived()
 
     def gather(self, rows: Array, out: Array | None, layout: Layout) -> None:
         """As `Transport.gather`."""

@@ -10,7 +10,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +19,6 @@ from horovod_byz.collect.digest import of_text
 from horovod_byz.collect.errors import HeaderMismatchError, JoinedRanksError, StateMismatchError, names
 
 Bytes = npt.NDArray[np.uint8]
-
-Value = TypeVar("Value")
 
 _MAGIC = b"hvd-byz1"
 _RECORD = np.dtype(
@@ -47,6 +44,15 @@ NONE = bytes(DIGEST_SIZE)
 # The mode of a rank that called hvd.join() and takes no more steps.
 JOINED = "joined"
 BINDING = -1  # in place of a step's number
+# What the fields of `Header.common` are called.
+_LABELS = (
+    *("step", "length", "dtype", "mode", "rule, parameters, policy or the ledger's history"),
+    "expected number of rows per rank",
+)
+_REMEDY = (
+    "give every rank the same model, rule, collector and policy (and ledger, where the policy acts on its "
+    "test), numbers of workers, and number of steps"
+)
 
 
 @dataclass(frozen=True)
@@ -161,12 +167,18 @@ def check(received: Bytes, rows: Sequence[int] | None = None) -> list[Header]:
         The headers, in rank order.
 
     Raises:
-        HeaderMismatchError: if a rank's header differs from the most frequent (the lowest rank's among
-            equally frequent ones), or its number of rows from the expected one. A rank that expects other
-            numbers of rows than most ranks names itself alone.
+        HeaderMismatchError: if a rank's header differs from most ranks', or its number of rows from the
+            expected one. A rank that expects other numbers of rows than most ranks names itself alone. Where
+            no majority sends the same, it names the sides in words and accuses nobody.
     """
     headers = [unpack(data) for data in received]
-    usual = _usual(headers)
+    usual, majority = _usual(headers)
+    if not majority:
+        raise HeaderMismatchError(
+            f"the ranks are about to send different things, and no majority says whose are right "
+            f"({_sides(headers)}): {_REMEDY}",
+            [rank for rank, header in enumerate(headers) if header is None],
+        )
     faults = {rank: _fault(header, usual) for rank, header in enumerate(headers)}
     # If this rank's own expectation is the odd one, it must not accuse all others.
     if rows is not None and usual.layout in (NONE, expectation(rows)):
@@ -178,10 +190,7 @@ def check(received: Bytes, rows: Sequence[int] | None = None) -> list[Header]:
     if odd:
         detail = "; ".join(f"rank {rank}: {faults[rank]}" for rank in odd)
         raise HeaderMismatchError(
-            f"{names(odd)} would send something else than the other ranks ({detail}): give every rank the "
-            "same model, rule, collector and policy (and ledger, where the policy acts on its test), numbers "
-            "of workers, and number of steps",
-            odd,
+            f"{names(odd)} would send something else than the other ranks ({detail}): {_REMEDY}", odd
         )
     return [header for header in headers if header is not None]
 
@@ -250,28 +259,41 @@ def expectation(rows: Sequence[int]) -> bytes:
     return of_text("rows", *map(str, rows))
 
 
-def _usual(headers: Sequence[Header | None]) -> Header:
-    """A header whose common fields are those of most ranks."""
+def _usual(headers: Sequence[Header | None]) -> tuple[Header, bool]:
+    """A header whose common fields are the most frequent, and whether most of those readable have them."""
     readable = [header for header in headers if header is not None]
     if not readable:
         raise HeaderMismatchError("no rank sent a readable header", range(len(headers)))
-    common, _ = _most_frequent([header.common for header in readable])
-    return next(header for header in readable if header.common == common)
+    ((common, count),) = Counter(header.common for header in readable).most_common(1)
+    usual = next(header for header in readable if header.common == common)
+    return usual, 2 * count > len(readable)
 
 
-def _most_frequent(values: Sequence[Value]) -> tuple[Value, int]:
-    """The most frequent value, the lowest rank's among equally frequent ones, and how many ranks have it."""
-    return Counter(values).most_common(1)[0]
+def _sides(headers: Sequence[Header | None]) -> str:
+    """Which ranks send what: the fields that differ, of digests only that they do."""
+    sides: dict[tuple[object, ...], list[int]] = {}
+    for rank, header in enumerate(headers):
+        if header is not None:
+            sides.setdefault(header.common, []).append(rank)
+    differing = [label for label, *values in zip(_LABELS, *sides, strict=True) if len(set(values)) > 1]
+
+    def of(common: tuple[object, ...]) -> str:
+        values = zip(_LABELS, common, strict=True)
+        return ", ".join(
+            f"another {label}" if isinstance(value, bytes) else f"{label} {value}"
+            for label, value in values
+            if label in differing
+        )
+
+    return "; ".join(f"{names(ranks)}: {of(common)}" for common, ranks in sides.items())
 
 
 def _fault(header: Header | None, usual: Header) -> str:
     if header is None:
         return "unreadable header"
-    shared, rows = "rule, parameters, policy or the ledger's history", "expected number of rows per rank"
-    labels = ("step", "length", "dtype", "mode", shared, rows)
     differences = [
         f"{label} differs" if isinstance(want, bytes) else f"{label} {got} where most have {want}"
-        for label, got, want in zip(labels, header.common, usual.common, strict=True)
+        for label, got, want in zip(_LABELS, header.common, usual.common, strict=True)
         if got != want
     ]
     return ", ".join(differences)

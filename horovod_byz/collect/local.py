@@ -15,7 +15,7 @@ class Local:
     """One rank, no network."""
 
     def __init__(self) -> None:
-        self.rank, self.size, self.most, self.background = 0, 1, MOST_ELEMENTS, True
+        self.rank, self.size, self.most = 0, 1, MOST_ELEMENTS
         self.watchdog = Watchdog(0, 1, Silent(), 1.0)
 
     @property
@@ -35,6 +35,8 @@ class Local:
         self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
     ) -> None:
         out[:] = send
+
+    def separate(self) -> None: ...
 
     def start(
         self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str

@@ -27,6 +27,7 @@ from horovod_byz.collect.protocol import (
     Array,
     Arrival,
     Bytes,
+    Started,
     check_received,
     too_much,
 )
@@ -60,8 +61,6 @@ def recoverable(kind: type[Error]) -> type[Error]:
 
 class Horovod(ByAlltoall):
     """Ranks connected by Horovod alone (Gloo, or MPI without mpi4py)."""
-
-    background = True  # Horovod's own thread sends and receives
 
     def __init__(self, name: str, timeout: float, channel: Channel) -> None:
         import horovod.torch as hvd
@@ -120,6 +119,8 @@ class Horovod(ByAlltoall):
     ) -> None:
         self.start(send, splits, out, expected, phase).wait()
 
+    def separate(self) -> None: ...  # Horovod matches operations by their names
+
     def start(
         self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
     ) -> Arrival:
@@ -129,7 +130,7 @@ class Horovod(ByAlltoall):
             self._finish(handle, phase)
             check_received(expected, received.tolist(), phase)
 
-        return _Started(finish, lambda: self._is_over(handle))
+        return Started(finish, lambda: self._is_over(handle))
 
     def _alltoall(
         self, send: torch.Tensor, splits: Sequence[int], out: torch.Tensor, phase: str
@@ -225,20 +226,3 @@ class Horovod(ByAlltoall):
         """
         scope = "" if phase == HEADER_EXCHANGE else f"{self._name}."
         return f"horovod_byz.{scope}{phase.replace(' ', '_')}"
-
-
-class _Started:
-    """An exchange that Horovod's thread carries out."""
-
-    def __init__(self, finish: Callable[[], None], is_over: Callable[[], bool]) -> None:
-        self._finish: Callable[[], None] | None = finish
-        self._is_over = is_over
-
-    @property
-    def over(self) -> bool:
-        return self._finish is not None and self._is_over()
-
-    def wait(self) -> None:
-        finish, self._finish = self._finish, None
-        if finish is not None:
-            finish()

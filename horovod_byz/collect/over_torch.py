@@ -22,7 +22,16 @@ from horovod_byz.collect.by_alltoall import ByAlltoall, tensor_over
 from horovod_byz.collect.channels import KEY_SIZE, SignedStore, own_key
 from horovod_byz.collect.errors import HeaderMismatchError, TransportError, names
 from horovod_byz.collect.given_up import Operation
-from horovod_byz.collect.protocol import HEADER_EXCHANGE, MOST_ELEMENTS, Array, Bytes, check_received
+from horovod_byz.collect.protocol import (
+    HEADER_EXCHANGE,
+    MOST_ELEMENTS,
+    Array,
+    Arrival,
+    Arrived,
+    Bytes,
+    Started,
+    check_received,
+)
 from horovod_byz.collect.torch_job import Work
 from horovod_byz.collect.watchdog import Watchdog
 
@@ -42,12 +51,17 @@ class Torch(ByAlltoall):
         self.rank, self.size, self.most = job.rank, job.size, MOST_ELEMENTS
         self.watchdog = Watchdog(job.rank, job.size, job.channel, timeout, session=name)
         self._name = name
+        self._own: Callable[[], Any] | None = None  # this session's group, referred to weakly
         if self.size > 1:
             # Before the first operation, so that a rank that is ended meanwhile still says so.
             departure.watch()
             departure.give_signs_of_life()
             termination.watch()
         job.prepare(self.watchdog)
+
+    @property
+    def _group(self) -> Any:
+        return self._job.group if self._own is None else self._own()
 
     @property
     def is_current(self) -> bool:
@@ -91,6 +105,28 @@ class Torch(ByAlltoall):
                 ends, lengths, received.payloads, received.counts, strict=True
             )
         ]
+
+    def separate(self) -> None:
+        # torch matches operations by their order alone, so the script's own must go by another group.
+        if self._own is None:
+            self._own = self._job.another(self.watchdog)
+
+    def start(
+        self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
+    ) -> Arrival:
+        if self._own is None:
+            self.alltoall(send, splits, out, expected, phase)
+            return Arrived()
+        # Without a preamble, which waits for all ranks: the step's headers have agreed on the lengths.
+        self._refuse_if_destroyed(phase)
+        self._refuse_after_giving_up(phase)
+        work = self._start(send, splits, out, expected)
+
+        def finish() -> None:
+            with self._giving_up():
+                self._finish([work], phase)
+
+        return Started(finish, lambda: not self._job.is_current)
 
     def alltoall(
         self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
@@ -140,7 +176,7 @@ class Torch(ByAlltoall):
         tensors = tensor_over(out), tensor_over(send)
         options = dist.AllToAllOptions()
         options.asyncOp = True
-        group = self._job.group
+        group = self._group
         work = group.alltoall_base(*tensors, list(expected), list(splits), options)
         return work, (group, tensors)
 
@@ -181,10 +217,16 @@ class Torch(ByAlltoall):
             agreed = True
             return matched
 
-        try:
+        with self._giving_up(lambda: agreed):
             yield begin
+
+    @contextmanager
+    def _giving_up(self, agreed: Callable[[], bool] = lambda: True) -> Iterator[None]:
+        """Context of what others may complete though it fails here; not where they all refuse it alike."""
+        try:
+            yield
         except HeaderMismatchError:
-            if agreed:
+            if agreed():
                 self._give_up()
             raise
         except BaseException as error:

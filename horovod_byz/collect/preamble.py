@@ -22,6 +22,7 @@ from horovod_byz.collect.protocol import Bytes
 ROOM = 512
 _MAGIC = b"hvd-byzt"
 _NAME = 96
+_NOT_OURS = "something that is not of this library"
 _RECORD = np.dtype(
     [
         ("magic", "S8"),
@@ -69,20 +70,25 @@ def unpack(data: Bytes) -> Received:
     """Reads the preambles of all ranks.
 
     Raises:
-        HeaderMismatchError: if ranks are at other operations than most; it names them, equally on all ranks.
+        HeaderMismatchError: if ranks are at other operations than most; it names them, equally on all ranks,
+            or nobody where no majority is at the same.
     """
     records = data.view(_RECORD)
     said = [_operation(record) for record in records]
-    # The lowest rank's among equally frequent ones, as for headers.
-    usual = Counter(said).most_common(1)[0][0]
+    ours = [name for name in said if name != _NOT_OURS] or said
+    ((usual, count),) = Counter(ours).most_common(1)
     odd = [rank for rank, name in enumerate(said) if name != usual]
     if odd:
-        where = "; ".join(f"rank {rank}: {said[rank]}" for rank in odd)
+        majority = 2 * count > len(ours)
+        named = odd if majority else range(len(said))
+        where = "; ".join(f"rank {rank}: {said[rank]}" for rank in named)
+        what = "the ranks came to different operations, and no majority says to which"
+        if majority:
+            what = f"{names(odd)} came to another operation than the other ranks, which are at {usual}"
         raise HeaderMismatchError(
-            f"{names(odd)} came to another operation than the other ranks, which are at {usual} ({where}): a "
-            "rank left out a part of a step, or made more or fewer calls than the others; give all ranks the "
-            "same calls in the same order",
-            odd,
+            f"{what} ({where}): a rank left out a part of a step, or made more or fewer calls than the "
+            "others; give all ranks the same calls in the same order",
+            odd if majority else [],
         )
     payloads = np.ascontiguousarray(records["payload"]).view(np.uint8).reshape(-1, ROOM)
     return Received(records["count"].tolist(), payloads)
@@ -90,5 +96,5 @@ def unpack(data: Bytes) -> Received:
 
 def _operation(record: np.void) -> str:
     if bytes(record["magic"]) != _MAGIC:
-        return "something that is not of this library"
+        return _NOT_OURS
     return bytes(record["operation"]).decode("ascii", "replace")

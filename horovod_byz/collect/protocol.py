@@ -5,7 +5,7 @@ Every operation is direct (sender to receiver) except `allgather`, which Horovod
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -55,6 +55,28 @@ class Arrived:
     def wait(self) -> None: ...
 
 
+class Started:
+    """An exchange that another thread carries out.
+
+    Args:
+        finish: waits for it.
+        is_over: as `Arrival.over`.
+    """
+
+    def __init__(self, finish: Callable[[], None], is_over: Callable[[], bool]) -> None:
+        self._finish: Callable[[], None] | None = finish
+        self._is_over = is_over
+
+    @property
+    def over(self) -> bool:
+        return self._finish is not None and self._is_over()
+
+    def wait(self) -> None:
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            finish()
+
+
 class Transport(Protocol):
     """The ranks of a job, and how they send to one another. Arrays are C-contiguous.
 
@@ -63,14 +85,12 @@ class Transport(Protocol):
         size: number of ranks.
         watchdog: bounds every wait.
         most: largest number of elements in one operation.
-        background: whether `start` returns before the exchange is complete.
     """
 
     rank: int
     size: int
     watchdog: Watchdog
     most: int
-    background: bool
 
     @property
     def is_current(self) -> bool:
@@ -109,12 +129,22 @@ class Transport(Protocol):
             HeaderMismatchError: if a rank sent another number of elements.
         """
 
+    def separate(self) -> None:
+        """Prepares for operations that begin while the script may run some of its own, in any order.
+
+        All ranks call it together.
+
+        Raises:
+            LateRanksError: if a rank does not come in time.
+        """
+
     def start(
         self, send: Array, splits: Sequence[int], out: Array, expected: Sequence[int], phase: str
     ) -> Arrival:
         """Begins an `alltoall`; until `wait` of what it returns, the caller must leave both arrays alone.
 
-        Those that are under way at the same time have different phases.
+        Those that are under way at the same time have different phases. After `separate` it does not wait for
+        other ranks.
         """
 
     def gather(self, rows: Array, out: Array | None, layout: Layout) -> None:

@@ -50,6 +50,8 @@ class ShardedSession(Session):
             self.mode = "sharded overlap"
         super().__init__(job)
         self.overlap = overlap
+        if overlap:  # once the ranks have agreed that they all do
+            self.transport.separate()
         self.buckets = Buckets.of(self.d, self.layout.size, self.n, self.transport.most, overlap=overlap)
         self._ranges = self.buckets.held_by(self.transport.rank)
         self._widths = [end - begin for begin, end in self._ranges]
@@ -63,11 +65,6 @@ class ShardedSession(Session):
     @property
     def sent(self) -> int:
         return len(self._arrivals)
-
-    @property
-    def sends_early(self) -> bool:
-        """Whether a bucket that leaves early travels while this rank computes."""
-        return self.overlap and self.transport.background
 
     @property
     def is_open(self) -> bool:

@@ -40,6 +40,7 @@ class _Process:
     """The state of this process."""
 
     owner: int = 0  # process id; 0 before `watch`
+    wakes = -1  # our descriptor, to which signals are written
     handled = threading.Event()
     listeners: list[Listener] = []  # noqa: RUF012 - the one list of this process
 
@@ -57,8 +58,19 @@ def watch() -> None:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _handle)
         if _Process.owner != os.getpid():
+            if not _Process.owner:
+                os.register_at_fork(after_in_child=_leave_to_the_child)
             _Process.owner = os.getpid()
             _watch_from_a_thread()
+
+
+def _leave_to_the_child() -> None:
+    """In a forked process, such as a loader's: it is no rank, and must not write to the rank's descriptor."""
+    before = signal.set_wakeup_fd(-1)
+    if before != _Process.wakes:  # another library's, such as asyncio's
+        signal.set_wakeup_fd(before)
+    if signal.getsignal(signal.SIGTERM) is _handle:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
@@ -112,6 +124,7 @@ def _watch_from_a_thread() -> None:
     if before != -1:  # another library, such as asyncio, needs it
         signal.set_wakeup_fd(before)
         return
+    _Process.wakes = writing.fileno()
     thread = threading.Thread(
         target=_announce, args=(reading, writing), name="horovod_byz SIGTERM", daemon=True
     )
@@ -120,8 +133,8 @@ def _watch_from_a_thread() -> None:
 
 def _announce(reading: socket.socket, writing: socket.socket) -> None:
     # `writing` is only referenced, or it would be closed.
-    while signal.SIGTERM not in reading.recv(64):
-        pass
+    while signal.SIGTERM not in reading.recv(64) or signal.getsignal(signal.SIGTERM) is not _handle:
+        pass  # another signal, or a handler that the script has set since, which decides what follows
     speaker = departure.current()
     if speaker is not None:
         speaker.survive(REASON)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -49,7 +49,8 @@ class TorchJob:
     """
 
     def __init__(self, world: Any) -> None:
-        self._world, self._group = weakref.ref(world), weakref.ref(world)
+        self._world = weakref.ref(world)
+        self._group: Callable[[], Any] = self._world
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         store = distributed_c10d._get_default_store()
         self.channel: Channel = TorchStore(self.rank, self.size, store) if self.size > 1 else Silent()
@@ -71,7 +72,15 @@ class TorchJob:
             LateRanksError: if a rank does not come in time to make it.
         """
         if self._group() is self._world() and cpu_backend() != "gloo":
-            self._group = weakref.ref(_gloo_group(watchdog))
+            self._group = self.another(watchdog)
+
+    def another(self, watchdog: Watchdog) -> Callable[[], Any]:
+        """A weak reference to a Gloo group that all ranks make together.
+
+        Raises:
+            LateRanksError: if a rank does not come in time to make it.
+        """
+        return weakref.ref(_gloo_group(watchdog))
 
 
 def cpu_backend() -> str:

@@ -192,7 +192,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._options: dict[str, Any] = {"threads": threads, "timeout": time_limit(timeout)}
         self._buffers: Buffers | None = None
         if buffers is not None:
-            self._buffers = Buffers(buffers, buffer_rule, self._collector, **self._options)
+            self._buffers = Buffers(buffers, buffer_rule, self._collector.beside, **self._options)
         self.check_state_every = count(self, "check_state_every", check_state_every)
         self.on_state_mismatch = checked(on_state_mismatch)
         self._policy = as_policy(policy)
@@ -210,7 +210,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._session: Session | None = None
         self._departures: Departures | None = None  # while gradients may leave during a backward pass
         self._terms: Any = None  # what the session's ranks agreed on; see `_agreed_terms`
-        self._loss = SharedLoss(self._collector, **self._options)
+        self._loss = SharedLoss(self._collector.beside, **self._options)
         self._hooks = Hooks()
         self._hooks.ready = _weakly(self._send_early)
         self.set_backward_passes_per_step(backward_passes_per_step)
@@ -517,7 +517,8 @@ class DistributedOptimizer(ForwardingOptimizer):
         return (p for group in self.param_groups for p in group["params"])
 
     def _trained(self) -> list[torch.Tensor]:
-        return [p for p in self._parameters() if p.requires_grad]
+        """What the wrapped optimizer may step: also a layer that was frozen when its gradient was there."""
+        return [p for p in self._parameters() if p.requires_grad or p.grad is not None]
 
     def _adopt(self) -> None:
         """Names and hooks parameters that are new, however they came into the parameter groups."""
@@ -568,7 +569,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         session.when_bound(introducing(self, session), self.rule)
         session.when_bound(replicas.compare, self.rule)
         self._session = session
-        if isinstance(session, ShardedSession) and session.sends_early and self._rehearsal is None:
+        if isinstance(session, ShardedSession) and session.overlap and self._rehearsal is None:
             self._departures = Departures(session, self._rows, _weakly(self._begin_early))
         return session
 

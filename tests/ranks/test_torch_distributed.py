@@ -35,10 +35,15 @@ def test_the_same_parameters_as_one_process_in_every_mode(checked, job, alone, r
 
 
 @checks("modes")
-def test_overlap_over_torch_sends_all_buckets_in_the_step(checked):
-    for rank in checked("check_overlap"):
-        assert all(len(set(bits.values())) == 1 for bits in rank["bits"].values())
-        assert rank["early"] == 0
+def test_optimizers_end_with_the_bits_of_one_process_in_every_mode(checked, alone, job):
+    """After 50 steps, also where gradients leave during the backward pass."""
+    want = alone("modes").in_one_process(job[0])
+    for rank in checked("check_optimizers_in_every_mode"):
+        assert {rule: set(bits.values()) for rule, bits in rank["bits"].items()} == {
+            rule: {bits} for rule, bits in want.items()
+        }
+        # Four buckets, and none at a first step, which compares the ranks' states.
+        assert rank["early"] == 4 * rank["steps"]
 
 
 @checks("modes")

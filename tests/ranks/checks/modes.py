@@ -99,28 +99,56 @@ def check_modes():
     return results
 
 
-def check_overlap():
-    """`DistributedOptimizer` in every mode; buckets of a tile, so that several leave in a backward pass."""
-    cutting._WIDTH, early = TILE, 0
+def _rules(size):
+    """One worker a rank."""
     rules = [hb.Median(), hb.GeometricMedian(), hb.Detox(hb.Redundancy(2), hb.Mean(), hb.Median(), groups=1)]
-    rules += [hb.MultiKrum(f=0)] if hvd.size() > 2 else []
+    return [*rules, hb.MultiKrum(f=0)] if size > 2 else rules
+
+
+def _batch_of(rule, worker, size):
+    return rule.redundancy.group_of(worker, size) if isinstance(rule, hb.Detox) else worker
+
+
+def check_optimizers_in_every_mode():
+    """50 steps; with overlap, buckets of a tile, so that several leave in a backward pass."""
+    cutting._WIDTH, early, size = TILE, 0, hvd.size()
+    collectors = (Symmetric(), Root(), Sharded(), Sharded(overlap=True), *([Sharded(3)] if size > 2 else []))
     results = {}
-    for rule in rules:
+    for rule in _rules(size):
         bits = {}
-        for collect in (Symmetric(), Root(), Sharded(), Sharded(overlap=True)):
+        for collect in collectors:
             net = _model()
             optimizer = hb.DistributedOptimizer(
                 torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), rule=rule, collect=collect
             )
             for step in range(LONG):
                 optimizer.zero_grad()
-                worker = hvd.rank() // 2 if isinstance(rule, hb.Detox) else None
-                loss(net, step, worker).backward()
+                loss(net, step, _batch_of(rule, hvd.rank(), size)).backward()
                 early += getattr(optimizer._session, "sent", 0)
                 optimizer.step()
             bits[repr(collect)] = fingerprint(flat(net))
         results[repr(rule)] = bits
-    return {"bits": results, "early": early, "steps": len(rules) * (LONG - 1)}
+    return {"bits": results, "early": early, "steps": len(results) * (LONG - 1)}
+
+
+@cache
+def in_one_process(size):
+    """What a process without other ranks trains from the batches of `size` workers; by rule."""
+    bits = {}
+    for rule in _rules(size):
+        net = _model()
+        parameters = list(net.parameters())
+        optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+        for step in range(LONG):
+            losses = [loss(net, step, _batch_of(rule, worker, size)) for worker in range(size)]
+            gradients = [torch.autograd.grad(each, parameters) for each in losses]
+            rows = torch.stack([torch.cat([g.reshape(-1) for g in row]) for row in gradients])
+            value = hb.aggregate(rows, rule, step=step).value
+            for parameter, part in zip(parameters, value.split([p.numel() for p in parameters]), strict=True):
+                parameter.grad = part.view_as(parameter)
+            optimizer.step()
+        bits[repr(rule)] = fingerprint(flat(net))
+    return bits
 
 
 def packed_alone(name):
