@@ -1,6 +1,7 @@
 """Builds the kernels: C++ once per instruction set, and the thin Cython modules in front of it.
 
-tools/kernel_faces.py writes what those modules have in common, from their .pxd files.
+tools/kernel_faces.py writes what those modules have in common, from their .pxd files;
+tools/networks/header.py writes comparator networks as C++, from kernels/core/networks.txt.
 
 The folder ``kernels/`` becomes the package ``horovod_byz.kernels``. Cython finds .pxd files by walking
 folders and does not read ``package_dir``, hence the link ``horovod_byz/kernels -> ../kernels``, which git
@@ -31,11 +32,23 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROOT / "tools"))
-from kernel_faces import write_faces  # noqa: E402  (a build front end does not put this folder on the path)
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tools" / "networks")]  # which a build front end does not
+from header import write_networks  # noqa: E402
+from kernel_faces import write_faces  # noqa: E402
 
 CORE = Path("kernels/core")
-MODULES = ("brsgd", "coordinate", "dispatch", "distances", "linear", "rows", "scan", "signs", "vote")
+MODULES = (
+    "brsgd",
+    "coordinate",
+    "dispatch",
+    "distances",
+    "linear",
+    "mixing",
+    "rows",
+    "scan",
+    "signs",
+    "vote",
+)
 OBJECTS = Path(os.environ.get("HOROVOD_BYZ_CACHE", "build")).expanduser() / "objects"
 DEBUG = os.environ.get("HOROVOD_BYZ_DEBUG") == "1"
 SANITIZE = os.environ.get("HOROVOD_BYZ_SANITIZE") == "1"
@@ -46,18 +59,19 @@ OPTIMISED = "-O0" if DEBUG else "-O1" if SANITIZE else "-O2"
 WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-ignored-attributes"]
 CXX = ["-std=c++17", OPTIMISED, "-g0", "-ffp-contract=off", *WARNINGS, *SANITIZERS]
 
-# Each instruction set: bytes per vector, straight-line networks up to so many rows of float32 and of float64
-# (more take longer to compile), compiler flags. best() in core/drive.cpp tests for these features.
+# Each instruction set: bytes per vector, sorting networks up to so many rows of float32 and of float64
+# (more take longer to compile), median networks likewise (the first also of 16 bits), compiler flags.
+# best() in core/drive.cpp tests for these features.
 # -ffp-contract=off above: what is to be fused, fused() in core/vec.h fuses, with the same bits at levels that
 # have no such instruction.
 X86 = {
-    "generic": (16, 16, 16, []),
-    "v2": (16, 32, 16, ["-msse4.2"]),
-    "avx2": (32, 64, 32, ["-mavx2", "-mfma"]),
+    "generic": (16, (16, 16), (32, 16), []),
+    "v2": (16, (32, 16), (64, 32), ["-msse4.2"]),
+    "avx2": (32, (64, 32), (64, 64), ["-mavx2", "-mfma"]),
     "avx512": (
         64,
-        64,
-        32,
+        (64, 32),
+        (64, 64),
         [
             "-mavx512f",
             "-mavx512bw",
@@ -70,7 +84,7 @@ X86 = {
         ],
     ),
 }
-OTHER = {"generic": (16, 64, 32, [])}
+OTHER = {"generic": (16, (64, 32), (64, 64), [])}
 DISPATCH = platform.machine() in ("x86_64", "AMD64")
 LEVELS = X86 if DISPATCH else OTHER
 
@@ -100,11 +114,23 @@ def link() -> None:
         path.symlink_to(Path("..") / "kernels")
 
 
+def included(source: Path) -> set[Path]:
+    """A file, and every file of ours that it includes."""
+    files, waiting = set(), [source]
+    while waiting:
+        path = waiting.pop()
+        if path not in files and path.exists():
+            files.add(path)
+            names = re.findall(r'^ *# *include "([^"]+)"', path.read_text(), flags=re.M)
+            waiting += [Path(os.path.normpath(path.parent / name)) for name in names]
+    return files
+
+
 def fingerprint(command: list[str], source: Path) -> str:
-    """What decides an object's bytes: the compiler, its flags, and every file that the source may include."""
+    """What decides an object's bytes: the compiler, its flags, and every file that the source includes."""
     said = subprocess.run([command[0], "--version"], capture_output=True, text=True, check=True).stdout
     digest = hashlib.sha256("\0".join([said, platform.machine(), source.name, *command]).encode())
-    for path in sorted(CORE.iterdir()):
+    for path in sorted(included(source)):
         digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:24]
 
@@ -137,17 +163,29 @@ class BuildKernels(build_ext):
         """One object per instruction set and dtype, and the drivers; those compiled before are used again."""
         # The longest jobs first, so that both cores stay busy to the end.
         jobs = []
-        for level, (width, networks_f32, networks_f64, flags) in reversed(LEVELS.items()):
-            for dtype, networks in (("f32", networks_f32), ("f64", networks_f64)):
+        for level, (width, sorts, medians, flags) in reversed(LEVELS.items()):
+            for dtype, most, middle in zip(("f32", "f64"), sorts, medians, strict=True):
                 name = f"{level}_{dtype}"
                 macros = [
                     f"-DHB_ISA={level}",
                     f"-DHB_NAME={name}",
                     f"-DHB_F={dtype.upper()}",
                     f"-DHB_VB={width}",
-                    f"-DHB_NETWORKS={networks}",
+                    f"-DHB_NETWORKS={most}",
+                    f"-DHB_MEDIANS={middle}",
+                    *(["-DHB_LARGE"] if dtype == "f32" and width > 16 else []),
                 ]
                 jobs.append((CORE / "isa.cpp", name, [*macros, *flags]))
+        for level, (width, _, medians, flags) in reversed(LEVELS.items()):
+            name = f"{level}_f16"
+            macros = [
+                f"-DHB_ISA={level}",
+                f"-DHB_NAME={name}",
+                f"-DHB_VB={width}",
+                f"-DHB_MEDIANS={medians[0]}",
+                *(["-DHB_LARGE"] if width > 16 else []),
+            ]
+            jobs.append((CORE / "halves.cpp", name, [*macros, *flags]))
         jobs.append((CORE / "drive.cpp", "drive", ["-fopenmp", *(["-DHB_DISPATCH"] if DISPATCH else [])]))
 
         def compile_one(job: tuple[Path, str, list[str]]) -> str:
@@ -190,6 +228,7 @@ def extensions() -> list[Extension]:
 
 link()
 write_faces(ROOT / "kernels", MODULES)
+write_networks(ROOT / "kernels")
 setup(
     long_description=description(),
     long_description_content_type="text/markdown",

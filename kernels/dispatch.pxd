@@ -26,6 +26,7 @@ cdef extern from * nogil:
         HB_TRIMMED_MEAN
         HB_MEAN_AROUND_MEDIAN
         HB_SIGN_MAJORITY
+        HB_PHOCAS
 
     ctypedef struct HbStage:
         int rule

@@ -7,7 +7,7 @@ over tiles counted from the start of the rows. A caller may therefore cut the co
 call once per node, add, and get the same bits. Where float32 lanes overflow or underflow, the tile is computed again in float64.
 """
 
-from horovod_byz.kernels.dispatch cimport (HB_MEAN, HB_MEAN_AROUND_MEDIAN, HB_MEDIAN, HB_SIGN_MAJORITY,
+from horovod_byz.kernels.dispatch cimport (HB_MEAN, HB_MEAN_AROUND_MEDIAN, HB_MEDIAN, HB_PHOCAS, HB_SIGN_MAJORITY,
                                            HB_TRIMMED_MEAN)
 from horovod_byz.kernels.rows cimport Rows, check, checked_output, checked_point, checked_rows, checked_threads
 
@@ -131,6 +131,7 @@ _RULES = {
     "trimmed_mean": HB_TRIMMED_MEAN,
     "mean_around_median": HB_MEAN_AROUND_MEDIAN,
     "sign_majority": HB_SIGN_MAJORITY,
+    "phocas": HB_PHOCAS,
 }
 
 
@@ -168,7 +169,8 @@ def combined(rows: Rows, rule: object, out: object, threads: int = 1) -> np.ndar
         if name not in _RULES:
             raise ValueError(f"rule must be one of {', '.join(_RULES)}, or weights, got {name!r}")
         which, f = _RULES[name], operator.index(trimmed)
-        most = {"trimmed_mean": (source.n - 1) // 2, "mean_around_median": source.n - 1}.get(name, 0)
+        half = (source.n - 1) // 2
+        most = {"trimmed_mean": half, "phocas": half, "mean_around_median": source.n - 1}.get(name, 0)
         if not 0 <= f <= most:
             raise ValueError(f"{name} of {source.n} rows needs 0 <= f <= {most}, got f = {f}")
     result = np.empty((2, source.n + 1), dtype=np.float64)

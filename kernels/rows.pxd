@@ -16,6 +16,8 @@ cdef class Rows:
 # Checks for the Python functions of the kernels. Each raises TypeError or ValueError with the argument, the given
 # value and the remedy.
 
+# An aligned float32 or float64 array of `ndim` dimensions whose last axis is contiguous.
+cdef object checked_array(object array, str what, int ndim)
 # rows as a Rows; anything else is a TypeError.
 cdef Rows checked_rows(object rows)
 # The number of threads, at least 1.

@@ -142,6 +142,26 @@ cdef class Rows:
         part.owners = self.owners
         return part
 
+    def with_row(self, row: object) -> Rows:
+        """These rows and one more at the end, without a copy.
+
+        Args:
+            row: contiguous array of shape `(d,)`, dtype of the rows.
+
+        Raises:
+            TypeError, ValueError: if it does not fit.
+        """
+        cdef Py_ssize_t i
+        cdef Rows part
+        checked_vector(self, row, "row")
+        part = Rows.__new__(Rows)
+        allocate(part, self.n + 1, self.d, self.dtype)
+        for i in range(self.n):
+            part.pointers[i] = self.pointers[i]
+        part.pointers[self.n] = start(row)
+        part.owners = (self.owners, row)
+        return part
+
     def __len__(self) -> int:
         return self.n
 

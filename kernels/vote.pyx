@@ -4,7 +4,7 @@
 +0 and -0 differ; a NaN equals a NaN of the same bits.
 """
 
-from horovod_byz.kernels.dispatch cimport (HB_MEAN, HB_MEAN_AROUND_MEDIAN, HB_MEDIAN, HB_SIGN_MAJORITY,
+from horovod_byz.kernels.dispatch cimport (HB_MEAN, HB_MEAN_AROUND_MEDIAN, HB_MEDIAN, HB_PHOCAS, HB_SIGN_MAJORITY,
                                            HB_TRIMMED_MEAN, HB_UNDECIDED, HB_VOTE, HbStage)
 from horovod_byz.kernels.rows cimport Rows, check, checked_output, checked_rows, checked_threads
 
@@ -71,6 +71,7 @@ _RULES = {
     "trimmed_mean": HB_TRIMMED_MEAN,
     "mean_around_median": HB_MEAN_AROUND_MEDIAN,
     "sign_majority": HB_SIGN_MAJORITY,
+    "phocas": HB_PHOCAS,
 }
 
 
@@ -91,7 +92,8 @@ cdef int check_rule(object rule, object sizes, str what) except -1:
     name, f = rule
     if name not in _RULES:
         raise ValueError(f"{what} must be one of {', '.join(_RULES)}, got {name!r}")
-    most = {"trimmed_mean": (min(sizes) - 1) // 2, "mean_around_median": min(sizes) - 1}.get(name, 0)
+    half = (min(sizes) - 1) // 2
+    most = {"trimmed_mean": half, "phocas": half, "mean_around_median": min(sizes) - 1}.get(name, 0)
     if not 0 <= operator.index(f) <= most:
         raise ValueError(f"{what} {name} of {min(sizes)} rows needs 0 <= f <= {most}, got f = {f}")
     return 0

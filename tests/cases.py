@@ -15,7 +15,13 @@ DTYPES = (np.float32, np.float64)
 def every_rule(f):
     """The registry's rules that need neither replicas nor other rules; this f for those that have one."""
     kinds = [kind for kind in rules.with_condition() if kind not in (hb.MajorityVote, hb.Draco)]
-    return [kind(f=f) if issubclass(kind, rules.BoundedRule) else kind() for kind in kinds]
+    return [_with_parameters(kind, f) for kind in kinds]
+
+
+def _with_parameters(kind, f):
+    if issubclass(kind, rules.BoundedRule):
+        return kind(f=f)
+    return kind(tau=10.0) if kind is hb.CenteredClipping else kind()
 
 
 @dataclass(frozen=True, eq=False)

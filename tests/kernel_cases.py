@@ -101,3 +101,10 @@ def assert_close(got, wanted, scale=None):
     with np.errstate(all="ignore"):
         error = np.abs(got.astype(np.longdouble) - wanted)
     assert np.all(error <= 4 * eps * size + np.finfo(got.dtype).smallest_subnormal)
+
+
+def half_of_them(k, n):
+    """(n, k) weights of n means, each of half of k rows or so; one of them of a single row, one of none."""
+    chosen = np.random.default_rng(k).random((n, k)) < 0.5
+    chosen[0], chosen[1] = np.arange(k) == k - 1, False
+    return chosen / np.maximum(chosen.sum(axis=1, keepdims=True), 1)

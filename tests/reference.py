@@ -353,3 +353,26 @@ def arc(rows, f):
         return rows.astype(np.float64)
     norms = np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1))
     return clipping(rows, sorted(norms, reverse=True)[2 * f * (n - f) // n])
+
+
+def centered_clipping(rows, tau, iterations=1, start=None):
+    """Karimireddy et al. 2021, Algorithm 1: v <- v + (1/n) sum_i (x_i - v) min(1, tau / |x_i - v|)."""
+    exact = rows[finite_rows(rows)].astype(np.float64)
+    v = np.zeros(rows.shape[1]) if start is None else start.astype(np.float64)
+    for _ in range(iterations if len(exact) else 0):
+        away = exact - v
+        lengths = np.sqrt((away**2).sum(axis=1))
+        v = v + sum(
+            x * (1.0 if far <= tau else tau / far) for x, far in zip(away, lengths, strict=True)
+        ) / len(exact)
+    return guarded(v)
+
+
+def phocas(rows, f):
+    """Xie et al. 2018, Phocas: the n - f values nearest to the trimmed mean; ties to the lower."""
+    columns = ordered(rows)
+    with np.errstate(all="ignore"):
+        centre = columns[f : len(rows) - f].astype(np.float64).mean(axis=0)
+        nearest = np.argsort(np.abs(columns - centre), axis=0, kind="stable")[: len(rows) - f]
+        kept = np.take_along_axis(columns, nearest, axis=0).astype(np.float64)
+        return guarded(np.where(np.isfinite(centre), kept.mean(axis=0), 0.0))

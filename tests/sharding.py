@@ -55,13 +55,14 @@ def on_shards(count, d, work):
     return [future.result() for future in futures]
 
 
-def run_sharded(rule, rows, count, **options):
+def run_sharded(rule, rows, count, memory=None, **options):
     """Aggregates (n, d) rows in `count` shards; returns the value and every shard's outcome."""
     d = rows.shape[1]
     value = np.empty(d, rows.dtype)
 
     def work(_, begin, end, reduce):
         source = Whole(Rows(np.ascontiguousarray(rows[:, begin:end])))
-        return engine.run(rule, source, value[begin:end], Shard(d, ((begin, end),), reduce, **options))
+        shard = Shard(d, ((begin, end),), reduce, memory=memory, **options)
+        return engine.run(rule, source, value[begin:end], shard)
 
     return value, on_shards(count, d, work)

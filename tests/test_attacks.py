@@ -33,6 +33,9 @@ EXAMPLES = [
     attacks.ModelNegation(),
     attacks.NotANumber(),
     attacks.Omniscient(),
+    attacks.OptimalALittleIsEnough(rule="median"),
+    attacks.OptimalALittleIsEnough(rule="geometric-median", sign=-1),
+    attacks.OptimalInnerProduct(rule="geometric-median"),
     attacks.ReversedGradient(),
     attacks.SelectionCounterExample(),
     attacks.SignFlip(),
@@ -251,6 +254,12 @@ def test_registering_a_name_twice_is_refused():
         (lambda: attacks.Mimic(worker=True), "counted from 0"),
         (lambda: attacks.SignFlip(of="none"), "SignFlip: of must be"),
         (lambda: attacks.Infinite(sign=2), "Infinite: sign"),
+        (lambda: attacks.OptimalALittleIsEnough("median", sign=0), "OptimalALittleIsEnough: sign"),
+        (lambda: attacks.OptimalInnerProduct("medien"), "unknown rule 'medien': did you mean 'median'"),
+        (
+            lambda: attacks.OptimalInnerProduct("krum"),
+            "OptimalInnerProduct: rule 'krum'|missing its option f",
+        ),
     ],
 )
 def test_bad_options(make, message):
@@ -289,7 +298,7 @@ def test_gambler_needs_d_on_a_part():
         attacks.Gambler()(np.zeros((2, 2)), [0], offset=2)
 
 
-@pytest.mark.parametrize("attack", [attacks.MinMax(), attacks.MinSum()], ids=repr)
+@pytest.mark.parametrize("attack", [attack for attack in EXAMPLES if attack.needs_whole_rows], ids=repr)
 def test_attacks_on_whole_rows_refuse_a_part(attack):
     for options in ({"d": 3}, {"offset": 1}):
         with pytest.raises(ValueError, match='got 2 of 3 coordinates: collect rows "symmetric"'):

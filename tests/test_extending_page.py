@@ -18,12 +18,13 @@ from horovod_byz.training import config as configs
 from horovod_byz.training.data import DATASETS
 from horovod_byz.training.models import MODELS
 from horovod_byz.training.runs import RunFolder
+from horovod_byz.training.split import PARTITIONS
 
 pytestmark = pytest.mark.source
 
 _PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 PAGE = _PAGE.read_text() if _PAGE.exists() else ""  # away from a checkout these tests are left out
-REGISTRIES = {registry.group: registry for registry in (RULES, ATTACKS, MODELS, DATASETS)}
+REGISTRIES = {registry.group: registry for registry in (RULES, ATTACKS, MODELS, DATASETS, PARTITIONS)}
 FILES = dict(re.findall(r"`(mypackage/\w+\.py)`:\n\n```python\n(.*?)^```$", PAGE, re.DOTALL | re.M))
 
 
@@ -56,6 +57,10 @@ def test_the_commands_run(folder):
     for command in commands:
         ended = CliRunner().invoke(app, shlex.split(command))
         assert ended.exit_code == 0, ended.output
+    turns = "--partition mypackage.data:ByTurns:length=2 --workers 4 --steps 2 --out runs/turns"
+    ended = CliRunner().invoke(app, ["train", "--data", "mypackage.data:stripes", *turns.split()])
+    assert ended.exit_code == 0, ended.output
+    assert "data by mypackage.data:ByTurns:length=2" in ended.output
     run = RunFolder(folder / "runs" / "own")
     assert (run.summary["steps"], run.config.rule.options) == (40, {"f": 2})
 

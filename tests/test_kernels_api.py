@@ -18,7 +18,7 @@ from horovod_byz.kernels import dispatch, rows
 
 HERE = Path(__file__).parent
 KERNELS = Path(rows.__file__).parent
-PUBLIC = ["brsgd", "coordinate", "dispatch", "distances", "linear", "rows", "scan", "signs", "vote"]
+PUBLIC = ["brsgd", "coordinate", "dispatch", "distances", "linear", "mixing", "rows", "scan", "signs", "vote"]
 
 
 def declared(text):

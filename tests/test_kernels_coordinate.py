@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+import reference
 from horovod_byz.kernels import coordinate
 from horovod_byz.kernels.rows import Rows
 from kernel_cases import (
@@ -110,6 +111,26 @@ def test_mean_around_median_of_huge_values_is_finite(dtype):
     assert np.isfinite(call(coordinate.mean_around_median, Rows(x), 4)).all()
     x[:7] = normal(np.random.default_rng(6), 7, 300, dtype)
     assert_close(call(coordinate.mean_around_median, Rows(x), 2), exact_mean(x[:7]), np.full(300, 4.0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("values", [normal, ties, duplicates, denormals, with_nonfinite])
+def test_phocas(values, dtype):
+    rng = np.random.default_rng(8)
+    for n in SMALL:
+        x = values(rng, n, WIDTHS[n % len(WIDTHS)], dtype)
+        for f in {0, 1, (n - 1) // 4, (n - 1) // 2} & set(range((n + 1) // 2)):
+            got, wanted = call(coordinate.phocas, Rows(x), f), reference.phocas(x, f).astype(dtype)
+            assert_close(got, wanted, np.nanmax(np.where(np.isfinite(x), np.abs(x), 0), axis=0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_phocas_of_huge_values_is_finite(dtype):
+    x = huge(np.random.default_rng(5), 9, 300, dtype)
+    x[7:] = np.finfo(dtype).max
+    assert np.isfinite(call(coordinate.phocas, Rows(x), 4)).all()
+    x[:7] = normal(np.random.default_rng(6), 7, 300, dtype)
+    assert_close(call(coordinate.phocas, Rows(x), 2), exact_mean(x[:7]), np.full(300, 4.0))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -112,6 +112,9 @@ def test_parameters_are_checked():
     for f in (-1, 3):
         with pytest.raises(ValueError, match="0 <= f <= 2"):
             coordinate.mean_around_median(rows, out, f)
+    for f in (-1, 2):
+        with pytest.raises(ValueError, match="0 <= f <= 1"):
+            coordinate.phocas(rows, out, f)
     for f in (0.5, "1", None):
         with pytest.raises(TypeError):
             coordinate.trimmed_mean(rows, out, f)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from horovod_byz.kernels import brsgd, coordinate, dispatch, distances, scan, vote
+from horovod_byz.kernels.mixing import Mixing
 from horovod_byz.kernels.rows import TILE, Rows
-from kernel_cases import DTYPES, assert_bits, bits, call, normal, weighted, with_nonfinite
+from kernel_cases import DTYPES, assert_bits, bits, call, half_of_them, normal, weighted, with_nonfinite
 
 pytestmark = pytest.mark.usefixtures("level")
 
@@ -18,6 +19,15 @@ def every_result(rows, threads):
     yield "median", call(coordinate.median, rows, threads=threads)
     yield "trimmed_mean", call(coordinate.trimmed_mean, rows, (n - 1) // 4, threads=threads)
     yield "mean_around_median", call(coordinate.mean_around_median, rows, n // 3, threads=threads)
+    yield "phocas", call(coordinate.phocas, rows, (n - 1) // 3, threads=threads)
+    mixing = Mixing(half_of_them(n, n + 3))
+    mixtures = np.empty((mixing.k, rows.d), rows.dtype)
+    mixing.mixtures(rows, mixtures, threads)
+    yield "mixtures", mixtures
+    for name, f in (("median", 0), ("trimmed_mean", n // 3), ("phocas", n // 3)):
+        result = np.empty(rows.d, rows.dtype)
+        mixing.rule(rows, (name, f), result, threads)
+        yield f"{name} of mixtures", result
     yield "sign_majority", call(coordinate.sign_majority, rows, threads=threads)
     yield "weighted_sum", call(weighted, rows, rng.standard_normal(n), threads=threads)
     yield "squared", distances.squared(rows, threads=threads)

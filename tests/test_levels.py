@@ -15,6 +15,7 @@ RULES = [
     hb.Median(),
     hb.TrimmedMean(f=7),
     hb.MeanAroundMedian(f=11),
+    hb.Phocas(f=11),
     hb.GeometricMedian(),
     hb.Medoid(),
     hb.Krum(f=10),
@@ -26,6 +27,7 @@ RULES = [
     hb.MDA(f=10),
     hb.CAF(f=10),
     hb.DnC(f=10),
+    hb.CenteredClipping(tau=5.0, iterations=2),
     hb.Detox(REDUNDANCY, inner=hb.Mean(), outer=hb.Median(), groups=5),
     hb.Detox(REDUNDANCY, inner=hb.MultiKrum(f=2), outer=hb.Mean(), groups=2),
 ]

@@ -18,6 +18,7 @@ PIPELINES = [
     (hb.Mean(), hb.Median(), 5),
     (hb.TrimmedMean(f=1), hb.Mean(), 3),
     (hb.MeanAroundMedian(f=2), hb.Median(), 1),
+    (hb.Phocas(f=2), hb.Median(), 1),
     (hb.SignMajority(), hb.SignMajority(), 5),
     (hb.Median(), hb.TrimmedMean(f=1), 5),
 ]

@@ -70,9 +70,10 @@ def on_threads(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "collect"), [("median", "symmetric"), ("multi-krum", "sharded"), ("detox", "root")]
+    ("name", "collect", "beta"),
+    [("median", "symmetric", 0.0), ("multi-krum", "sharded", 0.9), ("detox", "root", 0.9)],
 )
-def test_the_same_job_ends_with_the_same_bits(on_threads, digits, name, collect):
+def test_the_same_job_ends_with_the_same_bits(on_threads, digits, name, collect, beta):
     """Six workers, one of which lies for a while; batch normalisation; momentum."""
     settings, rule = RULES[name]
     config = configs.make(
@@ -85,6 +86,7 @@ def test_the_same_job_ends_with_the_same_bits(on_threads, digits, name, collect)
             "script": [{"steps": [3, 9], "workers": [2], "attack": "reversed-gradient"}],
             "data": {"name": "digits", "batch": 4},
             "optimizer": {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3},
+            "worker_momentum": beta,
             **settings,
         }
     )
@@ -108,6 +110,7 @@ def test_the_same_job_ends_with_the_same_bits(on_threads, digits, name, collect)
             collect=collect,
             buffers=net.named_buffers(),
             wire=config.make_wire(),
+            worker_momentum=beta,
         ) as optimizer:
             groups = [config.make_redundancy().group_of(worker, N) for worker in range(N)]
             batches = Batches(SEED, len(digits.train_y), 4, groups)

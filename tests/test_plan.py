@@ -76,6 +76,7 @@ class TestPasses:
         hb.GeometricMedian(),
         hb.BrSGD(),
         hb.MeanAroundMedian(f=3),
+        hb.Phocas(f=3),
         hb.MajorityVote(),
         hb.Draco(f=1),  # its groups' statistics follow no polynomial
     )

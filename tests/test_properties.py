@@ -14,6 +14,7 @@ EQUIVARIANT = [
     hb.Median(),
     hb.TrimmedMean(f=1),
     hb.MeanAroundMedian(f=1),
+    hb.Phocas(f=1),
     hb.GeometricMedian(),
     hb.Medoid(),
     hb.Krum(f=1),
@@ -54,7 +55,7 @@ def test_scale(rule, rows, power):
     close(rule(rows * 2.0**power) / 2.0**power, rule(rows))
 
 
-@pytest.mark.parametrize("rule", [*EQUIVARIANT[:5], hb.SignMajority()], ids=repr)
+@pytest.mark.parametrize("rule", [*EQUIVARIANT[:6], hb.SignMajority()], ids=repr)
 @settings(max_examples=40, deadline=None)
 @given(rows=n_by_d(), seed=st.integers(0, 99))
 def test_permutation(rule, rows, seed):

@@ -44,6 +44,7 @@ RULES = [
     hb.Median(),
     hb.TrimmedMean(f=2),
     hb.MeanAroundMedian(f=2),
+    hb.Phocas(f=2),
     hb.GeometricMedian(),
     hb.Medoid(),
     hb.Krum(f=2),

@@ -35,10 +35,10 @@ def test_the_commands_are_commands():
     lines = "\n".join(block.text for block in blocks("bash")).replace("\\\n", " ").splitlines()
     shown = [words for line in lines if "horovod-byz" in (words := line.partition("#")[0].split())]
     commands = [words[words.index("horovod-byz") + 1 :] for words in shown if "pip" not in words]
-    assert {command[0] for command in commands} == {"train", "report", "theory", "plan"}
+    assert {command[0] for command in commands} == {"train", "report", "theory", "plan", "attack"}
     runner = CliRunner()
     for command in commands:
-        if command[0] in ("theory", "plan"):
+        if command[0] in ("theory", "plan", "attack"):
             assert runner.invoke(app, command).exit_code == 0
         options = [word for word in command if word.startswith("--")]
         text = runner.invoke(app, [*command[: 2 if command[0] == "theory" else 1], "--help"]).output

@@ -376,7 +376,7 @@ def test_a_name_is_given_once():
 def test_help_shows_the_defaults_of_the_configuration():
     config = configs.RunConfig()
     values = {name: getattr(config, name) for name in configs.RunConfig.model_fields}
-    values |= {"data": config.data.name, "batch": config.data.batch}
+    values |= {"data": config.data.name, "batch": config.data.batch, "partition": config.data.partition}
     values |= {"lr": config.optimizer.lr, "momentum": config.optimizer.momentum}
     options = typer.main.get_command(app).commands["train"].params
     shown = {option.name: option.show_default for option in options if isinstance(option.show_default, str)}

@@ -26,6 +26,7 @@ ORDER = (
     ("rules",),
     ("theory",),
     ("attacks",),
+    ("adversary",),
     ("collect", "ledger"),
     ("faults", "plan"),
     ("optimizer",),

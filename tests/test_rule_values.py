@@ -17,6 +17,7 @@ ALL = [
     hb.Median(),
     hb.TrimmedMean(f=1),
     hb.MeanAroundMedian(f=1),
+    hb.Phocas(f=1),
     hb.GeometricMedian(),
     hb.Medoid(),
     hb.Krum(f=1),
@@ -31,6 +32,7 @@ ALL = [
     hb.MoNNA(f=1, pivot=2),
     hb.CAF(f=1),
     hb.DnC(f=1, c=0.5, iterations=2),
+    hb.CenteredClipping(tau=2.5, iterations=2),
 ]
 PEERS = [hb.CGE, hb.MDA, hb.SMEA, hb.MoNNA, hb.CAF, hb.DnC]
 ROWS = np.random.default_rng(0).normal(size=(9, 4))
@@ -51,7 +53,7 @@ def test_rules_state_their_facts(rule):
 
 
 @pytest.mark.parametrize(
-    "kind", [hb.TrimmedMean, hb.MeanAroundMedian, hb.Krum, hb.MultiKrum, hb.Bulyan, *PEERS]
+    "kind", [hb.TrimmedMean, hb.MeanAroundMedian, hb.Phocas, hb.Krum, hb.MultiKrum, hb.Bulyan, *PEERS]
 )
 @pytest.mark.parametrize("f", [-1, 1.5, "2", True, None, np.float64(1)])
 def test_f_must_be_a_whole_number(kind, f):

@@ -18,6 +18,7 @@ RULES = {
     "Median": (lambda f: hb.Median(), lambda rows, f: reference.median(rows), True),
     "TrimmedMean": (hb.TrimmedMean, reference.trimmed_mean, False),
     "MeanAroundMedian": (hb.MeanAroundMedian, reference.mean_around_median, False),
+    "Phocas": (hb.Phocas, reference.phocas, False),
     "SignMajority": (lambda f: hb.SignMajority(), lambda rows, f: reference.sign_majority(rows), True),
     "Krum": (hb.Krum, reference.krum, True),
     "MultiKrum": (hb.MultiKrum, reference.multi_krum, False),
@@ -117,7 +118,7 @@ def test_geometric_median_equals_reference(batch):
 def test_layout_and_threads_do_not_matter(name, dtype):
     rows = random_case(11, lambda f: 4 * f + 3, dtype).rows
     rule = RULES[name][0](1) if name in RULES else hb.GeometricMedian()
-    if name in ("Krum", "MultiKrum", "TrimmedMean", "MeanAroundMedian", "Bulyan"):
+    if name in ("Krum", "MultiKrum", "TrimmedMean", "MeanAroundMedian", "Phocas", "Bulyan"):
         rows = np.vstack([rows, rows + 1, rows - 1])
     expected = rule(rows, threads=1)
     for kind, data in layouts(rows).items():

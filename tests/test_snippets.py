@@ -17,6 +17,7 @@ pytestmark = pytest.mark.source
 
 LANGUAGES = {"bash", "cython", "diff", "meson", "python", "text", "toml"}
 IN_A_JOB = {"horovod.md", "redundancy.md"}
+PAGE = ROOT / "docs" / "reproduction.md"
 ALONE = {"README.md"}  # each block runs alone in tests/test_readme.py
 # Equal to a file that is built and tested (tests/test_kernels_api.py).
 BUILT = "from Cython.Build import cythonize"
@@ -80,6 +81,19 @@ def test_a_command_that_names_what_does_not_exist_is_an_error(command):
 def test_the_claims_on_the_page_on_reproduction_are_valid():
     from horovod_byz.reproduction.claims import Claim
 
-    (block,) = snippets(ROOT / "docs" / "reproduction.md", "toml")
+    (block,) = (block for block in snippets(PAGE, "toml") if "[[claims]]" in block.text)
     for claim in tomllib.loads(block.text)["claims"]:
         Claim.model_validate(claim)
+
+
+def test_the_experiment_of_ones_own_on_that_page_can_be_read(tmp_path):
+    from horovod_byz.reproduction import own
+    from horovod_byz.reproduction.catalogue import Catalogue
+
+    grid, artefact = (block.text for block in snippets(PAGE, "toml") if "[[claims]]" not in block.text)
+    (tmp_path / "grids").mkdir()
+    (tmp_path / "grids" / "rules.toml").write_text(grid)
+    (tmp_path / "rules.toml").write_text(artefact)
+    catalogue = Catalogue(tmp_path)
+    own.check(catalogue.artefact("rules"), catalogue, {})
+    assert len(catalogue.cells(catalogue.artefact("rules"))) == 48

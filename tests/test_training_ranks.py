@@ -75,6 +75,20 @@ def test_ctrl_c_and_resume_on_two_ranks_give_the_numbers_of_one_process(
     assert folder.environment["ranks"] == 2
 
 
+def test_divided_data_give_the_same_numbers_on_ranks_and_too_few_end_all_of_them(environment, tmp_path):
+    divided = ["--partition", "gamma:0.3", "--rule", "majority-vote", "--set", "redundancy.r=3"]
+    run = [*TRAIN, *RUN.split(), "--workers", "6", *divided, "--attack", "sign-flip"]
+    launcher.run_ranks(2, [*run, "--out", str(tmp_path / "ranks"), "--events"], Silent())
+    alone(tmp_path / "alone", "--workers", "6", *divided, "--attack", "sign-flip")
+    assert contents(tmp_path / "ranks") == contents(tmp_path / "alone")
+    skews = {RunFolder(tmp_path / name).environment["label_skew"] for name in ("ranks", "alone")}
+    assert len(skews) == 1
+    few = [*TRAIN, *RUN.split(), "--partition", "extreme", "--set", "data.train_limit=5"]
+    with pytest.raises(launcher.LaunchError, match="5 samples leave some of 7 workers without data") as error:
+        launcher.run_ranks(2, [*few, "--out", str(tmp_path / "few"), "--events"], Silent())
+    assert error.value.code == 2
+
+
 def test_the_launcher_shows_the_progress_of_its_ranks(environment, tmp_path):
     class Recorder(Silent):
         def __init__(self):

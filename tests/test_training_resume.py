@@ -79,6 +79,45 @@ def interrupted(tmp_path_factory):
     return folder
 
 
+def test_the_workers_momentum_goes_on(tmp_path):
+    whole, folder, momentum = tmp_path / "whole", tmp_path / "run", {"worker_momentum": 0.9}
+    train(small(**momentum), Launch(whole))
+    with pytest.raises(Stopped):
+        train(small(**momentum), Launch(folder), reporter=Recorder(stop_at=7))
+    state = RunFolder(folder).path / CURRENT
+    momenta = checkpoint.read(state)[0]["momentum"]
+    assert len(momenta) == 4
+    assert momenta.abs().sum(1).min() > 0
+    resumed(folder, **momentum)
+    assert contents(folder) == contents(whole)
+    blank = Trainer(small(**momentum), load_dataset("digits"), Ranks()).blank()
+    complete, _ = checkpoint.read(state)
+    checkpoint.check(complete, state, blank, 12)
+    for damaged, message in (
+        ({"momentum": None}, "lacks momentum"),
+        ({"momentum": momenta[:3]}, "holds momentum of shape"),
+        ({"momentum": momenta * math.inf}, "momentum that is not finite"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            checkpoint.check(complete | damaged, state, blank, 12)
+
+
+def test_what_a_rule_remembers_goes_on(tmp_path):
+    whole, folder, rule = tmp_path / "whole", tmp_path / "run", {"rule": "centered-clipping:tau=0.1"}
+    train(small(**rule), Launch(whole))
+    with pytest.raises(Stopped):
+        train(small(**rule), Launch(folder), reporter=Recorder(stop_at=7))
+    last = checkpoint.read(folder / CURRENT)[0]["last_aggregate"]
+    assert 0 < last.norm() < 1
+    resumed(folder, **rule)
+    assert contents(folder) == contents(whole)
+    blank = Trainer(small(**rule), load_dataset("digits"), Ranks()).blank()
+    complete, _ = checkpoint.read(folder / CURRENT)
+    checkpoint.check(complete, folder, blank, 12)
+    with pytest.raises(CheckpointError, match="holds last_aggregate of shape"):
+        checkpoint.check(complete | {"last_aggregate": last[:3]}, folder, blank, 12)
+
+
 @pytest.fixture
 def run(interrupted, tmp_path):
     """A copy of the interrupted run that a test may damage."""

@@ -30,6 +30,8 @@ RUN = [
     "4",
     "--checkpoint-every",
     "4",
+    "--worker-momentum",
+    "0.9",
 ]
 
 

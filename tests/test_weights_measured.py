@@ -19,7 +19,9 @@ def rows_with_an_attacker(n=7, d=5):
     return rows
 
 
-@pytest.mark.parametrize("rule", [hb.Median(), hb.TrimmedMean(2), hb.MeanAroundMedian(2), hb.SignMajority()])
+@pytest.mark.parametrize(
+    "rule", [hb.Median(), hb.TrimmedMean(2), hb.MeanAroundMedian(2), hb.Phocas(2), hb.SignMajority()]
+)
 def test_a_coordinate_wise_rule_measures_no_weight(rule):
     result = hb.aggregate(rows_with_an_attacker(), rule)
     assert np.isnan(result.weights).all()

@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from horovod_byz.aggregation.decision import Composite, Coordinatewise, Decision, Segmented, Weighted
+from horovod_byz.aggregation.decision import (
+    Anchored,
+    Composite,
+    Coordinatewise,
+    Decision,
+    Segmented,
+    Weighted,
+)
 from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.plan import Rule
 from horovod_byz.aggregation.source import Floats
@@ -27,7 +34,7 @@ def decided(rule: Rule, statistics: Statistics) -> Decision:
         ValueError: if its weights are not finite or not n.
     """
     decision: Any = rule.decide(statistics)
-    if not isinstance(decision, Weighted | Coordinatewise | Composite | Segmented):
+    if not isinstance(decision, Weighted | Coordinatewise | Composite | Segmented | Anchored):
         raise AnswerError(
             f"{rule!r}: decide must return a decision such as Weighted.uniform(n, rows), got "
             f"{_kind(decision)}"

@@ -132,14 +132,34 @@ def into(out: npt.NDArray[Any], rows: Source, rule: Rule, shard: Shard | None = 
     return decision
 
 
-def whole(source: Source, step: int, threads: int | None, segments: Sequence[int] | None = None) -> Shard:
+def whole(
+    source: Source,
+    step: int,
+    threads: int | None,
+    segments: Sequence[int] | None = None,
+    memory: npt.NDArray[Any] | None = None,
+) -> Shard:
     """The shard that holds all coordinates; by default with torch's number of threads."""
     return Shard(
         source.d,
         step=step,
         threads=default_threads() if threads is None else threads,
         segments=None if segments is None else checked_segments(segments, source.d),
+        memory=memory,
     )
+
+
+def checked_memory(memory: Any, source: Source) -> npt.NDArray[Any]:
+    """A last result as an array of the rows' dtype.
+
+    Raises:
+        ValueError: unless it holds d finite numbers.
+    """
+    last = np.ascontiguousarray(reading.plain(memory, source.dtype))
+    if last.shape != (source.d,) or not np.isfinite(last).all():
+        what = "NaN or infinities" if last.shape == (source.d,) else f"the shape {last.shape}"
+        raise ValueError(f"memory must be a last result, d = {source.d} finite numbers, got {what}")
+    return last
 
 
 def checked_segments(segments: Sequence[int], d: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Rows of half precision, read in place: each block is widened, the whole matrix never."""
+"""Rows of half precision, read in place: widened a block at a time, or for a median not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from horovod_byz.aggregation.source import Source
+from horovod_byz.aggregation.source import Combination, Floats, Source
+from horovod_byz.kernels import coordinate, distances
 from horovod_byz.kernels.rows import Rows
 
 
@@ -38,6 +39,41 @@ class HalfRows(Source):
 
     def take(self, indices: Sequence[int]) -> HalfRows:
         return HalfRows([self._parts[i] for i in indices], self.dtype)
+
+    def combine(self, decision: Combination, out: npt.NDArray[Any], threads: int, offset: int = 0) -> None:
+        if not self._median(decision, out, 0, self.d, threads):
+            super().combine(decision, out, threads, offset)
+
+    def combined(
+        self, decision: Combination, out: npt.NDArray[Any], begin: int, end: int, threads: int, offset: int
+    ) -> Floats:
+        if not self._median(decision, out, begin, end, threads):
+            return super().combined(decision, out, begin, end, threads, offset)
+        return distances.to_point_and_norms(self.block(begin, end), out, threads)
+
+    def _median(
+        self, decision: Combination, out: npt.NDArray[Any], begin: int, end: int, threads: int
+    ) -> bool:
+        """Write the median of the rows as they are, with the bits of widened ones; False: no kernel does."""
+        rule = decision.fused
+        if not isinstance(rule, tuple) or rule[0] != "median" or self.dtype != np.float32:
+            return False
+        words = [word for part in self._parts if (word := _words(part[begin:end])) is not None]
+        if len(words) < self.n:
+            return False
+        brain = not isinstance(self._parts[0], np.ndarray) and str(self._parts[0].dtype) == "torch.bfloat16"
+        return coordinate.median_half(words, out, brain, threads)
+
+
+def _words(part: Any) -> npt.NDArray[np.uint16] | None:
+    """The bits of a row, without a copy; None where they do not lie side by side in native byte order."""
+    if not isinstance(part, np.ndarray):
+        import torch
+
+        part = part.view(torch.int16).numpy()
+    if not part.dtype.isnative or not part.flags.aligned or not part.flags.c_contiguous:
+        return None
+    return np.asarray(part).view(np.uint16)
 
 
 def _widen(part: Any, row: npt.NDArray[Any]) -> None:

@@ -46,6 +46,14 @@ class Statistics:
         """Optimizer step, which seeds the draws of randomised rules."""
         return self.shard.step
 
+    @property
+    def memory(self) -> npt.NDArray[Any]:
+        """The last result, (d,), in the rows' dtype and unit; zeros if there is none."""
+        last = self.shard.memory
+        if last is None:
+            return np.zeros(self.shard.d, self.source.dtype)
+        return np.ascontiguousarray(last if self.unit == 1.0 else last / self.unit, self.source.dtype)
+
     def take(self, indices: Sequence[int] | Ints, excluded: int = 0) -> Statistics:
         """The statistics of some of the rows only."""
         chosen = np.asarray(indices, np.int64)
@@ -79,9 +87,9 @@ class Statistics:
         part.unit = self.unit
         return part
 
-    def virtual(self, decisions: Sequence[Decision]) -> Statistics:
-        """The statistics of the rows that decisions about these rows give."""
-        return self.over(virtual_rows(self.source, decisions, self.shard.columns))
+    def virtual(self, decisions: Sequence[Decision], *, mixes: bool = False) -> Statistics:
+        """The statistics of the rows that decisions about these rows give; `mixes` as for `Virtual`."""
+        return self.over(virtual_rows(self.source, decisions, self.shard.columns, mixes=mixes))
 
     def mixed(self, weights: Floats, *, from_distances: bool) -> Statistics:
         """The statistics of mixtures of these rows, all of which are finite.
@@ -91,7 +99,7 @@ class Statistics:
             from_distances: whether to derive distances and inner products from those of these rows, which
                 needs weights of sum 1; else they are measured if they are read.
         """
-        part = self.virtual([Weighted(row) for row in weights])
+        part = self.virtual([Weighted(row) for row in weights], mixes=True)
         part.excluded = self.excluded
         part._shown_finite[:] = True  # a value that would overflow is written as 0
         if from_distances:

@@ -33,6 +33,7 @@ class Shard:
         step: optimizer step, which seeds randomised rules.
         threads: threads for the kernels; the result does not depend on it.
         segments: the coordinate after each tensor's last, for rules that treat tensors separately.
+        memory: the last result, (d,), for rules that remember; None for zeros.
     """
 
     d: int
@@ -41,6 +42,7 @@ class Shard:
     step: int = 0
     threads: int = 1
     segments: tuple[int, ...] | None = None
+    memory: npt.NDArray[Any] | None = None
 
     @cached_property
     def columns(self) -> Columns:

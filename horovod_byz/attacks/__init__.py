@@ -24,6 +24,7 @@ from horovod_byz.attacks.labels import LabelFlip
 from horovod_byz.attacks.little import ALittleIsEnough
 from horovod_byz.attacks.noise import Gaussian
 from horovod_byz.attacks.omniscient import ModelNegation, Omniscient
+from horovod_byz.attacks.optimal import OptimalALittleIsEnough, OptimalInnerProduct
 from horovod_byz.attacks.registry import by_name, from_data, names, register, to_data
 from horovod_byz.attacks.scaling import GradientScale, ReversedGradient, SignFlip
 from horovod_byz.attacks.schedule import Fixed, FixedAtRandom, Redrawn, Schedule, draw
@@ -51,6 +52,8 @@ __all__ = [
     "ModelNegation",
     "NotANumber",
     "Omniscient",
+    "OptimalALittleIsEnough",
+    "OptimalInnerProduct",
     "Redrawn",
     "ReversedGradient",
     "Schedule",

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from horovod_byz.attacks.base import Attack
 from horovod_byz.common.registry import Registry
 from horovod_byz.common.words import kebab
+from horovod_byz.rules import Rule, as_rule, name_of
 
 Kind = TypeVar("Kind", bound=type[Attack])
 
@@ -86,8 +87,34 @@ def to_data(attack: Attack) -> dict[str, Any]:
     """Returns plain data (strings, numbers, lists) from which `from_data` builds an equal attack.
 
     Fields that are None are left out, since TOML cannot write them.
+
+    Raises:
+        ValueError: if the attack has a rule that no name stands for, such as a pipeline.
     """
-    values = dataclasses.asdict(attack)  # type: ignore[call-overload]
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    fields = dataclasses.fields(attack)  # type: ignore[arg-type]
+    plain = {field.name: _plain(getattr(attack, field.name)) for field in fields}
     name = ATTACKS.name_of(type(attack))
     return {"name": name, **{key: value for key, value in plain.items() if value is not None}}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return _word(value) if isinstance(value, Rule) else value
+
+
+def _word(rule: Rule) -> str:
+    """The rule's name with its options, such as "multi-krum:f=2"."""
+    options = [
+        f"{field.name}={str(value).lower() if isinstance(value, bool) else value}"
+        for field in dataclasses.fields(rule)
+        if (value := getattr(rule, field.name)) != field.default
+    ]
+    word = ":".join(filter(None, [name_of(type(rule)), ",".join(options)]))
+    try:
+        same = as_rule(word) == rule
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        raise ValueError(f"no name stands for the rule {rule!r}: leave the rule out, or name another one")
+    return word

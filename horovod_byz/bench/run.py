@@ -23,7 +23,7 @@ from horovod_byz.kernels import dispatch
 
 __all__ = ["cell", "main"]
 
-FULL = ([5, 15, 20, 25, 45, 64, 100, 256], [100_000, 1_000_000, 11_200_000])
+FULL = ([5, 11, 15, 20, 25, 31, 45, 64, 100, 128, 256], [100_000, 1_000_000, 11_200_000])
 QUICK = ([5, 15, 45], [100_000, 1_000_000])
 # Expressions and peers take up to 700 times as long as a read: they are left out beyond this many values.
 SLOW = 5_000_000
@@ -132,7 +132,7 @@ def _too_much(n: int, d: int, dtype: str, most: int | None) -> str:
     """Why a size is left out; empty where it is not."""
     if most is not None and n * d > most:
         return f"more than {most:,} values (--most)"
-    size = n * d * (8 if dtype == "float64" else 4) * (2 if n % 3 == 0 else 1)
+    size = n * d * ((8 if dtype == "float64" else 4) * (2 if n % 3 == 0 else 1) + 2)  # and in 16 bits
     try:
         free = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:

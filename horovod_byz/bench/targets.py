@@ -38,6 +38,7 @@ TARGETS = (
     Target("vote", 45, 0.70, "floor"),
     Target("DETOX, median", 45, 0.70, "floor"),
     Target("DETOX, median", 45, 0.30, "mean"),
+    Target("median, bfloat16", 45, 0.6, "floor"),
     Target("median, avx2", 15, 1.1, "floor"),
     Target("median, avx2", 45, 1.3, "floor"),
 )

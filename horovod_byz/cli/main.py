@@ -57,6 +57,10 @@ def train(
     data: Annotated[
         str | None, _option("digits", "Such as mnist, fashion-mnist, cifar-10, cifar-100, digits.", own=True)
     ] = None,
+    partition: Annotated[
+        str | None,
+        _option("iid", "Data of the workers: iid, dirichlet:alpha=0.1, gamma:0.3 or extreme.", own=True),
+    ] = None,
     model: Annotated[str | None, _option("mlp", "Such as lenet, resnet18:width=16.", own=True)] = None,
     workers: Annotated[int | None, _option("20", "Logical workers of the whole job.")] = None,
     byzantine: Annotated[int | None, _option("0", "How many of them are Byzantine.")] = None,
@@ -78,6 +82,9 @@ def train(
     batch: Annotated[int | None, _option("32", "Images per worker and step.")] = None,
     lr: Annotated[float | None, _option("0.1", "Learning rate.")] = None,
     momentum: Annotated[float | None, _option("0.0", "Momentum of SGD.")] = None,
+    worker_momentum: Annotated[
+        float | None, _option("0.0", "Momentum that each worker sends in place of its gradient.")
+    ] = None,
     evaluate_every: Annotated[int | None, _option("25", "Steps between evaluations.")] = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Any other entry: --set data.normalise=standard.")
@@ -104,6 +111,7 @@ def train(
         name: value
         for name, value in {
             "data": data,
+            "partition": partition,
             "model": model,
             "workers": workers,
             "byzantine": byzantine,
@@ -117,6 +125,7 @@ def train(
             "batch": batch,
             "lr": lr,
             "momentum": momentum,
+            "worker_momentum": worker_momentum,
             "evaluate_every": evaluate_every,
         }.items()
         if value is not None
@@ -201,6 +210,31 @@ def report(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold runs.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Show the final accuracies of runs, and the settings that differ."""
+    with explained():
+        from horovod_byz.cli import runs_command
+
+        runs_command.compare(runs, as_json)
+
+
+@app.command()
+def export(
+    results: Annotated[list[Path], typer.Argument(help="Folders that hold runs, such as results, or runs.")],
+    csv: Annotated[Path | None, typer.Option(help="Write this CSV file.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write this Parquet file; needs pyarrow.")] = None,
+) -> None:
+    """Write the runs as a table: one row per evaluation, the settings as columns."""
+    with explained():
+        from horovod_byz.cli import runs_command
+
+        runs_command.export(results, csv, parquet)
+
+
+@app.command()
 def plan(
     workers: Annotated[str, typer.Option(help="Workers, one on each rank.")],
     parameters: Annotated[str, typer.Option(help="Parameters of the model, such as 11.2M or 1e7.")],
@@ -233,6 +267,30 @@ def plan(
             replicas,
         )
         plan_command.show(asked, as_json)
+
+
+@app.command()
+def attack(
+    rule: Annotated[
+        str, typer.Option(help="Such as multi-krum:f=5; f defaults to --f. Or your own: package.module:name.")
+    ],
+    f: Annotated[int, typer.Option("--f", min=1, help="Byzantine workers.")],
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Workers, the Byzantine ones included.")] = None,
+    d: Annotated[int, typer.Option("--d", min=1, help="Coordinates of a row.")] = 1000,
+    signal: Annotated[float, typer.Option(help="Length of the honest mean, in honest deviations.")] = 0.5,
+    rows: Annotated[
+        Path | None, typer.Option(help="Honest rows of your own, (rows, coordinates), by numpy.save.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same rows and numbers.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the kernels.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Search the attack, and its strength, that moves a rule farthest from the honest mean."""
+    with explained():
+        from horovod_byz.cli import attack_command
+
+        honest = attack_command.honest_rows(n, f, d, seed, signal, rows)
+        attack_command.attack(rule, f, honest, seed, threads, as_json)
 
 
 @app.command()

@@ -14,6 +14,7 @@ __all__ = ["configuration", "run", "start_ranks"]
 # The configuration key of each option of `train` with another name.
 _KEYS = {
     "data": ("data", "name"),
+    "partition": ("data", "partition"),
     "batch": ("data", "batch"),
     "lr": ("optimizer", "lr"),
     "momentum": ("optimizer", "momentum"),

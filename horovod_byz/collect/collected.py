@@ -96,11 +96,13 @@ class Opened:
         number: the optimizer step.
         rule: the aggregation rule; the whole one if a rank was bound meanwhile.
         headers: each rank's header.
+        rows: this rank's rows, as they are sent.
     """
 
     number: int
     rule: Rule
     headers: list[Header]
+    rows: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +115,7 @@ class Step:
         wire: the simulated attack, or None.
         headers: each rank's header.
         clock: measures the parts of the step.
+        memory: the last result, (d,), for rules that remember; None for zeros.
     """
 
     number: int
@@ -120,3 +123,4 @@ class Step:
     wire: Wire | None
     headers: list[Header]
     clock: Stopwatch
+    memory: Array | None = None

@@ -173,6 +173,7 @@ class Session(ABC):
         wire: Wire | None = None,
         step: int | None = None,
         state: bytes | Callable[[int], bytes] = b"",
+        memory: Array | Callable[[], Array | None] | None = None,
     ) -> Collected:
         """Collects every worker's row and aggregates.
 
@@ -182,7 +183,8 @@ class Session(ABC):
 
         Args:
             rows: (k, d) array or tensor of the bound dtype, this rank's rows in worker order; it
-                is not written to.
+                is not written to. Or a function that gives them, which is called again if all ranks bind
+                again, since what a worker sends may depend on that.
             rule: the aggregation rule, or its name; equal on all ranks.
             wire: simulated attack, `wire(block, offset, d, step)`; it rewrites the (n, width) block
                 of coordinates from `offset` on, after the digests were checked, on every aggregator
@@ -191,6 +193,8 @@ class Session(ABC):
             state: 16 bytes, a digest of the parameters that all ranks must share; or empty, on all ranks
                 alike, at steps that do not compare them; or a function of the step's number that gives it.
                 An object that `Resolves` is asked to make the states equal where they differ.
+            memory: the last result, (d,), equal on all ranks, for rules that remember; None for zeros. Or a
+                function that gives it, which is called once all ranks have agreed on the step.
 
         Raises:
             TypeError, ValueError: if the rows or the state are not as bound, or the rule does not hold
@@ -203,12 +207,17 @@ class Session(ABC):
         """
         rule = as_rule(rule)
         rule.check(self.n)
-        checked = self._checked(rows)
+        checked = self._checked(rows() if callable(rows) else rows)
         clock = Stopwatch()
         with clock("collect"):
             packed = self._pack(checked)
-            opened = self._open(packed, rule, step, state)
-        collected = self._aggregate(packed, Step(opened.number, opened.rule, wire, opened.headers, clock))
+            again = (lambda: self._pack(self._checked(rows()))) if callable(rows) else None
+            opened = self._open(packed, rule, step, state, again)
+        last = memory() if callable(memory) else memory
+        packed = opened.rows if callable(rows) else packed
+        collected = self._aggregate(
+            packed, Step(opened.number, opened.rule, wire, opened.headers, clock, last)
+        )
         self.next_step = opened.number + 1
         self.pace.leave()
         excluded = opened.rule.workers if isinstance(opened.rule, Without) else ()
@@ -220,16 +229,30 @@ class Session(ABC):
         return self._packed
 
     def _open(
-        self, rows: Array, rule: Rule, step: int | None, state: bytes | Callable[[int], bytes]
+        self,
+        rows: Array,
+        rule: Rule,
+        step: int | None,
+        state: bytes | Callable[[int], bytes],
+        again: Callable[[], Array] | None = None,
     ) -> Opened:
-        """Exchanges the step's headers with all ranks; after it they all go on to the rows."""
+        """Exchanges the step's headers with all ranks; after it they all go on to the rows.
+
+        Args:
+            rows: as they are sent.
+            rule: the aggregation rule.
+            step: as for `step`.
+            state: likewise.
+            again: gives the rows after all ranks have bound again; None where they stay as they are.
+        """
         number, received = self._announce(rows, rule, step, state)
         if header.any_binds(received):
             # A new rank knows of nobody that was excluded, and worker i may be on another host now.
             rule = whole(rule)
             self._bind_with_new_ranks(received, rule)
+            rows = rows if again is None else again()
             number, received = self._announce(rows, rule, step, state)
-        return Opened(number, rule, self._compared(received, number, state))
+        return Opened(number, rule, self._compared(received, number, state), rows)
 
     @abstractmethod
     def _aggregate(self, rows: Array, step: Step) -> Collected:
@@ -296,9 +319,8 @@ class Session(ABC):
         reduce: Reduce = alone,
     ) -> engine.Outcome:
         """Aggregates rows over some ranges of coordinates; by default over all."""
-        return engine.run(
-            step.rule, source, out, Shard(self.d, ranges, reduce, step.number, self.threads, self.segments)
-        )
+        options = (step.number, self.threads, self.segments, step.memory)
+        return engine.run(step.rule, source, out, Shard(self.d, ranges, reduce, *options))
 
     def _read(self, step: Step, block: Array, width: int, offset: int = 0) -> Source:
         """A received block of rows after the simulated attack: `width` coordinates from `offset` on."""

@@ -111,12 +111,17 @@ class ShardedSession(Session):
         return rows  # bucket by bucket, as they leave
 
     def _open(
-        self, rows: Array, rule: Rule, step: int | None, state: bytes | Callable[[int], bytes]
+        self,
+        rows: Array,
+        rule: Rule,
+        step: int | None,
+        state: bytes | Callable[[int], bytes],
+        again: Callable[[], Array] | None = None,
     ) -> Opened:
         opened, self._opened = self._opened if self.is_open else None, None
         if opened is None:
             self._arrivals = {}
-            return super()._open(rows, rule, step, state)
+            return super()._open(rows, rule, step, state, again)
         if rule != opened.rule or step not in (None, opened.number):
             raise ValueError(
                 f"step {opened.number} was opened with {opened.rule!r}, and parts of the rows have left: it "

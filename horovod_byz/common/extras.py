@@ -15,6 +15,7 @@ EXTRAS = {
     "watch": ("prometheus_client", "tensorboard"),
     "reproduce": ("jinja2", "matplotlib", "pydantic", "sklearn", "tomli_w"),
     "data": ("torchvision",),
+    "export": ("pyarrow",),
 }
 
 

@@ -19,7 +19,15 @@ __all__ = ["Registry", "imported", "options_of", "required_of"]
 
 Kind = TypeVar("Kind")
 
-_EXAMPLES = {"f": "1", "inner": "mean", "outer": "median", "groups": "5"}
+_EXAMPLES = {
+    "f": "1",
+    "inner": "mean",
+    "outer": "median",
+    "groups": "5",
+    "alpha": "0.1",
+    "share": "0.3",
+    "rule": "median",
+}
 _IMPORTED: dict[str, dict[str, str]] = {}
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from horovod_byz.optimizer.loss import Trials, is_finite
+from horovod_byz.optimizer.stepping import LEFT_OUT, refuse_own_gradients
 
 if TYPE_CHECKING:
     from horovod_byz.optimizer.distributed import DistributedOptimizer
 
-__all__ = ["LEFT_OUT", "step_by"]
+__all__ = ["step_by"]
 
-LEFT_OUT = "step left out: over half of the workers' gradients held NaN or infinities"
 _NO_LOSS = (
     "over half of the workers' losses were NaN or infinite wherever the optimizer looked, so its line search "
     "has nothing to compare: check the closure's loss, or lower the learning rate"
@@ -56,7 +56,7 @@ def _aggregating(
         with torch.enable_grad():
             loss = closure()
         if not optimizer._should_synchronize:
-            optimizer._refuse_own_gradients()
+            refuse_own_gradients(optimizer)
             return loss
         collected = optimizer._aggregate()
         loss = optimizer._share(loss)

@@ -7,7 +7,6 @@ optimizer keeps its state, its `defaults` and its class.
 from __future__ import annotations
 
 import os
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -42,17 +41,19 @@ from horovod_byz.optimizer.arguments import (
     refuse_ddp,
 )
 from horovod_byz.optimizer.buffers import Buffers, NamedBuffers
-from horovod_byz.optimizer.closures import LEFT_OUT, step_by
+from horovod_byz.optimizer.closures import step_by
 from horovod_byz.optimizer.departures import Departures
 from horovod_byz.optimizer.forwarding import ForwardingOptimizer
 from horovod_byz.optimizer.guard import guarded
 from horovod_byz.optimizer.hooks import Hooks
 from horovod_byz.optimizer.leaves import Leaf, leaves_of, leaves_of_tensors
 from horovod_byz.optimizer.loss import SharedLoss
+from horovod_byz.optimizer.momentum import worker_momentum as momentum_of
 from horovod_byz.optimizer.recording import as_ledger, check_owner, introduce, introducing, recorded
+from horovod_byz.optimizer.remembered import Remembered
 from horovod_byz.optimizer.repair import OnMismatch, StateCheck, checked
 from horovod_byz.optimizer.rows import WorkerRows
-from horovod_byz.optimizer.scaling import LossScale
+from horovod_byz.optimizer.stepping import step_once
 from horovod_byz.optimizer.synchronizer import Synchronizer
 from horovod_byz.optimizer.uncompiled import uncompiled
 from horovod_byz.redundancy import replicas
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
 _KEPT = (
     *("optimizer", "_rule", "wire", "_ledger", "backward_passes_per_step", "check_state_every"),
     *("_collector", "compression", "_options", "_buffers", "on_state_mismatch", "_policy", "_faults"),
-    "_enforcer",
+    *("_enforcer", "_remembered"),
 )
 # What it makes anew.
 _MADE = (
@@ -112,6 +113,10 @@ class DistributedOptimizer(ForwardingOptimizer):
         collect: "symmetric", "root", "sharded", or a `Collector`.
         buffers: named buffers to aggregate at every step, such as `model.named_buffers()`.
         buffer_rule: rule for floating-point buffers; default `Median()`.
+        worker_momentum: beta, at least 0 and below 1. Each worker sends m_t = beta m_(t-1) + (1 - beta) g_t
+            in place of its gradient g_t, which leaves an attack less noise to hide in; the rule and the
+            wrapped optimizer see a mean of m_t. Each rank's `state_dict` then holds its own worker's
+            momentum: where all ranks load that of one, or a rank is new, all begin with zeros.
         wire: a simulated attack on the collected rows; see `Session.step`.
         threads: threads for the kernels; default torch's number.
         timeout: seconds that a wait between ranks may take; default 300.
@@ -172,6 +177,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         collect: str | Collector = "symmetric",
         buffers: NamedBuffers | None = None,
         buffer_rule: Rule | None = None,
+        worker_momentum: float = 0.0,
         wire: Wire | None = None,
         threads: int | None = None,
         timeout: float | None = None,
@@ -193,6 +199,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._buffers: Buffers | None = None
         if buffers is not None:
             self._buffers = Buffers(buffers, buffer_rule, self._collector.beside, **self._options)
+        self._remembered = Remembered(momentum_of(self, worker_momentum, optimizer))
         self.check_state_every = count(self, "check_state_every", check_state_every)
         self.on_state_mismatch = checked(on_state_mismatch)
         self._policy = as_policy(policy)
@@ -289,7 +296,16 @@ class DistributedOptimizer(ForwardingOptimizer):
         """Loads the wrapped optimizer's state, saved with or without the wrapper."""
         self._refuse_to_drop("load_state_dict()")
         self._hooks.reset()
+        self._remembered.load_state_dict(state_dict, sum(p.numel() for p in self._trained()))
         self.optimizer.load_state_dict(state_dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The wrapped optimizer's state, which it can load; with momentum and what the rule remembers."""
+        return {**self.optimizer.state_dict(), **self._remembered.state_dict()}
+
+    def forget(self) -> None:
+        """Lets momentum, and a rule that remembers, begin anew from zeros; on all ranks alike."""
+        self._remembered.forget()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters, on all ranks alike."""
@@ -375,7 +391,8 @@ class DistributedOptimizer(ForwardingOptimizer):
 
     def _synchronizer(self, session: Session) -> Synchronizer:
         """Made at each step: rule and ledger may be replaced in between."""
-        return Synchronizer(session, self.rule, self.ledger, self._buffers, self._enforcer)
+        own = (self._buffers, self._enforcer, self._remembered)
+        return Synchronizer(session, self.rule, self.ledger, *own)
 
     @contextmanager
     def _recovering(self, session: Session) -> Iterator[None]:
@@ -403,6 +420,7 @@ class DistributedOptimizer(ForwardingOptimizer):
     def _leaves(self) -> Iterator[Leaf]:
         """What all ranks must share; buffers that are aggregated are replaced at every step anyway."""
         yield from leaves_of(self.optimizer, self._parameter_names)
+        yield from self._remembered.last.leaves(self.rule)
         if self._buffers:
             yield from leaves_of_tensors(self._buffers.fixed.items(), "buffer")
 
@@ -430,49 +448,15 @@ class DistributedOptimizer(ForwardingOptimizer):
             of the closure, as in a line search that goes too far, the optimizer gets a loss above the step's
             others and gradients of zeros, so that it backs off.
         """
-        result = self._step() if closure is None else step_by(self, closure)
+        result = step_once(self) if closure is None else step_by(self, closure)
         self._hooks.end()
         return result
-
-    def _step(self) -> Any:
-        scale = LossScale(self)
-        if self._hooks.sealed:
-            if self._should_synchronize and not scale.present:
-                warnings.warn(
-                    "optimizer.step() called without optimizer.skip_synchronize() after "
-                    "optimizer.synchronize(): it takes the gradients as they are; say so by "
-                    "`with optimizer.skip_synchronize():`",
-                    stacklevel=5,
-                )
-            skip = self._overflowed or scale.overflowed
-        elif self._should_synchronize:
-            # A rank's scale is its own affair: rows are gradients of the loss itself.
-            # Of all parameters: one that was added or thawed since the last step is not in the row yet.
-            scale.remove(self._parameters())
-            self.synchronize()
-            skip = self._overflowed
-        else:
-            self._refuse_own_gradients()
-            skip = scale.overflowed
-        if skip:
-            if not scale.present:
-                warnings.warn(LEFT_OUT, stacklevel=5)
-            return None
-        scale.remove(self._parameters())
-        return self._apply()
 
     def _apply(self) -> Any:
         if self._session is None:
             return self.optimizer.step()
         with self._session.pace.applying():
             return self.optimizer.step()
-
-    def _refuse_own_gradients(self) -> None:
-        if self._hooks.pending:
-            raise RuntimeError(
-                "optimizer.step() inside skip_synchronize() would take this rank's own gradients: call "
-                "optimizer.synchronize() after backward() and before it"
-            )
 
     @property
     def _overflowed(self) -> bool:
@@ -548,7 +532,8 @@ class DistributedOptimizer(ForwardingOptimizer):
         )
         self._adopt()
         refuse_ddp(self._trained())
-        self._rows = self._flatten()
+        before, self._rows = self._rows, self._flatten()
+        self._remembered.follow(before, self._rows)
         check_owner(self.ledger, self)
         self._terms = self._own_terms()
         history = self.ledger.history if self.policy.acts_on_tests else ""
@@ -557,7 +542,7 @@ class DistributedOptimizer(ForwardingOptimizer):
             session = self._collector.bind(
                 self._rows.d,
                 self._rows.dtype,
-                layout=f"{self._rows.layout} {self._terms[0]} {history}",
+                layout=f"{self._rows.layout} {self._terms[0]} {history}{self._remembered.label(self.rule)}",
                 compression=self.compression,
                 segments=self._rows.segments,
                 start=start,
@@ -568,8 +553,11 @@ class DistributedOptimizer(ForwardingOptimizer):
         self.rule.check(session.n)
         session.when_bound(introducing(self, session), self.rule)
         session.when_bound(replicas.compare, self.rule)
+        session.when_bound(self._remembered.begins_with(session), self.rule)
         self._session = session
-        if isinstance(session, ShardedSession) and session.overlap and self._rehearsal is None:
+        # Faults and momentum change a row before any part of it leaves.
+        early = self._rehearsal is None and self._remembered.momentum is None
+        if early and isinstance(session, ShardedSession) and session.overlap:
             self._departures = Departures(session, self._rows, _weakly(self._begin_early))
         return session
 
@@ -594,6 +582,7 @@ class DistributedOptimizer(ForwardingOptimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         names = state.pop("names")
         state.setdefault("_enforcer", Enforcer(state["_policy"]))  # 0.1.0 kept none
+        state.setdefault("_remembered", Remembered())
         self.__dict__.update(state)
         self._pass_as_horovods()
         self._parameter_names, self.last = dict(zip(self._parameters(), names, strict=True)), None

@@ -34,6 +34,11 @@ class LossScale:
         """Whether the scaler saw NaN or infinities in the gradients as they were before this step."""
         return self._found_inf is not None and bool(float(self._found_inf))
 
+    @property
+    def scales(self) -> bool:
+        """Whether the gradients still carry the scale."""
+        return self._scale is not None
+
     def remove(self, parameters: Iterable[torch.Tensor]) -> None:
         """Divides the gradients by the scale, unless the scaler did so; only once."""
         if self._scale is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from horovod_byz.aggregation.source import Groups
     from horovod_byz.ledger.enforcement import Enforcer
     from horovod_byz.optimizer.buffers import Buffers
+    from horovod_byz.optimizer.momentum import WorkerMomentum
+    from horovod_byz.optimizer.remembered import Remembered
     from horovod_byz.rules import Rule
 
 
@@ -39,6 +42,8 @@ class Synchronizer:
         buffers: model buffers that are aggregated at each step, or None. The caller reads them
             (`Buffers.read`).
         enforcer: carries out a policy; None for none. Excluded workers' rows and buffers do not count.
+        remembered: momentum of this rank's workers, who then send it in place of their gradients, and the
+            last result, for rules that start from it; None for neither.
     """
 
     session: Session
@@ -46,6 +51,7 @@ class Synchronizer:
     ledger: KeepsLedger
     buffers: Buffers | None = None
     enforcer: Enforcer | None = None
+    remembered: Remembered | None = None
 
     def step(
         self,
@@ -58,7 +64,7 @@ class Synchronizer:
         """Aggregates rows and buffers; writes the buffers, and enters the verdicts in the ledger.
 
         Args:
-            rows: `(k, d)`, this rank's rows.
+            rows: `(k, d)`, the gradients of this rank's workers.
             wire: what happens to the collected rows before they are aggregated: a simulated attack, or in
                 tests a fault. Rows are tampered with on purpose here, and by a rehearsal's faults before they
                 get here.
@@ -83,7 +89,15 @@ class Synchronizer:
     ) -> Collected:
         """The first half of `step`, with the same arguments."""
         with self.absences():
-            collected = self.session.step(rows, self.counting, wire, step, state)
+            # Functions, called again where ranks are bound anew in the middle of the step and forget.
+            sent, memory, momentum = rows, None, self._momentum
+            if momentum is not None:
+                sent = functools.partial(momentum.sent, rows, self.session.workers)
+            if self.remembered is not None and self.rule.remembers:
+                memory = functools.partial(self.remembered.last.for_rows, self.session)
+            collected = self.session.step(sent, self.counting, wire, step, state, memory)
+            if momentum is not None:
+                momentum.heal(self.session, collected, self._groups)
             if self.buffers is not None:
                 self.buffers.collect(step, collected.excluded)
         return collected
@@ -99,8 +113,7 @@ class Synchronizer:
         Raises:
             PolicyStopError: if the policy stops the run; on all ranks.
         """
-        redundancy = getattr(self.rule, "redundancy", None)
-        groups = None if redundancy is None else redundancy.groups_of(self.session.n)
+        groups = self._groups
         if self.enforcer is None:
             self.ledger.add(collected, collected.step, groups)
         else:
@@ -108,8 +121,21 @@ class Synchronizer:
                 self.ledger.add(collected, collected.step, groups)
             rules = (self.rule, *(self.buffers.rules if self.buffers is not None else ()))
             self.enforcer.settled(collected, evidence, rules, groups, self.ledger)
+        if self.remembered is not None:
+            self.remembered.last.keep(self.rule, collected)
+        if self._momentum is not None:
+            self._momentum.keep(self.session, collected)
         if self.buffers is not None:  # last: where the policy stops the run, the model stays as it was
             self.buffers.write()
+
+    @property
+    def _momentum(self) -> WorkerMomentum | None:
+        return None if self.remembered is None else self.remembered.momentum
+
+    @property
+    def _groups(self) -> Groups | None:
+        redundancy = getattr(self.rule, "redundancy", None)
+        return None if redundancy is None else redundancy.groups_of(self.session.n)
 
     @contextmanager
     def absences(self) -> Iterator[None]:

@@ -43,6 +43,7 @@ _COMBINED = {
     "median": "median",
     "trimmed_mean": "trimmed mean",
     "mean_around_median": "mean around median",
+    "phocas": "mean around median",
     "sign_majority": "sign majority",
 }
 

@@ -29,9 +29,12 @@ class Batches:
             pass over the data in consecutive batches, group after group, then the next (a rest that does
             not fill a step is dropped).
         shuffle: whether "epochs" shuffles.
+        parts: for each group the indices of the samples that are its own; default: all groups share all
+            samples. In "epochs" each group then passes over its own samples, at its own pace.
 
     Raises:
-        ValueError: when the samples do not suffice for one batch, or in "epochs" for one step.
+        ValueError: when the samples do not suffice for one batch, or in "epochs" for one step; of a group's
+            own samples "random" needs one only, since it draws with replacement.
     """
 
     def __init__(
@@ -43,10 +46,15 @@ class Batches:
         sampling: Sampling = "random",
         *,
         shuffle: bool = True,
+        parts: Sequence[NDArray[np.int64]] | None = None,
     ) -> None:
         self.seed, self.size, self.batch, self.sampling = check_seed(seed), size, batch, sampling
         self.groups, self._shuffle = tuple(groups), shuffle
         self._count = max(self.groups) + 1
+        self._parts, self._orders = parts, dict[int, tuple[int, NDArray[np.int64]]]()
+        if parts is not None:
+            self._check_parts(parts)
+            return
         needed = batch * (self._count if sampling == "epochs" else 1)
         if not 1 <= batch <= needed <= size:
             raise ValueError(
@@ -56,7 +64,9 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that one pass over the data takes."""
+        """Steps that one pass over the data takes; where groups have their own, over the largest part."""
+        if self._parts is not None:
+            return max(len(part) for part in self._parts) // self.batch
         return self.size // (self._count * self.batch)
 
     def indices(self, step: int, workers: Sequence[int]) -> NDArray[np.int64]:
@@ -66,6 +76,10 @@ class Batches:
 
     def epoch(self, epoch: int, group: int) -> NDArray[np.int64]:
         """The samples of a group in one pass over the data, `(steps_per_epoch * batch,)`."""
+        if self._parts is not None:
+            per = len(self._parts[group]) // self.batch
+            steps = range(epoch * per, (epoch + 1) * per)
+            return np.concatenate([self._dealt_own(step, group, self._parts[group]) for step in steps])
         whole = self._order(epoch)[: self.steps_per_epoch * self._count * self.batch]
         return whole.reshape(-1, self._count, self.batch)[:, group].reshape(-1)
 
@@ -78,12 +92,44 @@ class Batches:
         return torch_seed(self.seed, Purpose.MODEL, self.groups[worker], step)
 
     def _random(self, step: int, group: int) -> NDArray[np.int64]:
-        return generator(self.seed, Purpose.BATCH, group, step).integers(0, self.size, self.batch)
+        part = None if self._parts is None else self._parts[group]
+        size = self.size if part is None else len(part)
+        drawn = generator(self.seed, Purpose.BATCH, group, step).integers(0, size, self.batch)
+        return drawn if part is None else part[drawn]
 
     def _dealt(self, step: int, group: int) -> NDArray[np.int64]:
+        if self._parts is not None:
+            return self._dealt_own(step, group, self._parts[group])
         epoch, turn = divmod(step, self.steps_per_epoch)
         begin = (turn * self._count + group) * self.batch
         return self._order(epoch)[begin : begin + self.batch]
+
+    def _dealt_own(self, step: int, group: int, part: NDArray[np.int64]) -> NDArray[np.int64]:
+        epoch, turn = divmod(step, len(part) // self.batch)
+        known, order = self._orders.get(group, (-1, part))
+        if known != epoch:
+            order = part
+            if self._shuffle:
+                order = part[generator(self.seed, Purpose.ORDER, group, epoch).permutation(len(part))]
+            self._orders[group] = epoch, order
+        return order[turn * self.batch : (turn + 1) * self.batch]
+
+    def _check_parts(self, parts: Sequence[NDArray[np.int64]]) -> None:
+        if len(parts) != self._count or self.batch < 1:
+            raise ValueError(
+                f"got a batch of {self.batch} and {len(parts)} parts of the data for {self._count} groups: "
+                "give each group a part, and a batch of at least 1"
+            )
+        needed = self.batch if self.sampling == "epochs" else 1
+        least = min(range(len(parts)), key=lambda group: len(parts[group]))
+        if len(parts[least]) < needed:
+            worker = self.groups.index(least)
+            raise ValueError(
+                f"{self.sampling!r} sampling needs at least {needed} samples for each worker, and the "
+                f"partition leaves worker {worker} only {len(parts[least])}: use sampling 'random', a "
+                f"smaller batch, fewer workers, or a partition with larger parts (dirichlet takes "
+                f"least={needed})"
+            )
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if not self._shuffle:

@@ -52,19 +52,35 @@ class Bar(_Part):
 class Figure(_Part):
     """The figure of an artefact.
 
-    "curves" over steps, a "sweep" of final values over an axis, "pairs" of dots; or "bars" of calculated
-    quantities. `lowest` is where a sweep's axis of percent begins, unless a value lies below.
+    "curves" over steps, a "sweep" of final values over an axis, "pairs" of dots, a "heatmap" of the worst
+    final values over the axis `worst`, at the label of the axis `best` whose worst is best (a learning rate
+    chosen against the worst attack); or "bars" of calculated quantities. `lowest` is where a sweep's axis of
+    percent begins, unless a value lies below.
     """
 
-    kind: Literal["curves", "sweep", "pairs", "bars", "none"] = "curves"
+    kind: Literal["curves", "sweep", "pairs", "heatmap", "bars", "none"] = "curves"
     lines: str = "rule"
     panels: tuple[str, ...] = ()
     x: str = ""
+    y: str = ""
+    worst: str = "attack"
+    best: str = ""
     x_label: str = ""
     metrics: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
     bars: tuple[Bar, ...] = ()
     lowest: float = Field(0, ge=0, lt=100)
+
+    @model_validator(mode="after")
+    def _has_axes(self) -> Figure:
+        needed = {"sweep": "x", "pairs": "x", "heatmap": "xy"}.get(self.kind, "")
+        missing = [axis for axis in needed if not getattr(self, axis)]
+        if missing:
+            raise ValueError(
+                f"a figure of the kind {self.kind!r} needs {' and '.join(missing)}: name an axis of the "
+                f'grid, such as {missing[0]} = "f"'
+            )
+        return self
 
 
 class Published(_Part):
@@ -81,7 +97,8 @@ class Artefact(_Part):
     Attributes:
         name: the target's name, that of the file.
         title: what it shows, in a line.
-        paper, shows: which paper, and what of it ("Figure 4").
+        paper, shows: which paper, and what of it ("Figure 4"); no paper: an experiment of one's own, which
+            keeps every axis (see `own`) and shows all runs of its grid where it names no slices.
         runs: the grid that its slices come from.
         growing: show the seeds that are there, one at least of each series, while others are still missing.
         calculate: instead of runs, the name of a calculation.
@@ -97,8 +114,8 @@ class Artefact(_Part):
 
     name: str
     title: str
-    paper: str
-    shows: str
+    paper: str = ""
+    shows: str = ""
     runs: str = ""
     growing: bool = False
     calculate: str = ""
@@ -123,6 +140,8 @@ class Artefact(_Part):
     @model_validator(mode="before")
     @classmethod
     def _explain(cls, data: Any) -> Any:
+        if not data.get("paper") and data.get("runs") and not data.get("slices"):
+            data = {**data, "slices": [{}]}
         claims = [dict(claim) for claim in data.get("claims", ())]
         for words, explanation in data.get("explanations", {}).items():
             known(words, [claim.get("claim", "") for claim in claims], "claim in explanations")
@@ -150,7 +169,10 @@ class Artefact(_Part):
         try:
             return cls.model_validate({**read_like(path, read), **changes})
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+            lines = [
+                f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
+                for fault in error.errors()
+            ]
             raise ConfigError(f"{path}: " + "; ".join(lines)) from error
 
     @property

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from horovod_byz.attacks import Gambler
-from horovod_byz.redundancy.batches import Batches
 from horovod_byz.theory import Gamble
 from horovod_byz.training import models
 from horovod_byz.training.config import RunConfig
 from horovod_byz.training.data import Dataset, augment
 from horovod_byz.training.gradients import take
+from horovod_byz.training.sampling import sampled
 
 __all__ = ["of"]
 
@@ -67,10 +67,8 @@ def _first_gradients(
     model: nn.Module, config: RunConfig, dataset: Dataset, begin: int, end: int
 ) -> NDArray[np.float32]:
     """The coordinates [begin, end) of every worker's gradient at step 0, (workers, end - begin)."""
-    redundancy, workers = config.make_redundancy(), range(config.workers)
-    groups = [redundancy.group_of(worker, config.workers) for worker in workers]
-    data = config.data
-    batches = Batches(config.seed, len(dataset.train_y), data.batch, groups, data.sampling)
+    workers, data = range(config.workers), config.data
+    batches, _ = sampled(config, dataset)
     images, labels = take(dataset.train_x, dataset.train_y, batches.indices(0, workers))
     rows = np.empty((config.workers, end - begin), np.float32)
     with torch.random.fork_rng(devices=[]):

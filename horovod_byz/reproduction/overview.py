@@ -17,6 +17,7 @@ from horovod_byz.reproduction.artefact import Artefact
 from horovod_byz.reproduction.catalogue import Catalogue
 from horovod_byz.reproduction.claims import Verdict
 from horovod_byz.reproduction.compute import Workplace
+from horovod_byz.reproduction.own import check, finals
 from horovod_byz.reproduction.reproduce import PAPERS, Shown, count, look, reproduce
 from horovod_byz.reproduction.tables import brief, head, row
 from horovod_byz.training.runs import RunError, replace_file
@@ -61,10 +62,15 @@ def reproduce_all(
 ) -> None:
     """Reproduces artefacts one after another, prints the claims of each, and rewrites the overview."""
     screen = console()
-    for name in chosen(wanted, catalogue):
-        artefact = _shortened(name, catalogue, repeats, steps)
+    artefacts = [_shortened(name, catalogue, repeats, steps) for name in chosen(wanted, catalogue)]
+    for artefact in (*artefacts, *catalogue.artefacts):  # before anything is trained
+        check(artefact, catalogue, PAPERS)
+    for artefact in artefacts:
         shown = reproduce(artefact, catalogue, place)
-        screen.print(_verdicts(shown))
+        if shown.series:
+            screen.print(finals(shown))
+        if shown.verdicts:
+            screen.print(_verdicts(shown))
         screen.print(f"{place.results / artefact.folder / 'README.md'}\n", highlight=False, soft_wrap=True)
     write(catalogue, place.results)
 
@@ -106,6 +112,18 @@ def write(catalogue: Catalogue, results: Path) -> None:
     replace_file(results / "README.md", text(catalogue, results).encode())
 
 
+def _own(catalogue: Catalogue, results: Path) -> str:
+    """The experiments of one's own that are computed; empty if there are none."""
+    lines = []
+    for artefact in catalogue.artefacts:
+        shown = None if artefact.paper else _computed(artefact, catalogue, results)
+        if shown is not None:
+            page = f"[{shown.artefact.folder}]({shown.artefact.folder}/README.md)"
+            lines.append(row(page, artefact.title, _ours(shown), count(shown.verdicts)))
+    head_ = head("experiment", "what", "final values", "claims")
+    return "\n".join(["", "## Experiments of one's own", "", *head_, *lines, ""]) if lines else ""
+
+
 def text(catalogue: Catalogue, results: Path) -> str:
     """For every artefact the paper's statement beside ours, and the verdicts; then what does not pass."""
     shown = {artefact.name: _computed(artefact, catalogue, results) for artefact in catalogue.artefacts}
@@ -135,7 +153,7 @@ def text(catalogue: Catalogue, results: Path) -> str:
         *open_,
     ]
     lines += ["", "## In full, not computed here", "", *missing]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + _own(catalogue, results)
 
 
 _INTRODUCTION = (

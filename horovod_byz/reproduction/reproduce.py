@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from horovod_byz.reproduction import bars, calculations, figures, tables
+from horovod_byz.reproduction import bars, calculations, figures, heatmaps, own, tables
 from horovod_byz.reproduction.artefact import Artefact
 from horovod_byz.reproduction.catalogue import Catalogue
 from horovod_byz.reproduction.claims import Verdict, judge
@@ -62,6 +62,7 @@ def reproduce(artefact: Artefact, catalogue: Catalogue, place: Workplace) -> Sho
         ConfigError: if the artefact or its grid is wrong.
         DatasetMissing: if the data cannot be found.
     """
+    own.check(artefact, catalogue, PAPERS)
     target = place.results / artefact.folder
     if artefact.calculate:
         values = target / "values.json"
@@ -73,8 +74,10 @@ def reproduce(artefact: Artefact, catalogue: Catalogue, place: Workplace) -> Sho
         compute(catalogue.cells(artefact), place, artefact.name)
     shown = look(artefact, catalogue, place.results)
     target.mkdir(parents=True, exist_ok=True)
-    if shown.series and artefact.figure.kind != "none":
-        figures.draw(artefact, shown.series, shown.references, target / "figure.png")
+    if shown.series and artefact.figure.kind == "heatmap":
+        heatmaps.draw(shown.artefact, shown.series, target / "figure.png")
+    elif shown.series and artefact.figure.kind != "none":
+        figures.draw(shown.artefact, shown.series, shown.references, target / "figure.png")
     if artefact.figure.bars:
         bars.draw(artefact, shown.values, target / "figure.png")
     replace_file(target / "README.md", page(shown).encode())
@@ -105,6 +108,7 @@ def look(artefact: Artefact, catalogue: Catalogue, results: Path) -> Shown:
         if len(groups) != 1:
             raise RunError(f"the reference {reference.name!r} means {len(groups)} series: it has to be one")
         references[reference.name] = Series({**groups[0].labels, **reference.labels}, groups[0].runs)
+    artefact = own.completed(artefact, series)
     shown = [*references.values(), *series]
     verdicts = tuple(judge(claim, shown, values, artefact.metric) for claim in artefact.claims)
     return Shown(artefact, series, references, values, verdicts)
@@ -113,18 +117,22 @@ def look(artefact: Artefact, catalogue: Catalogue, results: Path) -> Shown:
 def page(shown: Shown) -> str:
     """The README of an artefact: table, figure, claims, and what differs from the paper."""
     artefact = shown.artefact
-    lines = [f"# {artefact.title}", "", f"{artefact.shows} of {PAPERS[artefact.paper]}."]
+    lines = [f"# {artefact.title}", "", own.source(artefact, PAPERS)]
     if artefact.reduction:
-        lines += ["", f"**Reduced: {artefact.reduction}.** n, f and the attack are the paper's."]
+        of_paper = " n, f and the attack are the paper's." * bool(artefact.paper)
+        lines += ["", f"**Reduced: {artefact.reduction}.**{of_paper}"]
         if artefact.reduced:
             full = artefact.full or artefact.name.removesuffix("-small")
             lines[-1] += f" In full: `make {full} DEVICE=cuda`."
     if shown.series:
-        lines += ["", *_conditions(shown), "", *tables.accuracies(artefact, shown.series, shown.references)]
+        lines += ["", *_conditions(shown)]
+        if artefact.figure.kind == "heatmap":
+            lines += ["", *heatmaps.table(artefact, shown.series)]
+        lines += ["", *tables.accuracies(artefact, shown.series, shown.references)]
         lines += tables.by_votes(artefact, shown.series)
         if artefact.figure.kind != "none":
             lines += ["", "![the figure](figure.png)"]
-            if any(len(series.runs) > 1 for series in shown.series):
+            if artefact.figure.kind != "heatmap" and any(len(series.runs) > 1 for series in shown.series):
                 lines += ["", _BANDS]
     if shown.values:
         lines += ["", *tables.calculated(shown.values)]
@@ -136,13 +144,14 @@ def page(shown: Shown) -> str:
     if artefact.differences:
         lines += [
             "",
-            "## What differs from the paper",
+            "## What differs from the paper" if artefact.paper else "## Notes",
             "",
             *(f"* {difference}" for difference in artefact.differences),
         ]
     lines += [
         "",
-        f"Made by `make {artefact.name}` from the runs beside this folder; see docs/reproduction.md.",
+        f"Made by `{'make' if artefact.paper else 'horovod-byz reproduce'} {artefact.name}` from the runs "
+        "beside this folder; see docs/reproduction.md.",
     ]
     return "\n".join(lines) + "\n"
 

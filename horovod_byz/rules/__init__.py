@@ -5,9 +5,10 @@ from __future__ import annotations
 from horovod_byz.rules import detox
 from horovod_byz.rules.base import BoundedRule, Facts, Rule, StatedRule
 from horovod_byz.rules.brsgd import BrSGD
+from horovod_byz.rules.centred import CenteredClipping
 from horovod_byz.rules.composed import MAPS, Pipeline
 from horovod_byz.rules.condition import Condition
-from horovod_byz.rules.coordinatewise import MeanAroundMedian, Median, SignMajority, TrimmedMean
+from horovod_byz.rules.coordinatewise import MeanAroundMedian, Median, Phocas, SignMajority, TrimmedMean
 from horovod_byz.rules.detox import Detox, worst_case_votes
 from horovod_byz.rules.draco import Draco
 from horovod_byz.rules.filters import CAF, DnC
@@ -46,6 +47,7 @@ __all__ = [
     "BrSGD",
     "Bucketing",
     "Bulyan",
+    "CenteredClipping",
     "Clipping",
     "Condition",
     "Detox",
@@ -63,6 +65,7 @@ __all__ = [
     "MoNNA",
     "MultiKrum",
     "NormBoundedMean",
+    "Phocas",
     "Pipeline",
     "PreAggregation",
     "Rule",
@@ -82,8 +85,8 @@ __all__ = [
 ]
 
 for _kind in (
-    *(Mean, Median, TrimmedMean, MeanAroundMedian, GeometricMedian, Medoid, Krum, MultiKrum, Bulyan),
-    *(BrSGD, SignMajority, CGE, NormBoundedMean, MDA, SMEA, MoNNA, CAF, DnC),
+    *(Mean, Median, TrimmedMean, MeanAroundMedian, Phocas, GeometricMedian, Medoid, Krum, MultiKrum, Bulyan),
+    *(BrSGD, SignMajority, CGE, NormBoundedMean, MDA, SMEA, MoNNA, CAF, DnC, CenteredClipping),
     *(MajorityVote, Draco, Hierarchical, Detox, Pipeline),
 ):
     # Names with capitals inside, such as BrSGD and DnC, are one word.

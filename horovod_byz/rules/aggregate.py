@@ -40,6 +40,7 @@ def aggregate(
     step: int = 0,
     threads: int | None = None,
     segments: Sequence[int] | None = None,
+    memory: Any = None,
 ) -> Aggregate:
     """Aggregates n rows and reports how each was treated.
 
@@ -52,6 +53,8 @@ def aggregate(
             depend on it.
         segments: the coordinate after each tensor's last, for rules that treat tensors separately, such as
             `MajorityVote(scope="tensor")`; the last is d.
+        memory: the last result's value, (d,), for rules that remember, such as `CenteredClipping`; None for
+            zeros.
 
     Returns:
         The aggregate with weights and verdicts.
@@ -60,7 +63,7 @@ def aggregate(
         TypeError: if `rows` are not floating point, or mix types, dtypes or devices, or `rule` is no rule, or
             `step` no whole number.
         ValueError: if `step` is negative, the shape is not (n, d), the rule does not hold for n rows, or no
-            rule has that name.
+            rule has that name, or `memory` is no vector of d finite numbers.
 
     Examples:
         >>> import numpy as np
@@ -73,6 +76,7 @@ def aggregate(
     rule = as_rule(rule)
     step = count("aggregate", "step", step)
     source, restore = reading.read(rows)
+    last = None if memory is None else engine.checked_memory(memory, source)
     out = np.empty(source.d, source.dtype)
-    outcome = engine.run(rule, source, out, engine.whole(source, step, threads, segments))
+    outcome = engine.run(rule, source, out, engine.whole(source, step, threads, segments, last))
     return Aggregate(restore(out), outcome.weights, outcome.verdicts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -111,6 +111,13 @@ class Rule(ABC):
         except ValueError:
             return False
         return True
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the result depends on the last one, `Statistics.memory`; so for a rule with such a part."""
+        parts = [getattr(self, field.name) for field in fields(self)]
+        listed = [part for value in parts for part in (value if isinstance(value, tuple) else (value,))]
+        return any(isinstance(part, Rule) and part.remembers for part in listed)
 
     def check(self, n: int) -> None:
         """Checks that the rule is defined for n rows; a rule without a condition accepts any.

@@ -152,7 +152,7 @@ class Pipeline(FiniteRule):
             mixed = mixed.mixed(mixing, from_distances=self._derives(place))
             weights = _product(mixing, weights) if place else mixing
         top = decided(_lowered(self.rule, statistics.excluded), mixed)
-        return compose([Weighted(row) for row in weights], top, n)
+        return compose([Weighted(row) for row in weights], top, n, mixes=True)
 
     def _derives(self, place: int) -> bool:
         """Whether a stage behind this one reads distances, and this one's mixtures allow to derive them."""

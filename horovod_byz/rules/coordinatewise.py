@@ -104,6 +104,37 @@ class MeanAroundMedian(BoundedRule):
 
 
 @dataclass(frozen=True)
+class Phocas(BoundedRule):
+    """Per coordinate, the mean of the n - f values nearest to the trimmed mean.
+
+    Args:
+        f: number of values left out, and trimmed at each end for the trimmed mean, 2f < n.
+
+    Tolerates: n > 2f, values or rows. Cost: as Median. Ties: of two windows of the sorted values
+    equally near, the lower. Non-finite: extreme value.
+
+    Raises:
+        ValueError: if called on n <= 2f rows.
+
+    Examples:
+        >>> import numpy as np
+        >>> Phocas(f=1)(np.array([[1.0], [2.0], [6.0], [7.0], [1e9]]))
+        array([4.])
+
+    Reference:
+        Xie, Koyejo, Gupta (2018), Phocas: dimensional Byzantine-resilient stochastic gradient descent,
+        Definition 8.
+    """
+
+    condition: ClassVar[Condition] = MAJORITY
+    facts: ClassVar[Facts] = Facts(str(condition), "O(d n log^2 n)", "lower window", VALUE_EXTREME)
+    symmetric: ClassVar[bool] = True
+
+    def decide(self, statistics: Statistics) -> Decision:
+        return _over_all("phocas", statistics, self.f)
+
+
+@dataclass(frozen=True)
 class SignMajority(StatedRule):
     """The majority vote of signs: sign(sum_i sign(v_i)) per coordinate, one of -1, 0, 1.
 

@@ -14,7 +14,7 @@ from horovod_byz.common.checks import count
 from horovod_byz.common.remembered import remembered
 from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules.base import Facts, Rule
-from horovod_byz.rules.coordinatewise import MeanAroundMedian, Median, SignMajority, TrimmedMean
+from horovod_byz.rules.coordinatewise import MeanAroundMedian, Median, Phocas, SignMajority, TrimmedMean
 from horovod_byz.rules.geometric import GeometricMedian
 from horovod_byz.rules.hierarchical import Hierarchical, cheapest
 from horovod_byz.rules.krum import Bulyan, MultiKrum
@@ -181,6 +181,7 @@ _KERNELS: dict[type[Rule], Kernel | Literal["mean"]] = {
     SignMajority: "sign_majority",
     TrimmedMean: "trimmed_mean",
     MeanAroundMedian: "mean_around_median",
+    Phocas: "phocas",
 }
 
 

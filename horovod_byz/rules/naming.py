@@ -37,6 +37,7 @@ PRESETS: dict[str, str] = {}
 
 _VALUES = {
     "f": "1",
+    "tau": "10.0",
     "inner": "hb.Mean()",
     "outer": "hb.Median()",
     "groups": "5",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from horovod_byz.common.words import known, parse_word
 from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules.base import Rule
+from horovod_byz.rules.composed import MAPS
 from horovod_byz.rules.detox import Detox
 from horovod_byz.rules.draco import Draco
 from horovod_byz.rules.naming import PRESETS, RULES, by_name, names, options_of
@@ -35,13 +37,26 @@ def options_for(name: str) -> list[str]:
 def with_f(name: str, options: Mapping[str, Any], byzantine: int) -> dict[str, Any]:
     """Checks a rule's name and options, and fills in f: the number of Byzantine workers, unless given.
 
+    In a pipeline's chain each stage gets it that takes an f.
+
     Raises:
         ValueError: if the rule or an option is unknown; the message names the nearest.
     """
     fields = options_for(name)
     for option in options:
         known(option, fields, f"option of rule {name!r}")
+    if name == "pipeline" and isinstance(options.get("chain"), str):
+        stages = re.split(r"\+(?=[A-Za-z_])", options["chain"])
+        return {**options, "chain": "+".join(_stage_with_f(stage, byzantine) for stage in stages)}
     return {"f": byzantine, **options} if "f" in fields else dict(options)
+
+
+def _stage_with_f(word: str, byzantine: int) -> str:
+    name, options = parse_word(word)
+    kind = MAPS[name] if name in MAPS.names() else RULES[name]
+    if "f" not in options_of(kind) or "f" in options:
+        return word
+    return f"{word}{',' if options else ':'}f={byzantine}"
 
 
 def make(name: str, options: Mapping[str, Any], redundancy: Redundancy, n: int) -> Rule:

@@ -10,7 +10,7 @@ import numpy as np
 
 from horovod_byz.aggregation import engine
 from horovod_byz.aggregation import rows as reading
-from horovod_byz.aggregation.decision import Composite, Decision, Weighted
+from horovod_byz.aggregation.decision import Composite, Decision, Virtual, Weighted
 from horovod_byz.aggregation.measure import Statistics
 from horovod_byz.aggregation.source import Floats
 from horovod_byz.aggregation.statistic import DISTANCES, SQUARED_NORMS, Statistic
@@ -51,10 +51,12 @@ class PreAggregation(ABC):
         shard = engine.whole(source, count(self, "step", step), threads)
         decision = _Mixtures(self).decide(Statistics(source, shard))
         below = decision.below if isinstance(decision, Composite) else ()
-        out = np.empty((len(below), source.d), source.dtype)
-        for mixture, row in zip(below, out, strict=True):
-            source.combine(mixture, row, shard.threads)
-        return restore(out)
+        if not below:
+            return restore(np.empty((0, source.d), source.dtype))
+        mixtures = Virtual(source, below, shard.threads, mixes=True)
+        begins = range(0, max(source.d, 1), min(source.at_once, max(source.d, 1)))
+        parts = [mixtures.values(begin, min(begin + begins.step, source.d)) for begin in begins]
+        return restore(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1))
 
     def check(self, n: int) -> None:
         """Checks that the map is defined for n rows.

@@ -3,6 +3,7 @@
 | module | from | answers |
 | --- | --- | --- |
 | `resilience` | Xie et al. 2018 | eta, resilience angle, Lemmas 3 to 5 |
+| `robustness` | Allouah et al. 2023 | kappa: how far f rows can move a rule, whatever they hold |
 | `bias` | order statistics | bias of the median under a one-sided attack, its variance |
 | `empires` | Xie et al. 2019 | when inner product manipulation breaks the median and Krum |
 | `detox` | Rajput et al. 2019 | Byzantine votes that survive redundancy, Theorem 3, variances |
@@ -23,6 +24,7 @@ from horovod_byz.theory import (
     little,
     requirements,
     resilience,
+    robustness,
 )
 from horovod_byz.theory.advice import Option, Recommendation, recommend
 from horovod_byz.theory.detox import byzantine_votes_pmf, expected_byzantine_votes
@@ -58,5 +60,6 @@ __all__ = [
     "requirements",
     "resilience",
     "resilience_angle",
+    "robustness",
     "z_max",
 ]

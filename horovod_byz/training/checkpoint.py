@@ -58,6 +58,8 @@ def check(state: Mapping[str, Any], path: Path, expected: Mapping[str, Any], mos
         _check_tensor("losses", state["losses"], expected["losses"])
         _check_model(state["model"], expected["model"])
         _check_optimizer(state, expected)
+        for name in ("momentum", "last_aggregate"):
+            _check_remembered(name, state, expected)
         _check_ledger(state, len(expected["losses"]))
         _check_records(state)
         if state["finite"] and not finite(state):
@@ -133,6 +135,18 @@ def _check_optimizer(state: Mapping[str, Any], expected: Mapping[str, Any]) -> N
         for name, tensor in entries.items():
             if isinstance(tensor, Tensor) and name != "step":  # Adam counts its steps in a scalar
                 _check_tensor("a moment of the optimizer", tensor, expected["model"][numbered[number]])
+
+
+def _check_remembered(name: str, state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """What workers or a rule remember, where those of the run do."""
+    tensor, wanted = state.get(name), expected.get(name)
+    if wanted is None:
+        return
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"lacks {name}")
+    _check_tensor(name, tensor, wanted)
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"holds {name} that is not finite")
 
 
 def _check_ledger(state: Mapping[str, Any], n: int) -> None:

@@ -16,14 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from horovod_byz import attacks
 from horovod_byz.attacks import Attack, Wire
 from horovod_byz.collect import Collector, Compression, Root, Sharded, Symmetric, as_compression
-from horovod_byz.common.registry import imported
-from horovod_byz.common.words import known, parse_literal, parse_word
+from horovod_byz.common.registry import imported, options_of
+from horovod_byz.common.words import known, parse_literal
 from horovod_byz.redundancy.batches import Sampling
 from horovod_byz.redundancy.groups import Redundancy
 from horovod_byz.rules import Rule, pipelines
 from horovod_byz.training import models
 from horovod_byz.training.data import DATASETS, Normalise
 from horovod_byz.training.explain import explain
+from horovod_byz.training.named import Named
+from horovod_byz.training.split import Split
 
 _COLLECTORS: dict[str, type[Collector]] = {"symmetric": Symmetric, "root": Root, "sharded": Sharded}
 
@@ -38,31 +40,6 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True)
 
 
-class Named(BaseModel):
-    """A name with options: `{name = "krum", f = 6}`, or in one word `"krum:f=6"`."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_word(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        name, options = parse_word(value)
-        return {"name": name, **options}
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Everything but the name."""
-        return dict(self.model_extra or {})
-
-    def __str__(self) -> str:
-        return ":".join(
-            filter(None, [self.name, ",".join(f"{key}={value}" for key, value in self.options.items())])
-        )
-
-
 class Data(_Table):
     """What is trained on, and in which portions."""
 
@@ -70,6 +47,9 @@ class Data(_Table):
     batch: int = Field(default=32, gt=0, description="images per worker and step")
     normalise: Normalise = "unit"
     sampling: Sampling = "random"
+    partition: Split = Field(
+        default=Split(name="iid"), description="how the training data are divided among the workers"
+    )
     augment: bool = False
     memory_format: Literal["contiguous", "channels_last"] = Field(
         default="contiguous",
@@ -146,12 +126,16 @@ class RunConfig(_Table):
     model: Named = Named(name="mlp")
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
+    worker_momentum: float = Field(
+        default=0.0, ge=0, lt=1, description="beta: each worker sends m = beta m + (1 - beta) gradient"
+    )
     evaluate_every: int = Field(default=25, gt=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
         DATASETS[self.data.name]
         models.check_options(self.model.name, self.model.options)
+        self.data.partition.make()
         known(self.collect.name, _COLLECTORS, "way to collect")
         for option in self.collect.options:
             known(
@@ -193,7 +177,10 @@ class RunConfig(_Table):
         """The attack; None where there is none."""
         if not self.attacked:
             return None
-        return attacks.by_name(self.attack.name, **self.attack.options)
+        options = self.attack.options
+        if "rule" in options_of(attacks.registry.ATTACKS[self.attack.name]):
+            options = {"rule": self.make_rule(), **options}  # an attack that knows the rule
+        return attacks.by_name(self.attack.name, **options)
 
     def make_wire(self) -> Wire | None:
         """What happens to rows on their way; None where nobody is Byzantine."""
@@ -229,13 +216,19 @@ class RunConfig(_Table):
     @property
     def identity(self) -> str:
         """A digest of all that decides the numbers of a step; the number of steps does not."""
-        return blake3(json.dumps({**self.to_data(), "steps": 0}, sort_keys=True).encode()).hexdigest()
+        data = {**self.to_data(), "steps": 0}
+        if not self.worker_momentum:  # runs of before it was an option go on
+            del data["worker_momentum"]
+        if not self.data.partition.divides:  # what runs were before there were partitions
+            data["data"] = {key: value for key, value in data["data"].items() if key != "partition"}
+        return blake3(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     @property
     def slug(self) -> str:
         """A folder name that shows the run's main choices."""
         attack = "script" if self.script else self.attack.name
-        names = [self.data.name, self.model.name, self.rule.name, attack, f"seed{self.seed}"]
+        split = [self.data.partition.name] if self.data.partition.divides else []
+        names = [self.data.name, *split, self.model.name, self.rule.name, attack, f"seed{self.seed}"]
         return "-".join(names).replace(":", ".")
 
 

@@ -152,9 +152,22 @@ def _configuration(folder: RunFolder) -> str:
     config = folder.config
     attack = "a script" if config.script else str(config.attack)
     return (
-        f"{config.data.name}, {config.model}, {config.workers} workers, {config.byzantine} Byzantine "
+        f"{config.data.name}{_divided(folder)}, {config.model}, {config.workers} workers, "
+        f"{config.byzantine} Byzantine "
         f"({attack}), rule {config.rule}, collected {config.collect}, seed {config.seed}"
     )
+
+
+def _divided(folder: RunFolder) -> str:
+    """How the data were divided among the workers, where they were."""
+    split = folder.config.data.partition
+    if not split.divides:
+        return ""
+    try:
+        skew = folder.environment.get("label_skew")
+    except RunError:  # lost or damaged: it is written anew when the run is continued
+        skew = None
+    return f" by {split}" + (f" (label skew {skew:.2f})" if skew is not None else "")
 
 
 def _summary(summary: dict[str, Any]) -> str:

@@ -87,6 +87,7 @@ class Run:
             **describe(self.trainer.ranks),
             "device": self.launch.device,
             "data_source": dataset.source,
+            **self.trainer.skew.to_data(),
         }
 
     def go(self) -> dict[str, Any]:
@@ -97,6 +98,8 @@ class Run:
     def _go(self) -> dict[str, Any]:
         trainer, config = self.trainer, self.trainer.config
         title = self.launch.title or config.slug
+        if config.data.partition.divides:
+            self.reporter.note(str(trainer.skew))
         self.reporter.start(title, config.steps, trainer.step)
         self._evaluate_if_due()
         begun, first = time.perf_counter(), trainer.step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,22 @@ from torch import Tensor, nn
 from horovod_byz.attacks import LabelFlip, Script
 from horovod_byz.collect import Collected, Root
 from horovod_byz.collect import Wire as Tampering
+from horovod_byz.ledger.ledger import Ledger
 from horovod_byz.ledger.truth import GroundTruth
 from horovod_byz.optimizer.buffers import Buffers
-from horovod_byz.optimizer.leaves import leaves_of
+from horovod_byz.optimizer.leaves import Leaf, leaves_of
+from horovod_byz.optimizer.momentum import worker_momentum
+from horovod_byz.optimizer.remembered import Remembered
 from horovod_byz.optimizer.repair import StateCheck
 from horovod_byz.optimizer.synchronizer import Synchronizer
 from horovod_byz.redundancy import replicas
-from horovod_byz.redundancy.batches import Batches
 from horovod_byz.training import checkpoint, models
 from horovod_byz.training.config import Optimizer, RunConfig
 from horovod_byz.training.data import Dataset, augment
 from horovod_byz.training.gradients import Gradients, take
 from horovod_byz.training.ranks import Ranks
 from horovod_byz.training.runs import finite
+from horovod_byz.training.sampling import sampled
 from horovod_byz.training.shares import share
 
 __all__ = ["Trainer"]
@@ -56,6 +59,7 @@ class Trainer:
 
     Attributes:
         step: number of steps done.
+        skew: how far apart the labels of the workers' data are.
         evaluated: the step of the last recorded evaluation; -1 before the first.
         diverged_at: the first step at which an honest worker's loss was not finite; None so far. Known at
             evaluations.
@@ -74,11 +78,8 @@ class Trainer:
         layout = ranks.layout(config.workers, dedicated_root=dedicated)
         self.workers = ranks.workers(config.workers, dedicated_root=dedicated)
         redundancy = config.make_redundancy()
-        of_worker = [redundancy.group_of(worker, config.workers) for worker in range(config.workers)]
-        self.sampler = Batches(
-            config.seed, len(dataset.train_y), config.data.batch, of_worker, config.data.sampling
-        )
-        self.shares = share(config, self.workers, of_worker)
+        self.sampler, self.skew = sampled(config, dataset)
+        self.shares = share(config, self.workers, [*self.sampler.groups])
         computed = len(self.shares.batches)
         self.buffers = Buffers(
             self.model.named_buffers(),
@@ -104,8 +105,13 @@ class Trainer:
         )
         replicas.compare(self.session.transport, self.rule)
         groups = redundancy.groups_of(config.workers) if redundancy.r > 1 else None
-        self.ledger = GroundTruth(config.workers, self.byzantine_at, groups)
-        self._synchronizer = Synchronizer(self.session, self.rule, self.ledger, self.buffers)
+        self._remembered = Remembered(worker_momentum(config, config.worker_momentum, self.optimizer))
+        # Honest workers with unlike data are not exchangeable: that test would name them.
+        operators = Ledger(test="own past" if config.data.partition.divides else "exchangeable")
+        self.ledger = GroundTruth(config.workers, self.byzantine_at, groups, operators)
+        self._synchronizer = Synchronizer(
+            self.session, self.rule, self.ledger, self.buffers, remembered=self._remembered
+        )
         self.step = 0
         self.evaluated = -1
         self.diverged_at: int | None = None
@@ -162,7 +168,11 @@ class Trainer:
     def _check(self, every: int) -> StateCheck:
         """The parameters and the optimizer's state, in which a rank's damage is found and repaired."""
         names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
-        leaves = functools.partial(leaves_of, self.optimizer, names)
+
+        def leaves() -> Iterator[Leaf]:
+            yield from leaves_of(self.optimizer, names)
+            yield from self._remembered.last.leaves(self.rule)
+
         return StateCheck(leaves, self.ledger.whole, every=every, first=self.step)
 
     def apply(self, collected: Collected) -> None:
@@ -232,16 +242,24 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """All that later steps and evaluations depend on. All ranks must call it at the same step.
 
+        Rank 0's, which is saved, has the momentum of all workers.
+
         The ranks compare it first, so that no checkpoint holds the damaged state of the rank that writes it.
         """
         self.ranks.agree_on(self._check(every=1), self.step)
-        return self._state(self.ranks.share(self._losses, "losses"))
+        own = self._remembered.momentum
+        momentum = None if own is None else own.gathered(self.session)
+        return self._state(self.ranks.share(self._losses, "losses"), momentum)
 
     def blank(self) -> dict[str, Any]:
         """A state of this run, without asking other ranks: what a checkpoint must be like."""
-        return self._state(self._losses)
+        memory, n = self.gradients.memory, self.config.workers
+        momentum = (
+            None if self._remembered.momentum is None else memory.rows.new_zeros(()).cpu().expand(n, memory.d)
+        )
+        return self._state(self._losses, momentum)
 
-    def _state(self, losses: NDArray[np.float64]) -> dict[str, Any]:
+    def _state(self, losses: NDArray[np.float64], momentum: Tensor | None) -> dict[str, Any]:
         state = {
             "config": self.config.identity,
             "step": self.step,
@@ -252,8 +270,17 @@ class Trainer:
             "ledger": self.ledger.state_dict(),
             "diverged_at": self.diverged_at,
             "losses": torch.from_numpy(losses.copy()),
+            **({} if momentum is None else {"momentum": momentum}),
+            **self._last(),
         }
         return {**state, "finite": checkpoint.finite(state)}
+
+    def _last(self) -> dict[str, Tensor]:
+        """The last result, where the rule remembers it."""
+        if not self.rule.remembers:
+            return {}
+        last = self._remembered.last.state_dict()
+        return last or {"last_aggregate": torch.zeros(self.session.d, dtype=self.gradients.rows.dtype)}
 
     def remember(self) -> None:
         """Keep the state every few steps, so that a rank which is stopped alone has one to save."""
@@ -275,6 +302,9 @@ class Trainer:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         self.ledger.load_state_dict(state["ledger"])
+        if self._remembered.momentum is not None:
+            self._remembered.momentum.take_up(state["momentum"], self.session)
+        self._remembered.last.load_state_dict(state, self.gradients.memory.d)
         mine = list(self.workers)
         self._losses[mine] = state["losses"].numpy()[mine]
         self.step, self.evaluated = int(state["step"]), int(state["evaluated"])

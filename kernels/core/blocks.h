@@ -22,6 +22,9 @@ template <class T> struct Work {  // per thread, allocated before the loop over 
   const Plan *all, *upper, *lower; // how to merge runs of all rows, of the first (n + 1) / 2 rows and of the others
 };
 
+constexpr int MIXED = 4;    // rows in a group whose subsets are summed up; see mixing.inc
+constexpr int MIX_SIDE = 2; // vectors of columns that share each look-up of a subset
+
 // Single-threaded kernels on columns [begin, end) of n rows.  `lanes` are running float64 sums, LANES<T> per statistic:
 // value number c of a block always goes to lane c % LANES<T>, whatever the width of the machine's vectors.
 template <class T> constexpr int LANES = 64 / sizeof(T);

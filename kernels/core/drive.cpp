@@ -1,5 +1,7 @@
 // The table of kernels that the Cython faces call, and the choice of the instruction set.
 #include "drive.h"
+#include "halves.h"
+#include "mixing.h"
 #include "statistics.h"
 #include "voted.h"
 
@@ -7,7 +9,8 @@ namespace hb {
 
 #define HB_DECLARE(NAME)                   \
   extern const Blocks<float> NAME##_f32;   \
-  extern const Blocks<double> NAME##_f64;
+  extern const Blocks<double> NAME##_f64;  \
+  extern const Halves NAME##_f16;
 #define HB_ENTRY(NAME) {#NAME, &NAME##_f32, &NAME##_f64}
 HB_DECLARE(generic)
 #if defined(__x86_64__) && defined(HB_DISPATCH)
@@ -15,6 +18,7 @@ HB_DECLARE(v2)
 HB_DECLARE(avx2)
 HB_DECLARE(avx512)
 static const Level LEVELS[] = {HB_ENTRY(generic), HB_ENTRY(v2), HB_ENTRY(avx2), HB_ENTRY(avx512)};
+static const Halves *const HALVES[] = {&generic_f16, &v2_f16, &avx2_f16, &avx512_f16};
 static int best() { // must name every feature that setup.py compiles the level with
   __builtin_cpu_init();
   if (!__builtin_cpu_supports("sse4.2") || !__builtin_cpu_supports("popcnt")) return 0; // -msse4.2 brings popcnt along
@@ -25,6 +29,7 @@ static int best() { // must name every feature that setup.py compiles the level 
 }
 #else
 static const Level LEVELS[] = {HB_ENTRY(generic)};
+static const Halves *const HALVES[] = {&generic_f16};
 static int best() { return 0; }
 #endif
 
@@ -49,7 +54,18 @@ static int dropping(const T *const *rows, ptrdiff_t n, ptrdiff_t d, ptrdiff_t f,
 template <class T> constexpr auto median = by_column<T, &Blocks<T>::median>;
 template <class T> constexpr auto trimmed_mean = dropping<T, &Blocks<T>::trimmed_mean>;
 template <class T> constexpr auto mean_around_median = dropping<T, &Blocks<T>::mean_around_median>;
+template <class T> constexpr auto phocas = dropping<T, &Blocks<T>::phocas>;
 template <class T> constexpr auto sign_majority = by_column<T, &Blocks<T>::sign_majority>;
+
+static int median_words(const uint16_t *const *rows, ptrdiff_t n, ptrdiff_t d, int brain, float *out, int threads) {
+  const auto median = HALVES[current]->median;
+  if (!median(rows, n, 0, 0, brain, out, {})) return HB_UNDECIDED;
+  return over_columns<float>(n, d, threads, [&](ptrdiff_t begin, ptrdiff_t end, Work<float> work) {
+    const Tail<uint16_t> tail = {reinterpret_cast<uint16_t *>(work.tail.values),
+                                 reinterpret_cast<const uint16_t **>(work.tail.rows)};
+    median(rows, n, begin, end, brain, out, tail);
+  });
+}
 
 template <class T>
 static int weighted_sum(const T *const *rows, ptrdiff_t n, ptrdiff_t d, const double *weights, T *out, int threads) {

@@ -10,7 +10,11 @@
 
 #include "trimmed.inc"
 
+#include "phocas.inc"
+
 #include "stream.inc"
+
+#include "mixing.inc"
 
 #include "pairs.inc"
 

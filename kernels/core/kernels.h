@@ -17,7 +17,7 @@ enum { HB_OK = 0, HB_NO_MEMORY = -1, HB_UNDECIDED = 1 };
 
 /* One stage of a pipeline: a rule inside each of `groups` groups of what the stage before gave. Group g holds
  * member[start[g]] .. member[start[g + 1] - 1]; rule HB_VOTE elects the row that a strict majority equals bit for bit. */
-enum { HB_VOTE = 0, HB_MEAN, HB_MEDIAN, HB_TRIMMED_MEAN, HB_MEAN_AROUND_MEDIAN, HB_SIGN_MAJORITY };
+enum { HB_VOTE = 0, HB_MEAN, HB_MEDIAN, HB_TRIMMED_MEAN, HB_MEAN_AROUND_MEDIAN, HB_SIGN_MAJORITY, HB_PHOCAS };
 typedef struct HbStage {
   int rule;
   ptrdiff_t f;
@@ -36,6 +36,12 @@ typedef struct HbStage {
 #define HB_ARGS_COMBINED(T)                                                                                          \
   (const T *const *rows, ptrdiff_t n, ptrdiff_t d, int rule, ptrdiff_t f, const double *weights, T *out, double *twice, \
    int threads)
+#define HB_ARGS_MIXED(T)                                                                                          \
+  (const T *const *rows, ptrdiff_t n, ptrdiff_t d, ptrdiff_t k, const double *weights, const uint8_t *subset, T *out, \
+   int threads)
+#define HB_ARGS_MIXED_RULE(T)                                                                                       \
+  (const T *const *rows, ptrdiff_t n, ptrdiff_t d, ptrdiff_t k, const double *weights, const uint8_t *subset, int rule, \
+   ptrdiff_t f, T *out, int threads)
 #define HB_ARGS_BRSGD(T) (const T *const *rows, ptrdiff_t n, ptrdiff_t d, int64_t *scores, double *l1, int threads)
 #define HB_ARGS_COUNTS(T) (const T *const *rows, ptrdiff_t n, ptrdiff_t d, int64_t *n_values, int threads)
 #define HB_ARGS_STAGES(T) \
@@ -56,8 +62,11 @@ typedef struct HbStage {
  *   to_point_and_norms  2 (n + 1) sums: squared distances to `point` of the rows and of itself, 0; squared norms of them
  *   combined  a rule's result, and these sums with the result as the point, tile by tile while the rows are in cache.
  *             HB_MEAN: the sum of rows with `weights`, which no other rule reads
+ *   mixed     k rows, each a weight times a sum of rows: see mixing.pxd. mixed_rule: a rule over them
  *   bit_majority     signs packed into `bytes` bytes per row, a set bit for a negative one: bits of more than half of
  *             the rows, and of exactly half of them
+ *   median_words     of rows of 16 bits, bfloat16 where `brain`, else float16. HB_UNDECIDED: the level in use has no network
+ *             of n rows; then nothing was written
  *   bit_differences  n numbers of bits in which a row differs from `point` where `mask` is set */
 #define HB_FIRST(X, T, DTYPE)                                                       \
   X(int, median_##DTYPE, median<T>, HB_ARGS_RULE(T))                                \
@@ -88,7 +97,12 @@ typedef struct HbStage {
   X(int, bit_differences, bit_differences, (const uint8_t *const *rows, ptrdiff_t n, ptrdiff_t bytes,                  \
                                             const uint8_t *point, const uint8_t *mask, int64_t *n_values, int threads)) \
   HB_BOTH(X, to_point_and_norms, HB_ARGS_LENGTHS)                                                                      \
-  HB_BOTH(X, combined, HB_ARGS_COMBINED)
+  HB_BOTH(X, combined, HB_ARGS_COMBINED)                                                                               \
+  HB_BOTH(X, phocas, HB_ARGS_DROPPING)                                                                                 \
+  HB_BOTH(X, mixed, HB_ARGS_MIXED)                                                                                     \
+  HB_BOTH(X, mixed_rule, HB_ARGS_MIXED_RULE)                                                                           \
+  X(int, median_words, median_words, (const uint16_t *const *rows, ptrdiff_t n, ptrdiff_t d, int brain, float *out,      \
+                                    int threads))
 
 typedef struct HbKernels {
 #define HB_FIELD(RESULT, FIELD, FUNCTION, ARGUMENTS) RESULT (*FIELD) ARGUMENTS;

@@ -1,6 +1,9 @@
-// Comparator networks built at compile time: which two rows to compare, in which order, and which results are used.
+// Comparator networks: which two rows to compare, in which order, and which results are used.
 //
-// Batcher's odd-even merge sort in depth-first (recursive) order: each half is finished before the next begins, so few
+// Those that select the median are in generated/networks_32.h and networks_16.h, which tools/networks/header.py writes from
+// networks.txt: the same comparators, ordered for 32 and for 16 registers. The macros below turn them into code.
+//
+// Those that sort are built at compile time, as Batcher's odd-even merge sort in depth-first (recursive) order: each half is finished before the next begins, so few
 // values are live at once and they stay in registers (breadth-first order took twice as long for 64 rows).  For n that
 // is no power of two the comparators that reach past n are dropped, as if +infinity stood there.  The network is then
 // pruned backwards to the wanted ranks: a comparator whose larger result nobody reads becomes one minimum.
@@ -114,6 +117,34 @@ template <class F, class Net>
 HB_INLINE void apply(typename F::VK *v, const typename F::T *const *rows, ptrdiff_t column) {
   apply_<F, Net, ahead(Net::ROWS)>(std::make_integer_sequence<int, Net::value.size>(), v, rows, column);
 }
+
+// median_network<F>(Index<N>(), rows, column, to): the keys of the middle ranks of N rows, one or two of them. Each row is
+// loaded right before the first comparator that reads it; v7 is what wire 7 holds.
+template <class F, int N> HB_INLINE typename F::VK fetched(const typename F::T *p) {
+  __builtin_prefetch((const char *)p + ahead(N));
+  return load_key<F>(p);
+}
+#define HB_NETWORK(RULE, N)                                                                                   \
+  template <class F>                                                                                          \
+  HB_INLINE void RULE##_network(Index<N>, const typename F::T *const *rows, ptrdiff_t column, typename F::VK *to) { \
+    typedef typename F::VK VK;                                                                                \
+    constexpr int ROWS = N;
+#define HB_ROW(A) VK v##A = fetched<F, ROWS>(rows[A] + column);
+#define HB_MIN(A, B) v##A = v##A < v##B ? v##A : v##B;
+#define HB_MAX(A, B) v##B = v##A < v##B ? v##B : v##A;
+#define HB_BOTH(A, B)                  \
+  {                                    \
+    const VK x = v##A, y = v##B;       \
+    v##A = x < y ? x : y;              \
+    v##B = x < y ? y : x;              \
+  }
+#define HB_OUT(I, A) to[I] = v##A;
+#define HB_END }
+#if HB_VB == 64
+#include "../generated/networks_32.h"
+#else
+#include "../generated/networks_16.h"
+#endif
 
 } // namespace HB_ISA
 } // namespace hb

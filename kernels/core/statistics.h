@@ -167,6 +167,7 @@ int combined(const T *const *rows, ptrdiff_t n, ptrdiff_t d, int rule, ptrdiff_t
           case HB_MEDIAN: kernels->median(rows, n, begin, end, out, s.work); break;
           case HB_TRIMMED_MEAN: kernels->trimmed_mean(rows, n, begin, end, f, out, s.work); break;
           case HB_MEAN_AROUND_MEDIAN: kernels->mean_around_median(rows, n, begin, end, f, out, s.work); break;
+          case HB_PHOCAS: kernels->phocas(rows, n, begin, end, f, out, s.work); break;
           case HB_SIGN_MAJORITY: kernels->sign_majority(rows, n, begin, end, out, s.work); break;
           default: sum.add(begin, end, out, s.work);
         }

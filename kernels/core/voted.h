@@ -65,6 +65,7 @@ bool apply_rule(const HbStage &stage, const T *const *rows, ptrdiff_t k, ptrdiff
     case HB_MEDIAN: kernels->median(rows, k, begin, end, out, v.work); return true;
     case HB_TRIMMED_MEAN: kernels->trimmed_mean(rows, k, begin, end, stage.f, out, v.work); return true;
     case HB_MEAN_AROUND_MEDIAN: kernels->mean_around_median(rows, k, begin, end, stage.f, out, v.work); return true;
+    case HB_PHOCAS: kernels->phocas(rows, k, begin, end, stage.f, out, v.work); return true;
     case HB_SIGN_MAJORITY: kernels->sign_majority(rows, k, begin, end, out, v.work); return true;
   }
   for (ptrdiff_t i = 0; i < k; i++) {

@@ -11,6 +11,7 @@ BITWISE = [
     "Median()",
     "TrimmedMean(f=2)",
     "MeanAroundMedian(f=2)",
+    "Phocas(f=2)",
     "Krum(f=2)",
     "MultiKrum(f=2",
     "Bulyan(f=2)",

@@ -22,6 +22,7 @@ RULES = [
     hb.Median(),
     hb.TrimmedMean(f=2),
     hb.MeanAroundMedian(f=2),
+    hb.Phocas(f=2),
     hb.Krum(f=2),
     hb.MultiKrum(f=2),
     hb.Bulyan(f=2),
