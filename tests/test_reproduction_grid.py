@@ -20,6 +20,7 @@ from horovod_byz.reproduction.compute import Workplace, compute
 from horovod_byz.reproduction.grid import Grid, merged
 from horovod_byz.reproduction.overview import reproduce_all
 from horovod_byz.reproduction.reproduce import look, page, reproduce
+from horovod_byz.reproduction.series import read
 from horovod_byz.training import config as configs
 from horovod_byz.training.config import ConfigError
 from horovod_byz.training.runs import RunError, RunFolder
@@ -48,10 +49,11 @@ claim = "Krum is no oracle"
 of = { rule = "Krum" }
 below = 100
 [[claims]]
-claim = "Median is one"
+claim = "Median never crashes"
 of = { rule = "Median, b = 8" }
-least = 100
-explanation = "It is none."
+statistic = "crashed"
+most = 0
+explanation = "It does."
 """
 
 
@@ -136,7 +138,7 @@ def test_reproduces_in_one_go_and_then_at_once(experiments, here, tmp_path):
     artefact, place = Artefact.read(experiments / "small.toml"), Workplace(tmp_path / "out", jobs=1)
     shown = reproduce(artefact, Catalogue(experiments), place)
     assert [verdict.status for verdict in shown.verdicts] == ["PASS", "FAIL"]
-    assert "It is none." in shown.verdicts[1].note
+    assert "It does." in shown.verdicts[1].note
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "small").rglob("metrics.jsonl")}
     assert len(before) == 3
     kept = files_of(tmp_path / "out")
@@ -225,7 +227,7 @@ def test_a_shortened_form_is_labelled_and_kept_apart(experiments, here, tmp_path
 def test_a_form_of_an_artefact_explains_the_claims_that_it_took_over(experiments):
     path = experiments / "form.toml"
     path.write_text('like = "small"\n[explanations]\n"Krum is no oracle" = "It is, here."\n')
-    assert [claim.explanation for claim in Artefact.read(path).claims] == ["It is, here.", "It is none."]
+    assert [claim.explanation for claim in Artefact.read(path).claims] == ["It is, here.", "It does."]
     path.write_text('like = "small"\n[explanations]\n"Krum is an oracle" = "?"\n')
     with pytest.raises(ConfigError, match="unknown claim in explanations 'Krum is an oracle': did you mean"):
         Artefact.read(path)
@@ -239,13 +241,28 @@ def test_the_overview_shows_the_fullest_form_there_is(experiments, here, tmp_pat
 
     first = line(steps=1)
     assert "[small-steps1](small-steps1/README.md)" in first
-    assert "Reduced: 1 steps only. In full: `make small`." in first
+    assert "* Nothing (the four papers): `make small`" in (tmp_path / "out" / "README.md").read_text()
     assert "[small-repeats1](" in line(repeats=1)
     assert "[small-repeats1](" in line(repeats=1, steps=1)
     assert "[small](small/README.md)" in line()
     assert "[small](small/README.md)" in line(steps=1)
     (tmp_path / "out" / "small" / "Krum_0" / "run.json").unlink()
     assert "[small-steps1](" in line(steps=1)
+
+
+def test_a_growing_artefact_shows_the_seeds_that_are_there(experiments, here, tmp_path):
+    path = experiments / "grids" / "small.toml"
+    path.write_text(GRID.replace("seeds = 2", "seeds = [3, 5]").replace('seed = "1"', 'seed = "5"'))
+    catalogue, out = Catalogue(experiments), tmp_path / "out"
+    cells = catalogue.cells(catalogue.artefact("small"))
+    assert [cell.name for cell in cells] == ["Krum_3", "Median-b=8_3", "Median-b=8_5"]
+    compute(cells[:2], Workplace(out, jobs=1), "small")
+    with pytest.raises(RunError, match="the run 'Median-b=8_5' is missing"):
+        read(cells, out)
+    assert [len(series.runs) for series in read(cells, out, growing=True)] == [1, 1]
+    shutil.rmtree(out / "small" / "Krum_3")
+    with pytest.raises(RunError, match="the run 'Krum_3' is missing"):
+        read(cells, out, growing=True)
 
 
 @pytest.mark.slow
@@ -307,7 +324,7 @@ def test_every_experiment_can_be_read(name):
 @pytest.mark.source
 def test_the_pairings_are_the_papers():
     grid = Grid.read(EXPERIMENTS / "grids" / "detox-pairings.toml")
-    assert len(grid.cells) == 165
+    assert len(grid.cells) == 195  # three seeds, and eight of ALIE with z = 1 by 5 workers
     assert {cell.config.workers for cell in grid.cells} == {45}
     for cell in grid.cells:
         groups = len(cell.config.make_redundancy().groups_of(45))

@@ -10,6 +10,7 @@ import pytest
 from horovod_byz.reproduction import overview
 from horovod_byz.reproduction.artefact import Artefact
 from horovod_byz.reproduction.catalogue import Catalogue
+from horovod_byz.reproduction.grid import matches
 from horovod_byz.reproduction.reproduce import look, page
 
 pytestmark = pytest.mark.source
@@ -55,6 +56,35 @@ def test_what_fails_is_explained():
         for verdict in look(SHOWN[name], CATALOGUE, RESULTS).verdicts:
             if verdict.status == "FAIL":
                 assert verdict.note, f"{name}: {verdict.claim}"
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_what_passes_has_the_seeds_that_it_needs(name):
+    shown = look(SHOWN[name], CATALOGUE, RESULTS)
+    every = [*shown.references.values(), *shown.series]
+    for claim, verdict in zip(shown.artefact.claims, shown.verdicts, strict=True):
+        if claim.value or claim.same_metrics_as or verdict.status not in ("PASS", "FAIL"):
+            continue
+        seeds = int(verdict.seeds.partition(" to ")[0])
+        about = [part for part in every if matches(part.labels, claim.of)]
+        guesses = any(run.guesses for part in every for run in part.runs)
+        refuted = claim.statistic == "crashed" and verdict.status == "FAIL"
+        assert seeds >= 5 or guesses or refuted, f"{name}: {verdict.claim}"
+        assert not any(part.spared for part in about), f"{name}: {verdict.claim}"
+
+
+def test_every_attacked_vote_shows_its_losses():
+    for name in SHOWN:
+        shown = look(SHOWN[name], CATALOGUE, RESULTS)
+        text = page(shown)
+        for series in shown.series:
+            if series.votes:
+                assert "votes lost" in text, name
+                assert series.votes in text, name
+                noted = [run.record.get("notes", {}).get("byzantine_votes") for run in series.runs]
+                assert all(
+                    note in (None, run.lost_votes) for note, run in zip(noted, series.runs, strict=True)
+                )
 
 
 def test_the_overview_is_made_of_the_results():

@@ -100,11 +100,14 @@ class Artefact(_Part):
         paper, shows: which paper, and what of it ("Figure 4"); no paper: an experiment of one's own, which
             keeps every axis (see `own`) and shows all runs of its grid where it names no slices.
         runs: the grid that its slices come from.
+        growing: show the seeds that are there, one at least of each series, while others are still missing.
         calculate: instead of runs, the name of a calculation.
         reduced: how the runs are smaller than the paper's; empty if they are not.
-        sets: what it belongs to: "quick", "cpu", "gpu".
+        full: the name of its full form; by default its own without "-small".
+        sets: what it belongs to: "quick", "cpu", "gpu", "evidence".
         minutes: what it takes on two cores, or on the GPU for the set "gpu".
         published: the paper's numbers; `says` is its statement in words.
+        printed_on: the data of the paper's numbers where other data ran here (", on CIFAR-100").
         differences: what differs from the paper and why, in words.
         explanations: why claims fail, by their words: for a file that takes its claims over from another.
     """
@@ -114,8 +117,10 @@ class Artefact(_Part):
     paper: str = ""
     shows: str = ""
     runs: str = ""
+    growing: bool = False
     calculate: str = ""
     reduced: str = ""
+    full: str = ""
     sets: tuple[str, ...] = ()
     minutes: float = 1
     metric: Literal["accuracy", "top3", "loss"] = "accuracy"
@@ -126,6 +131,7 @@ class Artefact(_Part):
     claims: tuple[Claim, ...] = ()
     published: tuple[Published, ...] = ()
     says: str = ""
+    printed_on: str = ""
     differences: tuple[str, ...] = ()
     explanations: dict[str, str] = {}
     repeats: int | None = Field(default=None, ge=1, description="use only the first seeds")

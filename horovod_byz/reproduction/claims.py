@@ -9,19 +9,19 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from horovod_byz.common.words import known
+from horovod_byz.reproduction.evidence import LEVEL, Margin, Status, decide, interval
 from horovod_byz.reproduction.grid import matches
 from horovod_byz.reproduction.series import STATISTICS, Run, Series, statistic
 from horovod_byz.training.runs import RunError
 
 __all__ = ["Claim", "Verdict", "judge"]
 
-Status = Literal["PASS", "FAIL", "OUTSIDE THE ASSUMPTION"]
 Labels = dict[str, str | tuple[str, ...]]
 Over = Literal["each", "max", "min", "mean"]
 
 
 class Term(BaseModel):
-    """Some series, and the statistic that reduces them to one number."""
+    """Some series; of several, what is taken of them in each seed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     where: Labels
@@ -30,15 +30,18 @@ class Term(BaseModel):
 
 
 class Claim(BaseModel):
-    """A claim: a statistic of some series, minus and plus that of others, against bounds.
+    """A claim: a statistic of some series, minus and plus that of others with the same seed, against bounds.
 
-    With `value`, a claim about a calculated quantity instead.
+    With `value`, a claim about a calculated quantity instead; quantities of the same name followed by
+    ", standard error" and ", trials" are its noise.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     claim: str
     of: Labels = Field(default_factory=dict)
-    over: Over = Field(default="each", description="how several series count: each must hold, or the best")
+    over: Over = Field(
+        default="each", description="how several series count: each must hold, or in each seed the best"
+    )
     minus: tuple[Term, ...] = ()
     plus: tuple[Term, ...] = ()
     statistic: str = "final"
@@ -75,6 +78,15 @@ class Claim(BaseModel):
             and (self.below is None or value < self.below)
         )
 
+    def misses(self, low: float, high: float) -> bool:
+        """Whether every value from `low` to `high` breaks the same bound."""
+        return (
+            (self.least is not None and high < self.least)
+            or (self.most is not None and low > self.most)
+            or (self.above is not None and high <= self.above)
+            or (self.below is not None and low >= self.below)
+        )
+
     @property
     def expectation(self) -> str:
         """The bounds in words."""
@@ -94,12 +106,13 @@ class Claim(BaseModel):
 
 
 class Verdict(BaseModel):
-    """The outcome of a claim."""
+    """The outcome of a claim; `seeds` is the number of paired seeds, empty where nothing is random."""
 
     model_config = ConfigDict(frozen=True)
     claim: str
     expected: str
     measured: str
+    seeds: str = ""
     status: Status
     note: str
 
@@ -118,9 +131,7 @@ def judge(claim: Claim, shown: Sequence[Series], values: Mapping[str, Any], metr
     """
     metric = claim.metric or metric
     if claim.value is not None:
-        if claim.value not in values:
-            raise RunError(f"the claim {claim.claim!r} speaks of {claim.value!r}, which was not calculated")
-        return _verdict(claim, [float(values[claim.value])], 6)
+        return _calculated(claim, claim.value, values)
     counted = [_counted(claim, part) for part in _matching(claim, claim.of, shown)]
     counted = [part for part in counted if part.runs]
     if not counted:
@@ -133,10 +144,34 @@ def judge(claim: Claim, shown: Sequence[Series], values: Mapping[str, Any], metr
         )
     if claim.same_metrics_as:
         return _compare(claim, counted, _matching(claim, claim.same_metrics_as, shown))
-    base = sum(_term(claim, term, shown, metric) for term in claim.plus)
-    base -= sum(_term(claim, term, shown, metric) for term in claim.minus)
-    measured = [_mean(claim, part, metric, claim.at) + base for part in counted]
-    return _verdict(claim, _over(claim.over, measured), 1, _runs_counted(claim, counted))
+    against = [_matching(claim, term.where, shown) for term in (*claim.plus, *claim.minus)]
+    for term, others in zip((*claim.plus, *claim.minus), against, strict=True):
+        if term.over == "each" and len(others) > 1:
+            raise RunError(f"the claim {claim.claim!r} compares with {len(others)} series: say over which")
+    groups = [[part] for part in counted] if claim.over == "each" else [counted]
+    margins = [_margin(claim, group, against, metric) for group in groups]
+    status, reason = decide(claim, margins)
+    notes = [reason] if reason else []
+    if claim.only_if:
+        notes.append(f"{_condition(claim)} ({', '.join(str(len(part.runs)) for part in counted)} runs)")
+    counts = sorted({len(margin.values) for margin in margins})
+    seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    return _verdict(claim, status, _measured(margins), notes, seeds)
+
+
+def _calculated(claim: Claim, name: str, values: Mapping[str, Any]) -> Verdict:
+    """The verdict on a calculated quantity; if it is noisy, its interval of 95 % has to keep the bounds."""
+    if name not in values:
+        raise RunError(f"the claim {claim.claim!r} speaks of {name!r}, which was not calculated")
+    value, error = float(values[name]), values.get(f"{name}, standard error")
+    if error is None:
+        return _verdict(claim, "PASS" if claim.holds(value) else "FAIL", f"{value:.6g}", [])
+    trials = int(values[f"{name}, trials"])
+    low, high = interval(value, float(error), trials, LEVEL)
+    status: Status = "FAIL" if claim.misses(low, high) else "NOT DECIDED"
+    status = "PASS" if claim.holds(low) and claim.holds(high) else status
+    notes = ["within noise"] if status == "NOT DECIDED" else []
+    return _verdict(claim, status, f"{value:.4g} ± {float(error):.2g}", notes, f"{trials} trials")
 
 
 def _matching(claim: Claim, where: Labels, shown: Sequence[Series]) -> list[Series]:
@@ -162,32 +197,60 @@ def _condition(claim: Claim) -> str:
     return "counts only where " + ", ".join(f"{name} > {least:g}" for name, least in claim.only_if.items())
 
 
-def _runs_counted(claim: Claim, counted: Sequence[Series]) -> str:
-    if not claim.only_if:
-        return ""
-    return f"{_condition(claim)} ({', '.join(str(len(part.runs)) for part in counted)} runs)"
+def _margin(
+    claim: Claim, group: Sequence[Series], against: Sequence[Sequence[Series]], metric: str
+) -> Margin:
+    """The claim's number for each seed that all of its series have."""
+    terms = (*claim.plus, *claim.minus)
+    total = _over(claim.over, [_by_seed(claim, part, metric, claim.at) for part in group])
+    for number, (term, others) in enumerate(zip(terms, against, strict=True)):
+        at = claim.at if term.at is None else term.at
+        values = _over(term.over, [_by_seed(claim, part, metric, at) for part in others])
+        sign = 1 if number < len(claim.plus) else -1
+        total = {seed: total[seed] + sign * values[seed] for seed in total if seed in values}
+    every = [part for others in against for part in others]
+    spared = [part.labels.get("rule", "DETOX") for part in (*group, *every) if part.spared]
+    return Margin(
+        np.array([total[seed] for seed in sorted(total)], np.float64),
+        collapse=_collapse(claim, group, every),
+        unattacked=" and ".join(dict.fromkeys(spared)),
+        share=claim.statistic == "crashed" and not terms,
+    )
 
 
-def _mean(claim: Claim, series: Series, metric: str, at: int | None) -> float:
+def _by_seed(claim: Claim, series: Series, metric: str, at: int | None) -> dict[int, float]:
     options = {"at": at, "level": claim.level}
     options = {name: value for name, value in options.items() if value is not None}
-    return float(np.mean(statistic(claim.statistic, series, metric, options)))
+    values = statistic(claim.statistic, series, metric, options)
+    return {run.config.seed: float(value) for run, value in zip(series.runs, values, strict=True)}
 
 
-def _term(claim: Claim, term: Term, shown: Sequence[Series], metric: str) -> float:
-    at = claim.at if term.at is None else term.at
-    values = [_mean(claim, part, metric, at) for part in _matching(claim, term.where, shown)]
-    if term.over == "each" and len(values) > 1:
-        raise RunError(f"the claim {claim.claim!r} compares with {len(values)} series: say over which")
-    return _over(term.over, values)[0]
-
-
-def _over(over: Over, values: list[float]) -> list[float]:
-    if over == "each":
-        return values
+def _over(over: Over, values: list[dict[int, float]]) -> dict[int, float]:
+    """The best, worst or mean of several series in each seed that all of them have."""
+    seeds = [seed for seed in values[0] if all(seed in each for each in values)]
+    shared = {seed: [each[seed] for each in values] for seed in seeds}
     if over == "mean":
-        return [sum(values) / len(values)]
-    return [max(values) if over == "max" else min(values)]
+        return {seed: float(np.mean(each)) for seed, each in shared.items()}
+    return {seed: min(each) if over == "min" else max(each) for seed, each in shared.items()}
+
+
+def _collapse(claim: Claim, group: Sequence[Series], against: Sequence[Series]) -> bool:
+    """Whether the claim sets training beside guessing, in every repeat."""
+    ours = [run for part in group for run in part.runs]
+    theirs = [run for part in against for run in part.runs]
+    if claim.plus:
+        return False
+    if claim.statistic == "drop" and not theirs:
+        start = [(run, claim.at or run.config.attack_start) for run in ours]
+        return all(run.guesses and run.trained_at(step) for run, step in start)
+    if claim.statistic not in ("final", "crashed"):
+        return False
+    if not theirs:
+        return all(run.guesses for run in ours)
+    return any(
+        all(run.guesses for run in low) and all(run.trained for run in high)
+        for low, high in ((ours, theirs), (theirs, ours))
+    )
 
 
 def _compare(claim: Claim, ours: Sequence[Series], theirs: Sequence[Series]) -> Verdict:
@@ -199,7 +262,9 @@ def _compare(claim: Claim, ours: Sequence[Series], theirs: Sequence[Series]) -> 
         for a, b in zip(mine.runs, other.runs, strict=True)
     ]
     equal = sum(_on_test(a) == _on_test(b) for a, b in pairs)
-    return _status(claim, equal == len(pairs), f"{equal} of {len(pairs)} runs equal")
+    return _verdict(
+        claim, "PASS" if equal == len(pairs) else "FAIL", f"{equal} of {len(pairs)} runs equal", []
+    )
 
 
 def _on_test(run: Run) -> list[dict[str, Any]]:
@@ -207,26 +272,24 @@ def _on_test(run: Run) -> list[dict[str, Any]]:
     return [{name: value for name, value in record.items() if name != "train_loss"} for record in run.metrics]
 
 
-def _verdict(claim: Claim, measured: list[float], digits: int, note: str = "") -> Verdict:
-    shown = [f"{value:.{digits}f}" if digits == 1 else f"{value:.{digits}g}" for value in measured]
-    if len(shown) > 1:
-        low, high = int(np.argmin(measured)), int(np.argmax(measured))
-        shown = [f"{shown[low]} to {shown[high]} ({len(measured)} series)"]
-    return _status(claim, all(map(claim.holds, measured)), shown[0], note)
+def _measured(margins: Sequence[Margin]) -> str:
+    if len(margins) == 1:
+        return str(margins[0])
+    ordered = sorted(margins, key=lambda margin: margin.mean)
+    return f"{ordered[0]} to {ordered[-1]} ({len(margins)} series)"
 
 
-def _status(claim: Claim, good: bool, measured: str, note: str = "") -> Verdict:
-    status: Status = "PASS" if good else "FAIL"
-    notes = [note] if note else []
+def _verdict(claim: Claim, status: Status, measured: str, notes: list[str], seeds: str = "") -> Verdict:
     if claim.outside:
-        status = "OUTSIDE THE ASSUMPTION"
-        notes.append(f"{claim.outside}; it {'would pass' if good else 'would fail'}")
-    elif not good and claim.explanation:
-        notes.append(claim.explanation)
+        would = {"PASS": "would pass", "FAIL": "would fail"}.get(status, "would not be decided")
+        status, notes = "OUTSIDE THE ASSUMPTION", [*notes, f"{claim.outside}; it {would}"]
+    elif status == "FAIL" and claim.explanation:
+        notes = [*notes, claim.explanation]
     return Verdict(
         claim=claim.claim,
         expected=claim.expectation,
         measured=measured,
+        seeds=seeds,
         status=status,
         note="; ".join(notes),
     )

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from horovod_byz.host import machine
-from horovod_byz.reproduction.grid import Cell
+from horovod_byz.reproduction.grid import SEED, Cell
 from horovod_byz.training import config as configs
 from horovod_byz.training.runs import RunError, RunFolder
 
@@ -72,10 +72,13 @@ def compute(cells: Sequence[Cell], place: Workplace, title: str) -> None:
     if all(cell.complete(place.results) for cell in cells):
         return
     grids = sorted({cell.grid for cell in cells})
+    seeds = list(dict.fromkeys(cell.labels.get(SEED, "") for cell in cells))
     with _alone([place.results / grid for grid in grids], title):
         for grid in grids:
             _sweep(place.results / grid)
         missing = [cell for cell in cells if not cell.complete(place.results)]
+        # Seed by seed: what an interruption leaves can be compared.
+        missing.sort(key=lambda cell: seeds.index(cell.labels.get(SEED, "")))
         if missing:
             _compute(missing, len(cells), place, title)
 

@@ -19,6 +19,7 @@ from horovod_byz.training.plots import COLOURS, MARKERS, save
 
 __all__ = ["draw"]
 
+_HIGHEST = 10.0  # cross-entropy; that of guessing one of ten classes is 2.3
 _BEFORE, _AFTER = "#D55E00", "#0072B2"
 
 
@@ -107,9 +108,9 @@ def _curves(
             linewidth=1.6,
             label=named(artefact.figure.lines, label),
         )
-        axes.fill_between(
-            series.steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.13, linewidth=0
-        )
+        if len(values) > 1:
+            mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(len(values))
+            axes.fill_between(series.steps, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
     for (name, series), dash in zip(references.items(), itertools.cycle(("--", ":", "-.")), strict=False):
         axes.plot(series.steps, series.values(metric).mean(axis=0), "k" + dash, linewidth=1.4, label=name)
     starts = {run.config.attack_start for series in shown for run in series.runs} - {0}
@@ -146,12 +147,15 @@ def _sweep(
     axes.set_xticks(range(len(places)), places)
     axes.set_xlabel(figure.x_label or figure.x)
     _finish(axes, metric)
-    if metric != "loss" and min(item.final(metric).min() for item in shown) >= figure.lowest:
+    if (
+        metric not in ("loss", "train_loss")
+        and min(item.final(metric).min() for item in shown) >= figure.lowest
+    ):
         axes.set_ylim(figure.lowest, 100)
 
 
 def _pairs(axes: Axes, artefact: Artefact, shown: Sequence[Series], references: Mapping[str, Series]) -> None:
-    """Each label of the x axis a pair of dots per pairing, with the range of the repeats."""
+    """Each label of the x axis a pair of dots per pairing, with the standard error over the repeats."""
     figure = artefact.figure
     places = list(dict.fromkeys(item.labels[figure.x] for item in shown))
     rows = [(place, pair) for place in places for pair in figure.pairs]
@@ -166,8 +170,11 @@ def _pairs(axes: Axes, artefact: Artefact, shown: Sequence[Series], references: 
                 axes.text(50, height + shift, "does not hold", fontsize=7.5, va="center", ha="center")
                 continue
             values = matching[0].final(artefact.metric)
-            axes.plot([values.min(), values.max()], [height + shift] * 2, color=colour, linewidth=1.2)
-            axes.plot(values.mean(), height + shift, marker, color=colour, markersize=5)
+            mean = values.mean()
+            if len(values) > 1:
+                error = values.std(ddof=1) / np.sqrt(len(values))
+                axes.plot([mean - error, mean + error], [height + shift] * 2, color=colour, linewidth=1.2)
+            axes.plot(mean, height + shift, marker, color=colour, markersize=5)
     names = [f"{pair[0]}, {place}" for place, pair in reversed(rows)]
     axes.set_yticks(range(len(rows)), names, fontsize=8)
     for item in references.values():
@@ -179,7 +186,9 @@ def _pairs(axes: Axes, artefact: Artefact, shown: Sequence[Series], references: 
 
 def _finish(axes: Axes, metric: str) -> None:
     axes.set_ylabel(METRICS[metric], fontsize=9)
-    if metric != "loss":
+    if metric == "train_loss":  # a run that diverges leaves the panel
+        axes.set_ylim(0, min(axes.get_ylim()[1], _HIGHEST))
+    elif metric != "loss":
         axes.set_ylim(0, 100)
     _clean(axes)
 

@@ -84,7 +84,8 @@ class Grid:
     def read(cls, path: Path, steps: int | None = None, *, read: Read = configs.read) -> Grid:
         """Reads a grid: `[base]` holds the settings of all runs, each `[axes.NAME]` those of its labels.
 
-        `seeds = 10` makes the axis of seeds 0 to 9. `leave_out` lists combinations of labels, such as
+        `seeds = 10` makes the axis of seeds 0 to 9, `seeds = [0, 3]` that of these. `leave_out` lists
+        combinations of labels, such as
         `{rule = "D-Bulyan", f = "10"}`, without a run. `like = "other"` takes over another grid of the folder
         with the changes that this one states.
 
@@ -99,7 +100,9 @@ class Grid:
         data = read_like(path, read)
         axes: dict[str, Any] = dict(data.get("axes", {}))
         if "seeds" in data:
-            axes[SEED] = {str(seed): {"seed": seed} for seed in range(data["seeds"])}
+            seeds = data["seeds"]
+            seeds = range(seeds) if isinstance(seeds, int) else seeds
+            axes[SEED] = {str(seed): {"seed": seed} for seed in seeds}
         for axis, labels in axes.items():
             for label, other in itertools.combinations(labels, 2):
                 if _slug(label) == _slug(other):

@@ -15,15 +15,17 @@ from horovod_byz.common.terminal import console
 from horovod_byz.common.words import known
 from horovod_byz.reproduction.artefact import Artefact
 from horovod_byz.reproduction.catalogue import Catalogue
+from horovod_byz.reproduction.claims import Verdict
 from horovod_byz.reproduction.compute import Workplace
 from horovod_byz.reproduction.own import check, finals
 from horovod_byz.reproduction.reproduce import PAPERS, Shown, count, look, reproduce
-from horovod_byz.reproduction.tables import head, published, row
+from horovod_byz.reproduction.tables import brief, head, row
 from horovod_byz.training.runs import RunError, replace_file
 
 __all__ = ["chosen", "reproduce_all", "show", "write"]
 
-SETS = ("quick", "cpu", "gpu", "all")
+SETS = ("quick", "cpu", "gpu", "evidence", "all")
+_FIRST = 2  # claims of a large artefact that its line shows
 _FORM = re.compile(r"(?:-repeats(?P<repeats>\d+))?(?:-steps(?P<steps>\d+))?")
 
 
@@ -86,10 +88,10 @@ def _verdicts(shown: Shown) -> Table:
         f" (REDUCED: {artefact.reduction})" if artefact.reduction else ""
     )
     table = Table("claim", "expected", "measured", "verdict", title=title, title_justify="left")
-    colours = {"PASS": "green", "FAIL": "red", "OUTSIDE THE ASSUMPTION": "yellow"}
+    colours = {"PASS": "green", "FAIL": "red"}
     for verdict in shown.verdicts:
         words = map(escape, (verdict.claim, verdict.expected, verdict.measured))
-        table.add_row(*words, f"[{colours[verdict.status]}]{verdict.status}[/]")
+        table.add_row(*words, f"[{colours.get(verdict.status, 'yellow')}]{verdict.status}[/]")
     return table
 
 
@@ -123,43 +125,68 @@ def _own(catalogue: Catalogue, results: Path) -> str:
 
 
 def text(catalogue: Catalogue, results: Path) -> str:
-    """For every artefact the paper's number beside ours, and the verdicts."""
-    lines = [
-        "# Results",
-        "",
-        "Every table and figure of the papers, as `make <name>` made it from the runs beside this file. "
-        "A name that ends in `-small` is a reduced form: n, f and the attack are the paper's, the model, the "
-        "data or the number of steps are smaller; what ends in `-repeats2` or `-steps100` "
-        "is shortened so. How to run and read them: docs/reproduction.md.",
-    ]
+    """For every artefact the paper's statement beside ours, and the verdicts; then what does not pass."""
+    shown = {artefact.name: _computed(artefact, catalogue, results) for artefact in catalogue.artefacts}
+    done = [each for each in shown.values() if each is not None]
+    verdicts = [verdict for each in done for verdict in each.verdicts]
+    lines = ["# Results", "", _INTRODUCTION, "", f"All claims: {count(verdicts)}."]
+    open_, missing = [], []
     for paper, title in PAPERS.items():
-        mine = [artefact for artefact in catalogue.artefacts if artefact.paper == paper]
-        if mine:
-            lines += ["", f"## {title}", "", *head("artefact", "paper", "ours", "claims", "what differs")]
-            lines += [_line(artefact, catalogue, results) for artefact in mine]
+        rows = []
+        for artefact in catalogue.artefacts:
+            each = shown[artefact.name]
+            if artefact.paper != paper:
+                continue
+            if each is None or each.artefact != artefact:
+                missing.append(f"* {artefact.shows} ({title}): `{_make(artefact)}`")
+            if each is None:
+                continue
+            rows.append(_line(each))
+            open_ += [_open(each, verdict) for verdict in each.verdicts if verdict.status != "PASS"]
+        if rows:
+            lines += ["", f"## {title}", "", *head("artefact", "the paper's claim", "ours", "verdict"), *rows]
+    lines += [
+        "",
+        "## What does not pass",
+        "",
+        *head("artefact", "claim", "measured", "verdict", "why"),
+        *open_,
+    ]
+    lines += ["", "## In full, not computed here", "", *missing]
     return "\n".join(lines) + "\n" + _own(catalogue, results)
 
 
-def _line(artefact: Artefact, catalogue: Catalogue, results: Path) -> str:
-    name, paper = artefact.name, _published(artefact)
-    differs = " ".join(artefact.differences)
-    make = f"`make {name}{' DEVICE=cuda' if 'gpu' in artefact.sets else ''}`"
-    shown = _computed(artefact, catalogue, results)
-    if shown is None:
-        return row(f"{artefact.shows}: `{name}`", paper, f"not computed: {make}", "", differs)
-    failed = [verdict for verdict in shown.verdicts if verdict.status != "PASS"]
-    why = [f"{verdict.status}: {verdict.claim} (measured {verdict.measured})" for verdict in failed]
-    if shown.artefact.reduction:
-        full = "" if shown.artefact == artefact else f" In full: {make}."
-        differs = f"Reduced: {shown.artefact.reduction}.{full} {differs}"
+_INTRODUCTION = (
+    "A line per table and figure of the papers: what the paper claims, what we measured (test accuracy in "
+    "percent, mean ± standard error over seeds), and the verdicts on its claims. PASS and FAIL: the 95 % "
+    "interval of the difference, paired by seed, lies within the claim's bound, or beyond it. NOT DECIDED: "
+    "it contains the bound, or fewer than 5 seeds were run. OUTSIDE THE ASSUMPTION: the paper's own "
+    "condition does not hold. `-small` is a reduced form (model, data or steps; never n, f or the attack), "
+    "`-steps100` and `-repeats2` are shortened so. The rule in full: docs/reproduction.md. What differs "
+    "from the paper: each artefact's page."
+)
+
+
+def _make(artefact: Artefact) -> str:
+    return f"make {artefact.name}{' DEVICE=cuda' if 'gpu' in artefact.sets else ''}"
+
+
+def _line(shown: Shown) -> str:
     folder = shown.artefact.folder
-    return row(
-        f"{artefact.shows}: [{folder}]({folder}/README.md)",
-        paper,
-        _ours(shown),
-        count(shown.verdicts) + "".join(f"<br>{reason}" for reason in why),
-        differs,
-    )
+    says = _brief(shown.artefact.says)
+    where = f"{shown.artefact.shows}: [{folder}]({folder}/README.md)"
+    return row(where, says, _ours(shown), count(shown.verdicts))
+
+
+def _brief(says: str) -> str:
+    """The first sentences of a statement, without what stands in brackets behind them."""
+    return says.partition(" (Section")[0].partition(" (The ")[0]
+
+
+def _open(shown: Shown, verdict: Verdict) -> str:
+    folder = shown.artefact.folder
+    why = re.split(r"(?<=[.]) |; it would", verdict.note)[0]
+    return row(f"[{folder}]({folder}/README.md)", verdict.claim, verdict.measured, verdict.status, why)
 
 
 def _length(artefact: Artefact) -> tuple[float, float]:
@@ -182,22 +209,17 @@ def _computed(artefact: Artefact, catalogue: Catalogue, results: Path) -> Shown 
     return None
 
 
-def _published(artefact: Artefact) -> str:
-    if not artefact.published:
-        return artefact.says
-    numbers = [
-        f"{'/'.join(map(str, number.where.values()))} {published(number)}" for number in artefact.published
-    ]
-    return ", ".join(numbers)
-
-
 def _ours(shown: Shown) -> str:
-    """Final values by label; a large table is left to the artefact's own page."""
-    if shown.values:
-        return f"{len(shown.values)} quantities"
+    """Final values by label; of a large table or of calculated quantities, what the first claims measured."""
     axes = shown.artefact.table.rows + shown.artefact.table.columns
     cells = [*shown.references.items()]
     cells += [("/".join(series.labels.get(axis, "") for axis in axes), series) for series in shown.series]
-    if len(cells) > 24:
-        return f"{len(cells)} cells: see its page"
-    return ", ".join(f"{name} {series.final(shown.artefact.metric).mean():.1f}" for name, series in cells)
+    if shown.series and len(cells) <= 10:
+        return ", ".join(f"{name} {brief(shown.artefact, series)}" for name, series in cells)
+    size = f"{len(cells)} cells" if shown.series else f"{sum(map(_is_quantity, shown.values))} quantities"
+    measured = [f"{verdict.claim}: {verdict.measured}" for verdict in shown.verdicts[:_FIRST]]
+    return "<br>".join([size, *measured])
+
+
+def _is_quantity(name: str) -> bool:
+    return not name.endswith((", standard error", ", trials"))

@@ -28,6 +28,13 @@ PAPERS = {
 }
 
 
+_BANDS = "Lines are means over the repeats, bands and bars one standard error to each side; dots are repeats."
+_VOTES = (
+    "Votes lost: how many redundancy groups the Byzantine workers outvote, in the order of the seeds, or "
+    "on average per step where they are drawn anew at each. Where it is 0, nothing attacks DETOX."
+)
+
+
 @dataclass(frozen=True)
 class Shown:
     """The content of an artefact, read from its runs alone.
@@ -94,10 +101,10 @@ def look(artefact: Artefact, catalogue: Catalogue, results: Path) -> Shown:
             )
         values = json.loads(path.read_text())
     for part in artefact.slices:
-        groups = read(catalogue.of(artefact, part), results)
+        groups = read(catalogue.of(artefact, part), results, growing=artefact.growing)
         series += tuple(Series({**group.labels, **part.labels}, group.runs) for group in groups)
     for reference in artefact.references:
-        groups = read(catalogue.of(artefact, reference), results)
+        groups = read(catalogue.of(artefact, reference), results, growing=artefact.growing)
         if len(groups) != 1:
             raise RunError(f"the reference {reference.name!r} means {len(groups)} series: it has to be one")
         references[reference.name] = Series({**groups[0].labels, **reference.labels}, groups[0].runs)
@@ -115,17 +122,18 @@ def page(shown: Shown) -> str:
         of_paper = " n, f and the attack are the paper's." * bool(artefact.paper)
         lines += ["", f"**Reduced: {artefact.reduction}.**{of_paper}"]
         if artefact.reduced:
-            lines[-1] += f" In full: `make {artefact.name.removesuffix('-small')} DEVICE=cuda`."
+            full = artefact.full or artefact.name.removesuffix("-small")
+            lines[-1] += f" In full: `make {full} DEVICE=cuda`."
     if shown.series:
         lines += ["", *_conditions(shown)]
         if artefact.figure.kind == "heatmap":
             lines += ["", *heatmaps.table(artefact, shown.series)]
         lines += ["", *tables.accuracies(artefact, shown.series, shown.references)]
+        lines += tables.by_votes(artefact, shown.series)
         if artefact.figure.kind != "none":
             lines += ["", "![the figure](figure.png)"]
             if artefact.figure.kind != "heatmap" and any(len(series.runs) > 1 for series in shown.series):
-                note = "Lines are means over the repeats; bands, dots and brackets go from lowest to highest."
-                lines += ["", note]
+                lines += ["", _BANDS]
     if shown.values:
         lines += ["", *tables.calculated(shown.values)]
         if artefact.figure.bars:
@@ -161,19 +169,14 @@ def _conditions(shown: Shown) -> list[str]:
     batch = each(sorted({config.data.batch for config in configs}))
     rate = each(sorted({config.optimizer.lr for config in configs}))
     counts = sorted({len(series.runs) for series in shown.series})
-    repeats = f"{each(counts)} repeats. Means over the repeats, with the lowest to the highest in brackets."
+    repeats = f"{each(counts)} repeats. Means over the repeats, ± their standard error."
     lines = [
         f"{subject}; {each(config.workers for config in configs)} workers, batch {batch} per worker, "
         f"{each(config.steps for config in configs)} steps, learning rate {rate}; "
         f"{'one repeat.' if counts == [1] else repeats}"
     ]
-    votes = []
-    for series in shown.series:
-        held = [_note(run, "byzantine_votes") for run in series.runs]
-        if None not in held:
-            votes.append(f"{', '.join(series.labels.values())}: {', '.join(map(str, held))}")
-    if votes:
-        lines += ["", f"Votes that Byzantine workers hold: {'; '.join(votes)}."]
+    if any(series.votes for series in shown.series):
+        lines += ["", _VOTES]
     return [*lines, *_gambles(runs)]
 
 
@@ -199,9 +202,7 @@ def _note(run: Run, name: str) -> Any:
 
 
 def count(verdicts: Sequence[Verdict]) -> str:
-    """The numbers of claims that pass and fail, as text."""
-    counts = {"PASS": 0, "FAIL": 0, "OUTSIDE THE ASSUMPTION": 0}
-    for verdict in verdicts:
-        counts[verdict.status] += 1
-    words = {"PASS": "pass", "FAIL": "fail", "OUTSIDE THE ASSUMPTION": "outside the assumption"}
-    return ", ".join(f"{number} {words[status]}" for status, number in counts.items() if number) or "none"
+    """The numbers of claims by their outcome, as text."""
+    statuses = ("PASS", "FAIL", "NOT DECIDED", "OUTSIDE THE ASSUMPTION")
+    counts = {status: sum(verdict.status == status for verdict in verdicts) for status in statuses}
+    return ", ".join(f"{number} {status}" for status, number in counts.items() if number) or "none"

@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 
 from horovod_byz.common.words import known
 from horovod_byz.reproduction.grid import SEED, Cell
+from horovod_byz.theory.detox import worst_case_byzantine_votes
 from horovod_byz.training.config import ConfigError, RunConfig
+from horovod_byz.training.data import classes_of
 from horovod_byz.training.runs import RunError
 
 __all__ = ["STATISTICS", "Run", "Series", "read", "statistic"]
 
 Floats = NDArray[np.float64]
-CRASHED = 20.0
-"""Accuracy in percent below which a run on ten classes counts as crashed."""
+CRASHED, GUESSING, TRAINED = 2.0, 1.2, 3.0
+"""Multiples of a guess's accuracy (10 % for ten classes). A run that ends below the first counts as crashed,
+at the second or below as guessing, at the third or above as trained."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +59,60 @@ class Run:
         step: int | None = self.record["summary"]["diverged_at"]
         return step
 
+    @property
+    def chance(self) -> float:
+        """The accuracy of a guess, in percent."""
+        return 100.0 / classes_of(self.config.data.name)
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it ended near guessing, or diverged."""
+        return bool(self._end < CRASHED * self.chance) or self.diverged_at is not None
+
+    @property
+    def guesses(self) -> bool:
+        """Whether it ended at guessing, or diverged: nothing is left of its training."""
+        return bool(self._end <= GUESSING * self.chance) or self.diverged_at is not None
+
+    @property
+    def trained(self) -> bool:
+        """Whether it ended far above guessing."""
+        return bool(self._end >= TRAINED * self.chance) and self.diverged_at is None
+
+    def trained_at(self, step: int) -> bool:
+        """Whether it was far above guessing at a step."""
+        return _at(self, "accuracy", {"at": step}) >= TRAINED * self.chance
+
+    @property
+    def _end(self) -> float:
+        return float(self.values("accuracy")[-1])
+
+    @cached_property
+    def lost_votes(self) -> float | None:
+        """Votes that Byzantine workers win, a mean over the attacked steps; None where nothing is voted on.
+
+        It follows from the configuration alone.
+        """
+        wire, redundancy = self.config.make_wire(), self.config.make_redundancy()
+        if redundancy.r == 1 or wire is None:
+            return None
+        start = self.config.attack_start
+        last = start + 1 if self.config.schedule == "fixed" else self.config.steps
+        groups = redundancy.groups_of(self.config.workers)
+        lost = []
+        for step in range(start, last):
+            who = set(wire.workers(step))
+            lost.append(sum(2 * len(who & set(group)) > len(group) for group in groups))
+        return float(np.mean(lost))
+
+    @property
+    def may_lose_votes(self) -> bool:
+        """Whether some draw of its Byzantine workers wins a vote."""
+        if self.lost_votes is None:
+            return False
+        config = self.config
+        return worst_case_byzantine_votes(config.workers, config.byzantine, config.make_redundancy().r) > 0
+
 
 @dataclass(frozen=True, eq=False)
 class Series:
@@ -82,19 +139,49 @@ class Series:
         """A metric at the end of each repeat, `(repeats,)`."""
         return np.array([run.values(metric)[-1] for run in self.runs])
 
+    @property
+    def votes(self) -> str:
+        """Votes that Byzantine workers win, for each repeat or per step; empty where nothing is voted on."""
+        lost = [run.lost_votes for run in self.runs if run.lost_votes is not None]
+        if not lost:
+            return ""
+        if self.runs[0].config.schedule != "fixed":
+            return f"{np.mean(lost):.2f} per step"
+        return ", ".join(f"{votes:g}" for votes in lost)
 
-def read(cells: Sequence[Cell], results: Path) -> tuple[Series, ...]:
+    @property
+    def spared(self) -> bool:
+        """Whether its votes are under attack and no repeat lost one, by luck: the labels do not say so."""
+        return (
+            "votes" not in self.labels
+            and any(run.may_lose_votes for run in self.runs)
+            and not any(run.lost_votes for run in self.runs)
+        )
+
+
+def read(cells: Sequence[Cell], results: Path, *, growing: bool = False) -> tuple[Series, ...]:
     """Reads complete runs, grouped into series in the order of the cells.
+
+    Args:
+        cells: the runs.
+        results: the folder of results.
+        growing: of each series only the seeds that are there, one at least.
 
     Raises:
         RunError: naming the first run that is missing.
     """
     grouped: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    missing: dict[tuple[tuple[str, str], ...], Cell] = {}
     for cell in cells:
-        if not cell.complete(results):
-            raise RunError(f"the run {cell.name!r} is missing in {results / cell.grid}: compute it first")
         key = tuple((axis, label) for axis, label in cell.labels.items() if axis != SEED)
-        grouped.setdefault(key, []).append(_run(cell, results))
+        runs = grouped.setdefault(key, [])
+        if cell.complete(results):
+            runs.append(_run(cell, results))
+        else:
+            missing.setdefault(key, cell)
+    for key, cell in missing.items():
+        if not growing or not grouped[key]:
+            raise RunError(f"the run {cell.name!r} is missing in {results / cell.grid}: compute it first")
     return tuple(Series(dict(key), tuple(runs)) for key, runs in grouped.items())
 
 
@@ -124,7 +211,7 @@ def _drop(run: Run, metric: str, options: Options) -> float:
 
 def _crashed(run: Run, metric: str, options: Options) -> float:
     """100 if the run ended near guessing or diverged, else 0: the mean is the percentage of such runs."""
-    return 100.0 * (_final(run, metric, options) < CRASHED or run.diverged_at is not None)
+    return 100.0 * run.crashed
 
 
 def _reaches(run: Run, metric: str, options: Options) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 
 import horovod_byz as hb
 from horovod_byz import attacks, theory
+from horovod_byz.reproduction.calculations import rates
 from horovod_byz.rules import Rule
 from horovod_byz.theory import brsgd, empires, resilience
 
@@ -17,7 +18,8 @@ _N, _F, _D, _TRIALS = 20, 6, 50, 200
 
 def calculate() -> dict[str, Any]:
     """Each value is what a theorem bounds over its bound, at its worst; a theorem holds where it is <= 1."""
-    return {**_moments(), **_geometric_median(), **_minimum(), **_median_turns(), **_brsgd()}
+    older = {**_moments(), **_geometric_median(), **_minimum(), **_median_turns(), **_brsgd()}
+    return {**older, **rates.dimensional_moments(), **rates.strongly_convex()}
 
 
 def _moments() -> dict[str, Any]:

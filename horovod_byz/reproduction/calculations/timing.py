@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,45 @@ def runtime() -> dict[str, Any]:
     for batch, kind in ((32, "vanilla"), (96, "DETOX")):
         values[f"compute: one worker's gradient, {batch} images ({kind}), s"] = _gradient(model, batch)
     values["communication: bytes that a worker sends, vanilla and DETOX alike"] = 4 * RESNET18
-    return {**values, **_against_detox(RESNET18, rounds=2)}
+    values |= _against_detox(RESNET18, rounds=2)
+    return {**values, **iterations(values), **numpy_aggregation()}
+
+
+def iterations(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A step without the network: a worker's gradient and the aggregation, vanilla over DETOX."""
+    compute = {
+        kind: value for name, value in values.items() for kind in ("vanilla", "DETOX") if f"({kind})" in name
+    }
+    ratios = {}
+    for rule in ("Median", "Multi-Krum", "Bulyan"):
+        vanilla = compute["vanilla"] + values[f"aggregation: {rule}, s"]
+        ratios[rule] = vanilla / (compute["DETOX"] + values[f"aggregation: D-{rule}, s"])
+    return {
+        "compute: DETOX over vanilla": compute["DETOX"] / compute["vanilla"],
+        **{f"step without network: {rule} over D-{rule}": ratio for rule, ratio in ratios.items()},
+        "step without network: largest ratio": max(ratios.values()),
+    }
+
+
+def numpy_aggregation(d: int = 1_000_000) -> dict[str, Any]:
+    """Median and D-Median of 45 rows as a server written in NumPy, as the public code is, computes them."""
+    rows = _rows(45, d)
+    rows = np.repeat(rows[:15], 3, axis=0)
+
+    def vanilla() -> object:
+        return np.median(rows, axis=0)
+
+    def detox() -> object:
+        votes = []
+        for begin in range(0, 45, 3):
+            first, second, third = rows[begin : begin + 3]
+            votes.append(first if (first == second).all() or (first == third).all() else second)
+        groups = np.array(votes).reshape(5, 3, d).mean(axis=1)
+        return np.median(groups, axis=0)
+
+    times = {"Median": _seconds(vanilla, 3), "D-Median": _seconds(detox, 3)}
+    named = {f"aggregation in NumPy, 1e6 coordinates: {name}, s": value for name, value in times.items()}
+    return {**named, "aggregation in NumPy: Median over D-Median": times["Median"] / times["D-Median"]}
 
 
 def _against_detox(d: int, rounds: int = 3) -> dict[str, Any]:

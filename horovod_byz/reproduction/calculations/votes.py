@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from horovod_byz.reproduction.calculations import rates
 from horovod_byz.theory import detox
 
 _TRIALS = 200_000
@@ -38,7 +39,7 @@ def calculate() -> dict[str, Any]:
     tail = _lost_votes(n, f, 9, np.random.default_rng(1))
     share = float((tail > detox.byzantine_votes_tail(0.05)).mean())
     values["share of simulations with r = 9 over Corollary 2's bound"] = share
-    return {**values, **_variances(n, r, b)}
+    return {**values, **_variances(n, r, b), **rates.detox()}
 
 
 def _lost_votes(n: int, f: int, r: int, random: np.random.Generator) -> np.ndarray:
