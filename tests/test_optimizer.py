@@ -207,7 +207,7 @@ def test_sparse_gradients_come_back_sparse(sparse_as_dense):
             "lacks 6 of the optimizer's",
         ),
         ({"named_parameters": ["a"]}, ValueError, r"\(name, parameter\) pairs"),
-        ({"backward_passes_per_step": 0}, ValueError, "at least 1, got 0"),
+        ({"backward_passes_per_step": 0}, ValueError, "must be >= 1, got 0"),
         ({"op": 1}, ValueError, "op=1 is not supported"),
         ({"process_set": object()}, ValueError, "process_set is not supported"),
         ({"collect": "ring"}, ValueError, "got 'ring'"),

@@ -474,3 +474,35 @@ def test_a_rule_whose_options_equality_misses_is_refused():
     assert Fixed().f == 2
     assert Own(1) != Own(2)
     assert Own(1) == Own(1)
+
+
+WRONG = {
+    "wire": (3, TypeError, "wire must be a function"),
+    "threads": ("x", TypeError, "threads must be a whole number >= 1"),
+    "buffers": (torch.nn.BatchNorm1d(2), TypeError, r"give model.named_buffers\(\)"),
+    "ledger": (3, TypeError, "ledger must be a folder, a hb.Ledger or None, got int"),
+    "num_groups": (-1, ValueError, "num_groups must be >= 0"),
+    "backward_passes_per_step": (1.5, TypeError, "backward_passes_per_step must be a whole number >= 1"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_argument_of_the_optimizer_that_is_none(name):
+    value, error, words = WRONG[name]
+    with pytest.raises(error, match=words):
+        hb.DistributedOptimizer(torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=1.0), **{name: value})
+
+
+def test_what_may_be_set_later_and_what_may_not():
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = hb.DistributedOptimizer(torch.optim.SGD([parameter], lr=1.0))
+    optimizer.backward_passes_per_step = 2
+    for _ in range(2):
+        parameter.sum().backward()
+    optimizer.step()
+    assert parameter.tolist() == [-1.0, -1.0]
+    for name in ("collect", "timeout", "buffers", "worker_momentum"):
+        with pytest.raises(AttributeError, match=f"{name} is an argument .* anew with {name}="):
+            setattr(optimizer, name, None)
+    optimizer.custom = 3
+    assert optimizer.optimizer.custom == 3

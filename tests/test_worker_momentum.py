@@ -90,6 +90,17 @@ def test_without_momentum_nothing_changes(random):
         np.testing.assert_array_equal(plain.step(gradient), gradient)
 
 
+def test_the_ledger_names_by_proof_only(random):
+    """Four of six clean runs named an honest worker: a row resembles the worker's last ones."""
+    assert Job().optimizer.ledger.test is None
+    assert Job(beta=0.0).optimizer.ledger.test == "exchangeable"
+    with pytest.raises(ValueError, match=r"test 'own past'.*test=None"):
+        Job(ledger=hb.Ledger(test="own past"))
+    job = Job(ledger=hb.Ledger(test=None))
+    with pytest.raises(ValueError, match="would name honest workers"):
+        job.optimizer.ledger = hb.Ledger()
+
+
 @pytest.mark.parametrize("beta", [1.0, -0.1, float("nan"), float("inf"), 2])
 def test_numbers_out_of_range(beta):
     with pytest.raises(ValueError, match="worker_momentum must be at least 0 and below 1"):

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from horovod_byz.common.checks import count
+
 # hvd.Average, hvd.Sum and hvd.Adasum are the numbers 0, 1 and 2 of Horovod's core.
 _AVERAGE = 0
 
@@ -52,6 +54,21 @@ def check_horovod_arguments(op: Any, gradient_predivide_factor: float, process_s
             "process_set is not supported, since all ranks take part: leave it out, and start the job with "
             "the ranks that should (a rank that only aggregates is collect=Root(dedicated=True))"
         )
+
+
+def check_own_arguments(owner: object, wire: Any, threads: Any, buffers: Any, num_groups: Any) -> None:
+    """Refuses values that would fail far from here, with an error from inside.
+
+    Raises:
+        TypeError, ValueError: with the remedy.
+    """
+    if wire is not None and not callable(wire):
+        raise TypeError(f"wire must be a function (block, offset, d, step), got {type(wire).__name__}")
+    if threads is not None:
+        count(owner, "threads", threads, 1)
+    if isinstance(buffers, torch.nn.Module):
+        raise TypeError("buffers must be (name, buffer) pairs, got the model: give model.named_buffers()")
+    count(owner, "num_groups", num_groups)
 
 
 def name_parameters(

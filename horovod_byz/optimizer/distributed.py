@@ -37,6 +37,7 @@ from horovod_byz.ledger.policy import Policy, Reaction, as_policy
 from horovod_byz.optimizer.arguments import (
     check_horovod_arguments,
     check_optimizer,
+    check_own_arguments,
     name_parameters,
     refuse_ddp,
 )
@@ -66,9 +67,16 @@ if TYPE_CHECKING:
 
 # What a pickled or copied wrapper keeps; hooks and sessions belong to this process and job.
 _KEPT = (
-    *("optimizer", "_rule", "wire", "_ledger", "backward_passes_per_step", "check_state_every"),
+    *("optimizer", "_rule", "wire", "_ledger", "check_state_every"),
     *("_collector", "compression", "_options", "_buffers", "on_state_mismatch", "_policy", "_faults"),
     *("_enforcer", "_remembered"),
+)
+# Arguments that cannot be changed later; without this they would be set in the wrapped optimizer.
+_FIXED = frozenset(
+    (
+        *("collect", "timeout", "threads", "buffers", "buffer_rule", "worker_momentum", "on_verdict"),
+        *("named_parameters", "op", "gradient_predivide_factor", "num_groups", "process_set"),
+    )
 )
 # What it makes anew.
 _MADE = (
@@ -189,9 +197,12 @@ class DistributedOptimizer(ForwardingOptimizer):
     ) -> None:
         check_optimizer(optimizer, DistributedOptimizer)
         check_horovod_arguments(op, gradient_predivide_factor, process_set)
+        check_own_arguments(self, wire, threads, buffers, num_groups)
         super().__init__(optimizer)
         self.rule = Mean() if rule is None else rule
-        self.wire, self._ledger = wire, as_ledger(ledger, on_verdict)
+        momentum = momentum_of(self, worker_momentum, optimizer)
+        self._remembered = Remembered(momentum)
+        self.wire, self._ledger = wire, as_ledger(ledger, on_verdict, momentum=momentum is not None)
         self.last: Collected | None = None
         self.compression = as_compression(compression)
         self._collector = resolve(collect)
@@ -199,7 +210,6 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._buffers: Buffers | None = None
         if buffers is not None:
             self._buffers = Buffers(buffers, buffer_rule, self._collector.beside, **self._options)
-        self._remembered = Remembered(momentum_of(self, worker_momentum, optimizer))
         self.check_state_every = count(self, "check_state_every", check_state_every)
         self.on_state_mismatch = checked(on_state_mismatch)
         self._policy = as_policy(policy)
@@ -220,7 +230,7 @@ class DistributedOptimizer(ForwardingOptimizer):
         self._loss = SharedLoss(self._collector.beside, **self._options)
         self._hooks = Hooks()
         self._hooks.ready = _weakly(self._send_early)
-        self.set_backward_passes_per_step(backward_passes_per_step)
+        self.backward_passes_per_step = backward_passes_per_step
         self._rows = self._flatten()
         self._hooks.attach(self._parameter_names)
         self._rehearse(self._faults)
@@ -262,7 +272,7 @@ class DistributedOptimizer(ForwardingOptimizer):
 
     @ledger.setter
     def ledger(self, ledger: Ledger | str | os.PathLike[str]) -> None:
-        self._ledger = as_ledger(ledger)
+        self._ledger = as_ledger(ledger, momentum=self._remembered.momentum is not None)
         if self._session is not None:
             check_owner(self._ledger, self)
             introduce(self._ledger, self._session, self.rule)
@@ -272,11 +282,26 @@ class DistributedOptimizer(ForwardingOptimizer):
         """Indices of this rank's workers: its rank, but for a dedicated root, which has none."""
         return self._bind().workers
 
+    @property
+    def backward_passes_per_step(self) -> int:
+        """How many backward passes add up to a worker's row; it may be set between steps."""
+        return self._hooks.allowed
+
+    @backward_passes_per_step.setter
+    def backward_passes_per_step(self, passes: int) -> None:
+        self._hooks.allowed = count("DistributedOptimizer", "backward_passes_per_step", passes, 1)
+
     def set_backward_passes_per_step(self, passes: int) -> None:
-        """Sets how many backward passes add up to a worker's row."""
-        if passes < 1:
-            raise ValueError(f"backward_passes_per_step must be at least 1, got {passes}")
-        self.backward_passes_per_step = self._hooks.allowed = passes
+        """Sets `backward_passes_per_step`, by the name that Horovod's optimizer has for it."""
+        self.backward_passes_per_step = passes
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and not hasattr(self.optimizer, name):
+            raise AttributeError(
+                f"{name} is an argument of DistributedOptimizer, and stays as it was given: call "
+                f"remove_hooks(), and wrap the optimizer anew with {name}=..."
+            )
+        super().__setattr__(name, value)
 
     @uncompiled
     def zero_grad(self, *arguments: Any, **options: Any) -> None:
@@ -577,16 +602,17 @@ class DistributedOptimizer(ForwardingOptimizer):
     def __getstate__(self) -> dict[str, Any]:
         self._adopt()
         names = [self._parameter_names[p] for p in self._parameters()]
-        return {**{name: self.__dict__[name] for name in _KEPT}, "names": names}
+        kept = {name: self.__dict__[name] for name in _KEPT}
+        return {**kept, "names": names, "backward_passes_per_step": self.backward_passes_per_step}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        names = state.pop("names")
+        names, passes = state.pop("names"), state.pop("backward_passes_per_step")
         state.setdefault("_enforcer", Enforcer(state["_policy"]))  # 0.1.0 kept none
         state.setdefault("_remembered", Remembered())
         self.__dict__.update(state)
         self._pass_as_horovods()
         self._parameter_names, self.last = dict(zip(self._parameters(), names, strict=True)), None
-        self._start(self.backward_passes_per_step)
+        self._start(passes)
 
     def __repr__(self) -> str:
         return f"DistributedOptimizer(rule={self.rule!r}, collect={self._collector!r})\n{self.optimizer!r}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import textwrap
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +24,9 @@ from horovod_byz.collect import (
 from horovod_byz.ledger import endings
 from horovod_byz.ledger.evidence import Evidence
 from horovod_byz.ledger.ledger import Ledger
+from horovod_byz.ledger.suspicion import TestName
 
 if TYPE_CHECKING:
-    import os
-
     from horovod_byz.rules import Rule
 
 __all__ = ["as_ledger", "check_owner", "introduce", "introducing", "recorded"]
@@ -44,16 +44,35 @@ _LONGEST = 160  # characters of an error in a piece of evidence
 
 
 def as_ledger(
-    ledger: Ledger | str | os.PathLike[str] | None, on_verdict: Callable[[Evidence], Any] | None = None
+    ledger: Ledger | str | os.PathLike[str] | None,
+    on_verdict: Callable[[Evidence], Any] | None = None,
+    *,
+    momentum: bool = False,
 ) -> Ledger:
     """A ledger of this rank: the given one, one with that folder, or one in memory.
 
+    Args:
+        ledger: as for `DistributedOptimizer`.
+        on_verdict: likewise.
+        momentum: whether workers send momentum. A row then resembles the worker's earlier ones, which every
+            test would take for evidence against honest workers: such a ledger names by proof only.
+
     Raises:
-        TypeError: if a ledger is given that has its own listeners, and a function beside it.
+        TypeError: if a ledger is given that has its own listeners, and a function beside it; or what is no
+            ledger and no path.
+        ValueError: if a ledger with a test is given where workers send momentum.
         OSError: if the folder cannot be written to.
     """
+    if ledger is not None and not isinstance(ledger, (Ledger, str, os.PathLike)):
+        raise TypeError(f"ledger must be a folder, a hb.Ledger or None, got {type(ledger).__name__}")
     if not isinstance(ledger, Ledger):
-        ledger = Ledger(ledger, on_verdict=on_verdict)
+        test: TestName | None = None if momentum else "exchangeable"
+        ledger = Ledger(ledger, test=test, on_verdict=on_verdict)
+    elif momentum and ledger.test is not None:
+        raise ValueError(
+            f"worker_momentum does not go with the ledger's test {ledger.test!r}: a worker's rows resemble "
+            "its earlier ones, so that the test would name honest workers; give hb.Ledger(..., test=None)"
+        )
     elif on_verdict is not None:
         raise TypeError("give on_verdict to the ledger: hb.Ledger(path, on_verdict=...)")
     ledger.rank = ranks()[0]
