@@ -25,16 +25,16 @@ ROWS = (15, 45)
 GREW = 1.05
 # C++ function of core/ -> what it is called in the file.
 KERNELS = {
-    "median": "median",
-    "trimmed_mean": "trimmed mean",
-    "mean_around_median": "mean around median",
-    "sign_majority": "sign majority",
-    "weighted_sum": "mean",
-    "squared": "squared distances",
-    "gram": "inner products",
-    "to_point": "distances to a point",
-    "brsgd": "BrSGD statistics",
-    "voted": "DETOX, median",
+    "by_column<float, &hb::Blocks<float>::median>": "median",
+    "dropping<float, &hb::Blocks<float>::trimmed_mean>": "trimmed mean",
+    "dropping<float, &hb::Blocks<float>::mean_around_median>": "mean around median",
+    "by_column<float, &hb::Blocks<float>::sign_majority>": "sign majority",
+    "weighted_sum<float>": "mean",
+    "squared<float>": "squared distances",
+    "gram<float>": "inner products",
+    "to_point<float>": "distances to a point",
+    "brsgd<float>": "BrSGD statistics",
+    "voted<float>": "DETOX, median",
 }
 PROGRAM = f"""
 import sys
@@ -65,7 +65,7 @@ def counts(n: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "callgrind"
         # Matched from the start: the names of what a kernel calls hold its own as a template argument.
-        wanted = [f"--toggle-collect=int hb::{name}<float>(*" for name in KERNELS]
+        wanted = [f"--toggle-collect=int hb::{name}(*" for name in KERNELS]
         command = [
             "valgrind",
             "--tool=callgrind",
@@ -88,9 +88,9 @@ def counts(n: int) -> dict[str, float]:
         ).stdout
     measured = {}
     for name, called in KERNELS.items():
-        line = re.search(rf"^\s*([\d,]+) .*:int hb::{name}<float>\(", listing, flags=re.M)
+        line = re.search(rf"^\s*([\d,]+) .*:int hb::{re.escape(name)}\(", listing, flags=re.M)
         if line is None:
-            raise SystemExit(f"callgrind saw no hb::{name}<float>: was it renamed? See KERNELS in {__file__}")
+            raise SystemExit(f"callgrind saw no hb::{name}: was it renamed? See KERNELS in {__file__}")
         measured[f"{called}, n = {n}"] = round(int(line[1].replace(",", "")) / (n * D), 4)
     return measured
 
