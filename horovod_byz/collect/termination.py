@@ -41,6 +41,7 @@ class _Process:
 
     owner: int = 0  # process id; 0 before `watch`
     wakes = -1  # our descriptor, to which signals are written
+    forking = threading.local()  # its mask: the signals that the thread blocked which now forks
     handled = threading.Event()
     listeners: list[Listener] = []  # noqa: RUF012 - the one list of this process
 
@@ -59,18 +60,31 @@ def watch() -> None:
         signal.signal(signal.SIGTERM, _handle)
         if _Process.owner != os.getpid():
             if not _Process.owner:
-                os.register_at_fork(after_in_child=_leave_to_the_child)
+                os.register_at_fork(
+                    before=_hold, after_in_parent=_release, after_in_child=_leave_to_the_child
+                )
             _Process.owner = os.getpid()
             _watch_from_a_thread()
 
 
+def _hold() -> None:
+    """Lets SIGTERM wait while a process is forked: the child would write it to this rank's descriptor, and
+    Python would forget it there."""
+    _Process.forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _release() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _Process.forking.mask)
+
+
 def _leave_to_the_child() -> None:
-    """In a forked process, such as a loader's: it is no rank, and must not write to the rank's descriptor."""
+    """In a forked process, such as a loader's: it is no rank, so the signal ends it as any process."""
     before = signal.set_wakeup_fd(-1)
     if before != _Process.wakes:  # another library's, such as asyncio's
         signal.set_wakeup_fd(before)
     if signal.getsignal(signal.SIGTERM) is _handle:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _release()
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

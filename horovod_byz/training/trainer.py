@@ -280,7 +280,7 @@ class Trainer:
         if not self.rule.remembers:
             return {}
         last = self._remembered.last.state_dict()
-        return last or {"last_aggregate": torch.zeros(self.session.d, dtype=self.gradients.rows.dtype)}
+        return last or {"last_aggregate": torch.zeros_like(self.gradients.rows[0])}
 
     def remember(self) -> None:
         """Keep the state every few steps, so that a rank which is stopped alone has one to save."""

@@ -67,7 +67,7 @@ def test_a_dedicated_root_gives_the_same_parameters(checked):
 
 
 def test_optimizers_end_with_the_bits_of_one_process_in_every_mode(checked, alone, job):
-    """After 50 steps, also where gradients leave during the backward pass."""
+    """After 50 steps on two ranks, 6 on four; also where gradients leave during the backward pass."""
     want = alone("modes").in_one_process(job[0])
     for rank in checked("check_optimizers_in_every_mode"):
         assert {rule: set(bits.values()) for rule, bits in rank["bits"].items()} == {
