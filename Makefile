@@ -136,6 +136,10 @@ reproduce: setup ## Every experiment of the papers in full (DEVICE=cuda for the 
 evidence: setup ## The seeds that the claims about small CIFAR forms still need: hours on 2 cores, resumable, seed by seed
 	$(REPRODUCE) evidence
 
+.PHONY: comparison
+comparison: setup ## Rules with and without NNM on unlike data, worst of five attacks: two core hours, resumable; into runs/comparison
+	$(BIN)/horovod-byz reproduce heterogeneity --experiments launch/comparisons --results runs/comparison
+
 .PHONY: reproduce-check
 reproduce-check: setup ## Train short committed runs anew and compare their metrics bit by bit
 	$(BIN)/python tools/reproduce_runs.py $(ARGS)
