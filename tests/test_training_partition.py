@@ -126,7 +126,7 @@ def test_mistakes_in_a_partition_are_named(word, message):
 
 
 class Uneven:
-    """Deals as it is told: a partition of one's own that does it wrong."""
+    """A partition of one's own that deals wrongly, as the test asks."""
 
     def __init__(self, *parts):
         self._parts = parts

@@ -71,9 +71,9 @@ def _exchanged(transport: Transport, layout: Layout, rows: Array | None) -> list
     own = np.zeros((max(layout.rows), digest.SIZE), np.uint8)
     for place, row in enumerate(() if rows is None else rows):
         own[place] = np.frombuffer(digest.digest(np.ascontiguousarray(row)), np.uint8)
-    told = transport.exchange(own.reshape(-1), "comparison of replicas' state")
-    told = told.reshape(layout.size, -1, digest.SIZE)
-    return [told[rank, place].tobytes() for rank, count in enumerate(layout.rows) for place in range(count)]
+    given = transport.exchange(own.reshape(-1), "comparison of replicas' state")
+    given = given.reshape(layout.size, -1, digest.SIZE)
+    return [given[rank, place].tobytes() for rank, count in enumerate(layout.rows) for place in range(count)]
 
 
 def _sent(transport: Transport, layout: Layout, rows: Array, sender: int, receiver: int) -> Array | None:
