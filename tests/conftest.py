@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import cache
@@ -96,5 +97,25 @@ def interpreter() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(code: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         program = GC + (HIDE.format(hidden=without) if without else "") + textwrap.dedent(code)
         return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+@pytest.fixture
+def on_threads(monkeypatch):
+    """Runs `work(transport)` on n ranks that are threads, whose optimizers are connected; what each gives."""
+    from thread_ranks import on_ranks, succeeded
+
+    here = threading.local()
+    monkeypatch.setattr("horovod_byz.collect.transport.connect", lambda name, timeout: here.transport)
+
+    def run(n, work):
+        monkeypatch.setattr("horovod_byz.optimizer.distributed.ranks", lambda: (here.transport.rank, n))
+
+        def start(transport):
+            here.transport = transport
+            return work(transport)
+
+        return succeeded(on_ranks(n, start))
 
     return run

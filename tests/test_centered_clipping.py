@@ -6,7 +6,6 @@ import copy
 import functools
 import math
 import re
-import threading
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from horovod_byz.collect import buckets
 from horovod_byz.kernels.rows import TILE
 from horovod_byz.optimizer.remembered import LastResult
 from sharding import run_sharded
-from thread_ranks import on_ranks, succeeded
 
 COUNT = np.arange(1.0, 10.0).reshape(3, 3)
 
@@ -206,23 +204,6 @@ def chain(steps, rule=RULE, last=None):
     for rows in steps:
         values.append(last := hb.aggregate(rows, rule, step=len(values), memory=last).value)
     return values
-
-
-@pytest.fixture
-def on_threads(monkeypatch):
-    here = threading.local()
-    monkeypatch.setattr("horovod_byz.collect.transport.connect", lambda name, timeout: here.transport)
-
-    def run(n, work):
-        monkeypatch.setattr("horovod_byz.optimizer.distributed.ranks", lambda: (here.transport.rank, n))
-
-        def start(transport):
-            here.transport = transport
-            return work(transport)
-
-        return succeeded(on_ranks(n, start))
-
-    return run
 
 
 @pytest.fixture

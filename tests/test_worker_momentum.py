@@ -2,7 +2,6 @@
 
 import copy
 import io
-import threading
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from torch import nn
 import horovod_byz as hb
 from horovod_byz.collect import HeaderMismatchError, matching
 from horovod_byz.optimizer.momentum import WorkerMomentum
-from thread_ranks import on_ranks, succeeded
 
 BETA = 0.9
 
@@ -23,24 +21,6 @@ def expected(gradients, beta=BETA):
     for g in gradients:
         m = g * new + m * old
     return m
-
-
-@pytest.fixture
-def on_threads(monkeypatch):
-    """Runs `work(transport)` on ranks that are threads."""
-    here = threading.local()
-    monkeypatch.setattr("horovod_byz.collect.transport.connect", lambda name, timeout: here.transport)
-
-    def run(n, work):
-        monkeypatch.setattr("horovod_byz.optimizer.distributed.ranks", lambda: (here.transport.rank, n))
-
-        def start(transport):
-            here.transport = transport
-            return work(transport)
-
-        return succeeded(on_ranks(n, start))
-
-    return run
 
 
 class Job:
